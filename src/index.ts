@@ -1,0 +1,9 @@
+/**
+ * @since 0.1.0
+ */
+export * as ByteRange from "./ByteRange.js"
+export * as ObjectKey from "./ObjectKey.js"
+export * as Storage from "./Storage.js"
+export * as StorageBackend from "./StorageBackend.js"
+export * as StorageError from "./StorageError.js"
+export * as MemoryStorage from "./backends/MemoryStorage.js"
