@@ -281,7 +281,7 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
             else prefixes.add(info.key.slice(0, slash + 1))
           })
         ),
-        Effect.as({ objects, prefixes: [...prefixes] })
+        Effect.map(() => ({ objects, prefixes: [...prefixes] }))
       )
     }))
 
