@@ -1,14 +1,31 @@
+import { readdirSync } from "node:fs"
+import { basename } from "node:path"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
+// Tests and examples import the package by its name, as its users do; here the name means the sources.
 const src = fileURLToPath(new URL("./src", import.meta.url))
+const publicFolders = ["", "/backends", "/wrappers", "/testing"]
+const modules = publicFolders.flatMap((folder) =>
+  readdirSync(src + folder).filter((file) => file.endsWith(".ts")).map((file) => ({
+    find: `surfing-weights/${basename(file, ".ts")}`,
+    replacement: `${src}${folder}/${file}`
+  }))
+)
+
+const report = process.env["TEST_REPORT"]
 
 export default defineConfig({
-  test: { include: ["test/**/*.test.ts"] },
+  test: {
+    include: ["test/**/*.test.ts"],
+    // A file a line and every failure in full; what a test logs is shown only where it fails.
+    reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
+    silent: "passed-only",
+    slowTestThreshold: 30_000,
+    testTimeout: 30_000,
+    hookTimeout: 120_000
+  },
   resolve: {
-    alias: [
-      { find: /^surfing-weights$/, replacement: `${src}/index.ts` },
-      { find: /^surfing-weights\/(.*Storage)$/, replacement: `${src}/backends/$1.ts` }
-    ]
+    alias: [...modules, { find: "surfing-weights", replacement: `${src}/index.ts` }]
   }
 })
