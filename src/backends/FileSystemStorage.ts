@@ -162,8 +162,12 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         ? Effect.zipRight(checkRoot(operation), Effect.fail(notFound(operation, key)))
         : Effect.fail(toReadError(place(operation, key))(error))
 
-    const listingFailed = (operation: string, prefix: string) => (error: files.SystemError) =>
-      toReadError({ backend, operation, path: `${root.path}/${prefix}` })(error)
+    /** A listing, of which an empty one is not taken for the absence of the base directory. */
+    const listing = (operation: string, names: Stream.Stream<string, files.SystemError>) =>
+      Stream.unwrap(Effect.as(
+        checkRoot(operation),
+        Stream.mapError(names, toReadError({ backend, operation, path: root.path }))
+      ))
 
     /** What writing one failed with: no such folder is no base directory, for the others are made. */
     const writeFailed = (operation: string, key: string) => (error: files.SystemError) =>
@@ -311,6 +315,9 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
 
     // Writing
 
+    const makeFolder = (folder: string) =>
+      Effect.catchIf(files.makeFolder(folder), hasCode("EEXIST"), () => Effect.void)
+
     /** Creates a folder on the way to a key's file, and those above it; gives the folders in which that made names. */
     const makeFolders = (
       operation: string,
@@ -322,10 +329,7 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         : Effect.catchIf(Effect.as(realPath(operation, key, folder), []), hasCode("ENOENT"), () => {
           const parent = files.dirname(folder)
           return Effect.flatMap(makeFolders(operation, key, parent), (changed) =>
-            Effect.as(
-              Effect.catchIf(files.makeFolder(folder), hasCode("EEXIST"), () => Effect.void),
-              [...changed, parent]
-            ))
+            Effect.as(makeFolder(folder), [...changed, parent]))
         })
 
     const conflict = (operation: string, key: string, other: string) =>
@@ -420,8 +424,7 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         Effect.suspend(() => {
           const path = temporaryFiles.next()
           const file = Effect.map(files.create(path), (descriptor) => ({ path, descriptor }))
-          return Effect.catchIf(file, hasCode("ENOENT"), () =>
-            Effect.zipRight(Effect.ignore(files.makeFolder(temporaryFiles.folder)), file))
+          return Effect.catchIf(file, hasCode("ENOENT"), () => Effect.zipRight(makeFolder(temporaryFiles.folder), file))
         }).pipe(Effect.catchAll(writeFailed("save", key))),
         ({ descriptor, path }) =>
           Effect.zipRight(Effect.ignore(files.close(descriptor)), Effect.ignore(files.unlink(path)))
@@ -515,16 +518,13 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
       head: (key) => head("head", key),
       save,
       entries: (options) =>
-        keysIn(root, options).pipe(
-          Stream.mapError(listingFailed("entries", options.prefix ?? "")),
+        listing("entries", keysIn(root, options)).pipe(
           Stream.mapChunksEffect((keys) => Effect.map(describeAll("entries", keys), Chunk.unsafeFromArray))
         ),
-      keys: (options) => Stream.mapError(keysIn(root, options), listingFailed("list", options.prefix ?? "")),
+      keys: (options) => listing("list", keysIn(root, options)),
       listDirectory: (prefix) =>
         Effect.gen(function*() {
-          const names = Chunk.toReadonlyArray(
-            yield* Effect.mapError(Stream.runCollect(childrenIn(root, { prefix })), listingFailed("listDirectory", prefix))
-          )
+          const names = yield* Stream.runCollect(listing("listDirectory", childrenIn(root, { prefix })))
           const [keys, prefixes] = Arr.partition(names, (name) => name.endsWith("/"))
           return { objects: yield* describeAll("listDirectory", keys), prefixes }
         }),

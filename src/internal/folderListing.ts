@@ -119,9 +119,9 @@ const walk = (
 
 const pageSize = 1024
 
-/** A folder whose own size says that it holds more than some 100,000 names is read in parts of so many. */
-const largeFolder = 8 * 1024 * 1024
-const part = 100_000
+/** A folder whose own size says that it holds more than some 50,000 names is read in parts of so many. */
+const largeFolder = 4 * 1024 * 1024
+const part = 50_000
 
 /** Reads the names in a folder that come after `after`: all, or of a large folder the first `part` of them. */
 const readFrame = (
