@@ -26,7 +26,8 @@ import type {
   ObjectInfo,
   OpenedObject,
   SaveOptions,
-  StorageBackend
+  StorageBackend,
+  StreamOptions
 } from "./StorageBackend.js"
 import * as E from "./StorageError.js"
 
@@ -65,7 +66,12 @@ export type {
    * @since 0.1.0
    * @category models
    */
-  SaveOptions
+  SaveOptions,
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  StreamOptions
 } from "./StorageBackend.js"
 
 /**
@@ -109,10 +115,10 @@ export interface Service {
    * The bytes of an object in order, in large chunks, each a fresh array. Nothing is read ahead of the consumer beyond
    * what is in flight; a consumer that stops early closes what was open.
    */
-  readonly stream: (key: string, options?: LoadOptions) => Stream.Stream<Uint8Array, E.LoadError>
+  readonly stream: (key: string, options?: StreamOptions) => Stream.Stream<Uint8Array, E.LoadError>
 
   /** Like `stream`, with what is known of the object beforehand, all in one request. */
-  readonly open: (key: string, options?: LoadOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
+  readonly open: (key: string, options?: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
 
   /**
    * Saves bytes, or whatever a stream yields, under a key. All or nothing: no reader sees a part of it, and a save that
@@ -433,7 +439,7 @@ export const loadRanges = (
  * @since 0.1.0
  * @category accessors
  */
-export const stream = (key: string, options?: LoadOptions): Stream.Stream<Uint8Array, E.LoadError, Storage> =>
+export const stream = (key: string, options?: StreamOptions): Stream.Stream<Uint8Array, E.LoadError, Storage> =>
   Stream.unwrap(Effect.map(Storage, (storage) => storage.stream(key, options)))
 
 /**
@@ -444,7 +450,7 @@ export const stream = (key: string, options?: LoadOptions): Stream.Stream<Uint8A
  */
 export const open = (
   key: string,
-  options?: LoadOptions
+  options?: StreamOptions
 ): Effect.Effect<OpenedObject, E.LoadError, Storage | Scope.Scope> =>
   Effect.flatMap(Storage, (storage) => storage.open(key, options))
 

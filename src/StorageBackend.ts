@@ -50,6 +50,16 @@ export interface LoadOptions {
 }
 
 /**
+ * What a stream takes: the same as a load.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type StreamOptions = LoadOptions
+
+/**
+ * Under which condition to save, and how much is to come.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -63,6 +73,8 @@ export interface SaveOptions {
 }
 
 /**
+ * Under which condition to copy or move.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -72,6 +84,8 @@ export interface CopyOptions {
 }
 
 /**
+ * Which objects to list.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -137,7 +151,7 @@ export interface StorageBackend {
   readonly name: string
   readonly capabilities: Capabilities
   /** Opens an object with one request. The stream fails if it ends before the range does. */
-  readonly open: (key: string, options: LoadOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
+  readonly open: (key: string, options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
   /** The bytes in one array, which is the caller's to keep and change. */
   readonly load: (key: string, options: LoadOptions) => Effect.Effect<Uint8Array, E.LoadError>
   /** One array a range, in the order asked for, all of one version of the object. */
