@@ -1,0 +1,170 @@
+/**
+ * The package as its users get it: built, packed, installed into an empty project beside `effect` and
+ * `@effect/platform`, and used from there by plain Node and by the TypeScript compiler.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { basename, dirname, join, relative, resolve } from "node:path"
+import { promisify } from "node:util"
+import manifest from "../package.json" with { type: "json" }
+
+const root = resolve(import.meta.dirname, "..")
+const publicFolders = [".", "backends", "wrappers", "testing"]
+
+// Name and path of each public module, as it stands under src/.
+const publicModules = async (): Promise<ReadonlyArray<readonly [name: string, path: string]>> => {
+  const folders = await Promise.all(publicFolders.map(async (folder) =>
+    (await readdir(join(root, "src", folder)))
+      .filter((file) => file.endsWith(".ts") && file !== "index.ts")
+      .map((file) => [basename(file, ".ts"), join(folder, basename(file, ".ts"))] as const)
+  ))
+  return folders.flat().sort(([a], [b]) => a < b ? -1 : 1)
+}
+
+const run = async (cwd: string, command: string, ...args: ReadonlyArray<string>): Promise<string> => {
+  const { stdout } = await promisify(execFile)(command, args, { cwd })
+  return stdout
+}
+
+const tsc = join(root, "node_modules/typescript/bin/tsc")
+
+let temporary = ""
+let consumer = ""
+let packed: ReadonlyArray<string> = []
+
+// The build is of a copy, so that it disturbs nobody who is using dist/.
+beforeAll(async () => {
+  temporary = await realpath(await mkdtemp(join(tmpdir(), "surfing-weights-package-")))
+  const copy = join(temporary, "copy")
+  const left = /^(node_modules|dist|docs|coverage|\..*)$/
+  await cp(root, copy, { recursive: true, filter: (path) => !left.test(relative(root, path)) })
+  await symlink(join(root, "node_modules"), join(copy, "node_modules"))
+  await run(copy, "npm", "run", "build")
+  await run(copy, "npm", "pack", "--pack-destination", temporary)
+  const tarball = join(temporary, `${manifest.name}-${manifest.version}.tgz`)
+
+  consumer = join(temporary, "consumer")
+  await mkdir(consumer)
+  await writeFile(join(consumer, "package.json"), JSON.stringify({ type: "module", private: true }))
+  await run(consumer, "npm", "install", "--offline", "--legacy-peer-deps", "--no-audit", "--no-fund", tarball)
+  for (const peer of ["effect", "@effect/platform"]) {
+    const link = join(consumer, "node_modules", peer)
+    await mkdir(dirname(link), { recursive: true })
+    await symlink(join(root, "node_modules", peer), link)
+  }
+  const installed = join(consumer, "node_modules/surfing-weights")
+  packed = (await readdir(installed, { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(installed, join(entry.parentPath, entry.name)))
+})
+
+afterAll(() => rm(temporary, { recursive: true, force: true }))
+
+describe("the package", () => {
+  it("exports the barrel and every public module by its bare name, and nothing else", async () => {
+    const modules = [[".", "index"] as const, ...(await publicModules()).map(([name, path]) => [`./${name}`, path])]
+    expect(Object.entries(manifest.exports)).toEqual(
+      modules.map(([name, path]) => [name, { types: `./dist/${path}.d.ts`, default: `./dist/${path}.js` }])
+    )
+  })
+
+  it("has a barrel of every public module but StorageContract, each a namespace, and nothing else", async () => {
+    const barrel = (await readFile(join(root, "src/index.ts"), "utf8")).replaceAll(/\/\*\*.*?\*\//gs, "")
+    expect(barrel.split("\n").filter((line) => line !== "").sort()).toEqual(
+      (await publicModules())
+        .filter(([name]) => name !== "StorageContract")
+        .map(([name, path]) => `export * as ${name} from "./${path}.js"`)
+        .sort()
+    )
+  })
+
+  it("ships compiled code, declarations, the maps of both and the sources they lead to, and nothing else", async () => {
+    const sources = (await readdir(join(root, "src"), { recursive: true }))
+      .filter((path) => path.endsWith(".ts"))
+      .map((path) => path.slice(0, -".ts".length))
+    expect([...packed].sort()).toEqual([
+      "LICENSE",
+      "README.md",
+      "package.json",
+      ...sources.map((path) => `src/${path}.ts`),
+      ...sources.flatMap((path) => [".js", ".js.map", ".d.ts", ".d.ts.map"].map((end) => `dist/${path}${end}`))
+    ].sort())
+    for (const path of packed.filter((path) => path.endsWith(".map"))) {
+      const map = await readFile(join(consumer, "node_modules/surfing-weights", path), "utf8")
+      const [, source = ""] = /"sources":\["(.*?)"\]/.exec(map) ?? []
+      expect(packed).toContain(join(dirname(path), source))
+    }
+  })
+
+  it("type-checks and runs in a project that has only its required peers", async () => {
+    await writeFile(
+      join(consumer, "index.ts"),
+      `import { Effect, Stream } from "effect"
+import * as barrel from "surfing-weights"
+import * as ByteRange from "surfing-weights/ByteRange"
+import * as MemoryStorage from "surfing-weights/MemoryStorage"
+import * as Storage from "surfing-weights/Storage"
+import type { ListError, LoadError } from "surfing-weights/StorageError"
+
+const saved: Effect.Effect<Uint8Array, LoadError | barrel.StorageError.SaveError, Storage.Storage> = Effect.zipRight(
+  barrel.Storage.save("a/b", Stream.make(new Uint8Array([1, 2, 3]))),
+  Storage.load("a/b", { range: ByteRange.last(2) })
+)
+const keys: Effect.Effect<ReadonlyArray<string>, ListError, Storage.Storage> = Storage.list()
+
+// @ts-expect-error a load can fail
+const cannotFail: Effect.Effect<Uint8Array, never, Storage.Storage> = Storage.load("a/b")
+// @ts-expect-error a key is a string
+Storage.load(1)
+// @ts-expect-error what is internal cannot be imported
+await import("surfing-weights/internal/bytes").catch((error: { readonly code: string }) => console.log(error.code))
+
+console.log(Object.keys(barrel).join())
+console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provide(MemoryStorage.layer()))))
+`
+    )
+    await writeFile(
+      join(consumer, "tsconfig.json"),
+      JSON.stringify({
+        compilerOptions: {
+          module: "nodenext",
+          target: "es2022",
+          lib: ["es2023"],
+          strict: true,
+          exactOptionalPropertyTypes: true,
+          skipLibCheck: true,
+          types: []
+        }
+      })
+    )
+    await writeFile(join(consumer, "console.d.ts"), "declare const console: { log(...values: Array<unknown>): void }")
+    await run(consumer, process.execPath, tsc, "-p", ".").catch(({ stdout }: { readonly stdout: string }) =>
+      expect.unreachable(stdout)
+    )
+    expect((await run(consumer, process.execPath, "index.js")).split("\n")).toEqual([
+      "ERR_PACKAGE_PATH_NOT_EXPORTED",
+      (await publicModules()).map(([name]) => name).filter((name) => name !== "StorageContract").join(),
+      "[ Uint8Array(2) [ 2, 3 ], [ 'a/b' ] ]",
+      ""
+    ])
+  }, 60_000)
+
+  it("costs at most 20 ms more to import than effect and @effect/platform do", async () => {
+    const time = async (...specifiers: ReadonlyArray<string>): Promise<number> => {
+      // Time on the processor: it tells nothing of what else the machine does.
+      const imports = specifiers.map((specifier) => `await import("${specifier}")\n`).join("")
+      const code = `${imports}const { system, user } = process.cpuUsage()\nconsole.log((system + user) / 1000)\n`
+      await writeFile(join(consumer, "import.js"), code)
+      return Number(await run(consumer, process.execPath, "--single-threaded-gc", "import.js"))
+    }
+    const peers: Array<number> = []
+    const barrel: Array<number> = []
+    for (let i = 0; i < 5; i++) {
+      peers.push(await time("effect", "@effect/platform"))
+      barrel.push(await time("surfing-weights"))
+    }
+    expect(Math.min(...barrel)).toBeLessThanOrEqual(Math.min(...peers) + 20)
+  }, 60_000)
+})
