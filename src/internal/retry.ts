@@ -1,0 +1,214 @@
+/**
+ * The one mechanism behind every retry: of an effect as a whole, of a body from the byte where it broke, of a listing
+ * from the key where it broke. What succeeds at once pays for none of it.
+ */
+import type * as Cause from "effect/Cause"
+import * as Channel from "effect/Channel"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import * as Exit from "effect/Exit"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as ByteRange from "../ByteRange.js"
+import type { RetryPolicy } from "../RetryPolicy.js"
+import type { ListOptions, LoadOptions, OpenedObject } from "../StorageBackend.js"
+import * as E from "../StorageError.js"
+
+/**
+ * The same effect, tried again after each retryable failure as the policy says. When the policy ends, it fails with the
+ * last failure, marked as exhausted.
+ *
+ * An attempt that failed may have been carried out all the same, its answer lost on the way. A failure that `mayBeOwn`
+ * picks out (the object is there already, say) may then come of that, and is not reported as somebody else's doing:
+ * from the second attempt on it becomes an exhausted `StorageUnavailable` that says so, caused by the failure before.
+ */
+export const retry = <A, Err extends E.StorageError, R>(
+  effect: Effect.Effect<A, Err, R>,
+  policy: RetryPolicy,
+  mayBeOwn?: (error: Err) => boolean
+): Effect.Effect<A, Err | E.StorageUnavailable, R> =>
+  Effect.catchAll(effect, (first) => {
+    const budget = makeBudget(policy)
+    const again = (error: Err): Effect.Effect<A, Err | E.StorageUnavailable, R> =>
+      Effect.zipRight(
+        budget.spend(error),
+        Effect.catchAll(
+          effect,
+          (next) => mayBeOwn?.(next) === true ? Effect.fail(inDoubt(error, next, budget.failures() + 1)) : again(next)
+        )
+      )
+    return again(first)
+  })
+
+/**
+ * Opens an object whose stream, where it breaks, goes on at the byte where it broke: the rest is opened under the etag
+ * of the first answer, so that every byte comes once, and all of one version. What broke is closed before the wait.
+ *
+ * A stream that ends early without a failure has broken, too. Attempts and waits add up until bytes have come; then the
+ * policy starts anew.
+ */
+export const openResuming = (
+  open: (options: LoadOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>,
+  options: LoadOptions,
+  policy: RetryPolicy,
+  backend: string
+): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (outer) => {
+    const budget = makeBudget(policy)
+    // What is open now has a scope of its own within the outer one, so that it can be closed before the next is opened.
+    let closeCurrent: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void> = () => Effect.void
+
+    const attempt = (options: LoadOptions): Effect.Effect<OpenedObject, E.LoadError> =>
+      Effect.flatMap(Scope.fork(outer, ExecutionStrategy.sequential), (scope) => {
+        closeCurrent = (exit) => Scope.close(scope, exit)
+        return Effect.catchAll(Scope.extend(open(options), scope), (error) =>
+          Effect.zipRight(closeAndSpend(error), attempt(options)))
+      })
+
+    const closeAndSpend = (error: E.LoadError): Effect.Effect<void, E.LoadError> =>
+      Effect.zipRight(closeCurrent(Exit.fail(error)), budget.spend(error))
+
+    return Effect.map(attempt(options), ({ info, range, stream }) => {
+      let at = range.start
+      return {
+        info,
+        range,
+        stream: resuming(stream, {
+          passed: (chunk) => {
+            const before = at
+            for (const bytes of chunk) {
+              at += bytes.byteLength
+            }
+            if (at > before) {
+              budget.renew()
+            }
+          },
+          missing: () =>
+            at >= range.endExclusive ? undefined : new E.CorruptObject({
+              backend,
+              operation: "load",
+              key: info.key,
+              problem: "truncated",
+              reason: `the body ended after ${at - range.start} of ${range.endExclusive - range.start} bytes`
+            }),
+          rest: (error) =>
+            E.isRetryable(error) && at >= range.endExclusive
+              // Every byte has come: what broke was no more than the end.
+              ? Effect.succeed(Stream.empty)
+              : closeAndSpend(error).pipe(
+                Effect.flatMap(() =>
+                  attempt({ range: ByteRange.make(at, range.endExclusive), ifMatch: info.etag })
+                ),
+                Effect.map((opened) => opened.stream)
+              )
+        })
+      }
+    })
+  })
+
+/** A listing that, where it breaks, goes on after the last key that it gave; the policy starts anew with each page. */
+export const listResuming = <A>(
+  list: (options: ListOptions) => Stream.Stream<A, E.ListError>,
+  keyOf: (item: A) => string,
+  options: ListOptions,
+  policy: RetryPolicy
+): Stream.Stream<A, E.ListError> =>
+  Stream.suspend(() => {
+    const budget = makeBudget(policy)
+    let rest = options
+    return resuming(list(options), {
+      passed: (chunk) => {
+        if (Chunk.isEmpty(chunk)) return
+        rest = { ...rest, startAfter: keyOf(Chunk.unsafeLast(chunk)) }
+        budget.renew()
+      },
+      missing: () => undefined,
+      rest: (error) => Effect.map(budget.spend(error), () => list(rest))
+    })
+  })
+
+/** The same failure as one whose retries are used up. It stays of its class, which the type of `E.exhausted` loses. */
+export function exhausted<Err extends E.StorageError>(error: Err, attempts: number): Err
+export function exhausted(error: E.StorageError, attempts: number): E.StorageError {
+  return E.exhausted(error, attempts)
+}
+
+/** What a policy still allows. */
+interface Budget {
+  /** Waits as the policy says, or fails with the failure given, which is exhausted if it was retryable. */
+  readonly spend: <Err extends E.StorageError>(error: Err) => Effect.Effect<void, Err>
+  /** Starts the policy anew. */
+  readonly renew: () => void
+  /** How many failures were spent since the policy began. */
+  readonly failures: () => number
+}
+
+const makeBudget = (policy: RetryPolicy): Budget => {
+  let driver: Schedule.ScheduleDriver<unknown, E.StorageError> | undefined
+  let failures = 0
+  const current = Effect.suspend(() =>
+    driver === undefined
+      ? Effect.tap(Schedule.driver(policy), (made) => {
+        driver = made
+      })
+      : Effect.succeed(driver)
+  )
+  return {
+    spend: (error) =>
+      Effect.suspend(() => {
+        if (!E.isRetryable(error)) return Effect.fail(error)
+        failures++
+        return Effect.flatMap(
+          current,
+          (driver) => Effect.mapError(driver.next(error), () => exhausted(error, failures))
+        )
+      }),
+    renew: () => {
+      driver = undefined
+      failures = 0
+    },
+    failures: () => failures
+  }
+}
+
+/** A stream that notes what has passed, and where it breaks or ends with something missing goes on with the rest. */
+const resuming = <A, Err extends E.StorageError>(
+  stream: Stream.Stream<A, Err>,
+  options: {
+    readonly passed: (chunk: Chunk.Chunk<A>) => void
+    readonly missing: () => Err | undefined
+    readonly rest: (error: Err) => Effect.Effect<Stream.Stream<A, Err>, Err>
+  }
+): Stream.Stream<A, Err> => {
+  const noting: Channel.Channel<Chunk.Chunk<A>, Chunk.Chunk<A>, Err, Err, void, unknown> = Channel.readWithCause({
+    onInput: (chunk: Chunk.Chunk<A>) => {
+      options.passed(chunk)
+      return Channel.zipRight(Channel.write(chunk), noting)
+    },
+    onFailure: (cause: Cause.Cause<Err>) => Channel.failCause(cause),
+    onDone: () => {
+      const missing = options.missing()
+      return missing === undefined ? Channel.void : Channel.fail(missing)
+    }
+  })
+  const from = (
+    stream: Stream.Stream<A, Err>
+  ): Channel.Channel<Chunk.Chunk<A>, unknown, Err, unknown, void, unknown> =>
+    Stream.toChannel(stream).pipe(
+      Channel.pipeTo(noting),
+      Channel.catchAll((error) => Channel.unwrap(Effect.map(options.rest(error), from)))
+    )
+  return Stream.fromChannel(from(stream))
+}
+
+const inDoubt = (before: E.StorageError, now: E.StorageError, attempts: number): E.StorageUnavailable =>
+  new E.StorageUnavailable({
+    backend: before.backend,
+    operation: before.operation,
+    ...(before.key !== undefined && { key: before.key }),
+    reason: `an attempt failed but may have been carried out, since the next met ${now._tag}; look before trying again`,
+    cause: before,
+    attempts
+  })
