@@ -1,0 +1,43 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, TestClock } from "effect"
+import { MemoryStorage, Storage } from "surfing-weights"
+import * as StorageContract from "surfing-weights/StorageContract"
+
+StorageContract.suite("MemoryStorage", { layer: MemoryStorage.layer() })
+
+describe("MemoryStorage", () => {
+  it.effect("is new and empty each time its layer is built", () =>
+    Effect.gen(function*() {
+      const program = Effect.zipRight(Storage.save("kept", new Uint8Array(3)), Storage.list())
+      const layer = MemoryStorage.layer()
+      expect(yield* Effect.provide(program, layer)).toEqual(["kept"])
+      expect(yield* Effect.provide(Storage.list(), layer)).toEqual([])
+    }))
+
+  it.effect("shares nothing with another one", () =>
+    Effect.gen(function*() {
+      const one = yield* MemoryStorage.make()
+      const other = yield* MemoryStorage.make()
+      yield* one.save("key", new Uint8Array(3))
+      expect(yield* other.exists("key")).toBe(false)
+    }))
+
+  it.effect("dates objects by the clock of Effect", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(1_000_000)
+      const storage = yield* MemoryStorage.make()
+      expect((yield* storage.save("key", new Uint8Array(3))).lastModified).toEqual(new Date(1_000_000))
+      yield* TestClock.adjust("1 minute")
+      expect((yield* storage.head("key")).lastModified).toEqual(new Date(1_000_000))
+      expect((yield* storage.copy("key", "copy")).lastModified).toEqual(new Date(1_060_000))
+    }))
+
+  it.effect("calls itself Memory and can do everything", () =>
+    Effect.gen(function*() {
+      const { backend } = yield* MemoryStorage.make()
+      expect(backend.name).toBe("Memory")
+      expect(Object.values(backend.capabilities)).toEqual([true, true, true, true, true])
+      const error = yield* Effect.flip(Storage.load("missing"))
+      expect(error.message).toBe("load \"missing\" on Memory: there is no such object")
+    }).pipe(Effect.provide(MemoryStorage.layer())))
+})
