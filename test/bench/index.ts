@@ -1,0 +1,133 @@
+/**
+ * `npm run bench`: how fast this library is, against `node:fs` doing the same work on the same files in the same run,
+ * from the page cache. `npm run bench -- load stream --rounds 15` measures some rows only, or for longer.
+ *
+ * The files are made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and
+ * removed again. A target that is missed does not fail the run; wrong bytes do.
+ */
+import assert from "node:assert/strict"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { setTimeout } from "node:timers/promises"
+import { parseArgs } from "node:util"
+import { check, MiB } from "./content.js"
+import { collectGarbage, peakOf } from "./peakMemory.js"
+import { type Contestant, type Row, rows } from "./rows.js"
+
+/** Runs it once and gives the time that took in milliseconds. Whatever it left is dealt with outside of that time. */
+const sample = async ({ after, run }: Contestant, bytes: number, first: boolean): Promise<number> => {
+  collectGarbage()
+  // The memory of what was collected is given back by another thread.
+  await setTimeout(20)
+  let seen = 0
+  const start = performance.now()
+  await run((chunk, position) => {
+    seen += chunk.length
+    if (first) check(chunk, position)
+  })
+  const time = performance.now() - start
+  assert.equal(seen, bytes, "another number of bytes than expected")
+  await after?.(first)
+  return time
+}
+
+const median = (values: ReadonlyArray<number>): number => {
+  const sorted = [...values].sort((a, b) => a - b)
+  const [low = NaN, high = NaN] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]
+  return (low + high) / 2
+}
+
+/** The lines of the table that a row makes: one for each floor, one for the memory. */
+const measure = async (row: Row, directory: string, rounds: number): Promise<Array<ReadonlyArray<string>>> => {
+  const { floors, ours } = await row.prepare(directory)
+  const contestants = [...floors, ours]
+  const times = new Map(contestants.map((contestant): [Contestant, Array<number>] => [contestant, []]))
+  // The first round warms up and is checked byte by byte.
+  for (let round = 0; round <= rounds; round++) {
+    for (const [contestant, taken] of times) {
+      try {
+        const time = await sample(contestant, row.bytes, round === 0)
+        if (round > 0) taken.push(time)
+      } catch (cause) {
+        throw new Error(`${row.work}, ${contestant.what}, round ${round}: ${String(cause)}`, { cause })
+      }
+    }
+  }
+  const timeOf = (contestant: Contestant) => median(times.get(contestant) ?? [])
+  const time = timeOf(ours)
+  const speed = row.unit === "MiB"
+    ? `${thousands(row.amount / time * 1000)} MiB/s`
+    : `${(time / row.amount * 1000).toFixed(2)} µs each`
+  const lines = floors.map((floor) => {
+    const ratio = timeOf(floor) / time
+    return [
+      row.work,
+      floor.what,
+      milliseconds(timeOf(floor)),
+      `${milliseconds(time)}, ${speed}`,
+      ratio.toFixed(2),
+      ...(floor.atLeast === undefined ? ["", ""] : [`>= ${floor.atLeast}`, verdict(ratio >= floor.atLeast)])
+    ]
+  })
+  if (row.memory === undefined) return lines
+  const { atMost, object, work } = row.memory
+  const peak = await peakOf(work, directory)
+  const over = (bytes: number) => `${object > 0 ? "object + " : ""}${thousands(bytes / MiB)} MiB`
+  return [...lines, [
+    `${row.work}: peak memory`,
+    "",
+    "",
+    over(peak - object),
+    "",
+    ...(atMost === undefined ? ["", ""] : [`<= ${over(atMost)}`, verdict(peak - object <= atMost)])
+  ]]
+}
+
+const verdict = (reached: boolean): string => reached ? "reached" : "MISSED"
+
+const thousands = (value: number): string => value.toLocaleString("en", { maximumFractionDigits: 0 })
+
+const milliseconds = (time: number): string => `${thousands(time)} ms`
+
+const heading = ["work", "node:fs", "its time", "ours", "ratio", "target", ""]
+
+const print = (lines: ReadonlyArray<ReadonlyArray<string>>): void => {
+  const widths = heading.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
+  for (const line of lines) {
+    console.log(line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd())
+  }
+}
+
+const main = async (): Promise<void> => {
+  const { positionals: names, values } = parseArgs({
+    allowPositionals: true,
+    options: { rounds: { type: "string", default: "7" } }
+  })
+  const rounds = Number(values.rounds)
+  const unknown = names.filter((name) => !rows.some((row) => row.name === name))
+  if (unknown.length > 0) {
+    throw new Error(`no row ${unknown.join(", ")}; there are ${rows.map((row) => row.name).join(", ")}`)
+  }
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds takes a number from 1 up")
+
+  const root = fs.mkdtempSync(path.join(process.env["BENCH_DIRECTORY"] ?? os.tmpdir(), "surfing-weights-bench-"))
+  process.on("exit", () => fs.rmSync(root, { recursive: true, force: true }))
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
+
+  const lines: Array<ReadonlyArray<string>> = [heading]
+  for (const row of rows.filter(({ name }) => names.length === 0 || names.includes(name))) {
+    console.error(`measuring ${row.name} …`)
+    const directory = path.join(root, row.name)
+    fs.mkdirSync(directory)
+    lines.push(...await measure(row, directory, rounds))
+    fs.rmSync(directory, { recursive: true })
+  }
+  console.log(
+    `Node ${process.version}, ${os.availableParallelism()} cores, medians of ${rounds} rounds; ratio: our speed in ` +
+      "multiples of node:fs's\n"
+  )
+  print(lines)
+}
+
+await main()

@@ -1,0 +1,56 @@
+/**
+ * Memory: how much a piece of work takes at its peak, beyond what the process had before. It is done in a process of its
+ * own, which is this file, run with the name of the work and a directory.
+ */
+import { Effect, Stream } from "effect"
+import { execFile } from "node:child_process"
+import * as fs from "node:fs"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import * as v8 from "node:v8"
+import * as vm from "node:vm"
+import { FileSystemStorage, type Storage } from "surfing-weights"
+import { bytesAt, GiB, streamOf } from "./content.js"
+
+v8.setFlagsFromString("--expose-gc")
+
+export const collectGarbage = vm.runInNewContext("gc") as () => void
+
+const works = {
+  /** Of an object named `object` that is there. */
+  load: (storage: Storage.Service) => storage.load("object"),
+  /** Likewise. */
+  stream: (storage: Storage.Service) => Stream.runDrain(storage.stream("object")),
+  /** 1 GiB of chunks, each a new array. */
+  save: (storage: Storage.Service) => storage.save("saved", streamOf(GiB, (at, size) => bytesAt(at, size).slice()))
+}
+
+export type Work = keyof typeof works
+
+/** The peak of a work on a directory, in bytes. */
+export const peakOf = async (work: Work, directory: string): Promise<number> => {
+  const { stdout } = await promisify(execFile)(process.execPath, [...process.execArgv, self, work, directory])
+  return Number(stdout)
+}
+
+const self = fileURLToPath(import.meta.url)
+
+// The maximum of getrusage counts what the parent had when it forked; Linux tells this process's own.
+const peak = (): number => {
+  const ownPeak = process.platform === "linux" && /VmHWM:\s*(\d+) kB/.exec(fs.readFileSync("/proc/self/status", "utf8"))
+  return ownPeak ? Number(ownPeak[1]) * 1024 : process.resourceUsage().maxRSS * 1024
+}
+
+const main = (work: Work, directory: string): Promise<void> =>
+  Effect.gen(function*() {
+    const storage = yield* FileSystemStorage.make({ directory })
+    collectGarbage()
+    const before = process.memoryUsage.rss()
+    yield* works[work](storage)
+    console.log(peak() - before)
+  }).pipe(Effect.runPromise)
+
+if (process.argv[1] === self) {
+  const [, , work, directory] = process.argv
+  await main(work as Work, directory ?? ".")
+}
