@@ -8,7 +8,7 @@
 import { FileSystem, KeyValueStore } from "@effect/platform"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Clock, Console, Effect, Hash, HashMap, Layer, Option, Order, Schema, Stream } from "effect"
+import { Clock, Console, Effect, flow, Hash, HashMap, Layer, Option, Order, Schema, Stream } from "effect"
 import { deepStrictEqual, strictEqual } from "node:assert/strict"
 import { randomUUID } from "node:crypto"
 import { fileURLToPath } from "node:url"
@@ -47,8 +47,10 @@ const unexpected = (operation: string, key: string) => (cause: { readonly messag
 const makeBackend = Effect.gen(function*() {
   const values = yield* KeyValueStore.KeyValueStore
   const index = makeIndex(values)
-  // One at a time: what a condition saw still holds when the save is done.
-  const exclusively = (yield* Effect.makeSemaphore(1)).withPermits(1)
+  const semaphore = yield* Effect.makeSemaphore(1)
+  // One at a time: what a condition saw still holds when the save is done, and nobody reads what is being written. The
+  // yield lets those who wait go first.
+  const exclusively = flow(semaphore.withPermits(1), Effect.zipLeft(Effect.yieldNow()))
 
   return StorageBackend.make({
     name: backend,
@@ -97,7 +99,7 @@ const makeBackend = Effect.gen(function*() {
       }).pipe(Effect.uninterruptible, exclusively, Effect.mapError(unexpected("remove", key))),
 
     entries: ({ prefix = "", startAfter = "" }) =>
-      Stream.fromIterableEffect(index.all).pipe(
+      Stream.fromIterableEffect(exclusively(index.all)).pipe(
         Stream.mapError(unexpected("entries", prefix)),
         Stream.filter(({ key }) => key.startsWith(prefix) && ObjectKey.compare(key, startAfter) > 0)
       )

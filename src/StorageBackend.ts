@@ -162,7 +162,7 @@ export interface StorageBackend {
   ) => Effect.Effect<ReadonlyArray<Uint8Array>, E.LoadError>
   readonly head: (key: string) => Effect.Effect<ObjectInfo, E.HeadError>
   /** All or nothing: until it succeeds nobody sees a byte of it, and when it fails nothing has changed. */
-  readonly save: <Err, R>(
+  readonly save: <Err = never, R = never>(
     key: string,
     data: Uint8Array | Stream.Stream<Uint8Array, Err, R>,
     options: SaveOptions
@@ -233,18 +233,21 @@ export type Primitives = Pick<StorageBackend, "name" | "capabilities" | "open" |
 export const make = (store: Primitives & Partial<StorageBackend>): StorageBackend => {
   const { name } = store
 
+  const wrongLength = (key: string, expected: number) => (actual: number) =>
+    new E.CorruptObject({
+      backend: name,
+      operation: "load",
+      key,
+      ...(actual < expected
+        ? { problem: "truncated", reason: `the body ended after ${actual} of ${expected} bytes` }
+        : { problem: "size", reason: `the body goes on after its ${expected} bytes` })
+    })
+
   const open: StorageBackend["open"] = (key, options) =>
-    Effect.map(store.open(key, options), (opened) => ({
-      ...opened,
-      stream: exactly(opened.stream, opened.range.endExclusive - opened.range.start, (actual) =>
-        new E.CorruptObject({
-          backend: name,
-          operation: "load",
-          key,
-          problem: "truncated",
-          reason: `the body ended after ${actual} of ${opened.range.endExclusive - opened.range.start} bytes`
-        }))
-    }))
+    Effect.map(store.open(key, options), ({ info, range, stream }) => {
+      const expected = range.endExclusive - range.start
+      return { info, range, stream: exactly(stream, expected, wrongLength(key, expected)) }
+    })
 
   const load: StorageBackend["load"] = store.load ?? ((key, options) =>
     Effect.scoped(

@@ -412,7 +412,8 @@ export const isRetryable = (error: StorageError): boolean => {
  * @since 0.1.0
  * @category utils
  */
-export const exhausted = <E extends StorageError>(error: E, attempts: number): E | StorageUnavailable | StorageTimeout | CorruptObject => {
+export function exhausted<E extends StorageError>(error: E, attempts: number): E
+export function exhausted(error: StorageError, attempts: number): StorageError {
   switch (error._tag) {
     case "StorageUnavailable":
       return new StorageUnavailable({ ...error, cause: error.cause, attempts })

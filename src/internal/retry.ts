@@ -129,12 +129,6 @@ export const listResuming = <A>(
     })
   })
 
-/** The same failure as one whose retries are used up. It stays of its class, which the type of `E.exhausted` loses. */
-export function exhausted<Err extends E.StorageError>(error: Err, attempts: number): Err
-export function exhausted(error: E.StorageError, attempts: number): E.StorageError {
-  return E.exhausted(error, attempts)
-}
-
 /** What a policy still allows. */
 interface Budget {
   /** Waits as the policy says, or fails with the failure given, which is exhausted if it was retryable. */
@@ -162,7 +156,7 @@ const makeBudget = (policy: RetryPolicy): Budget => {
         failures++
         return Effect.flatMap(
           current,
-          (driver) => Effect.mapError(driver.next(error), () => exhausted(error, failures))
+          (driver) => Effect.mapError(driver.next(error), () => E.exhausted(error, failures))
         )
       }),
     renew: () => {

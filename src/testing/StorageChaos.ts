@@ -199,7 +199,7 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
     save: (key, data, options) => {
       const rules = under("save", key, isSaveError)
       return data instanceof Uint8Array
-        ? around(rules, Effect.zipRight(rules.moved(data.byteLength), inner.save<never, never>(key, data, options)))
+        ? around(rules, Effect.zipRight(rules.moved(data.byteLength), inner.save(key, data, options)))
         : around(rules, inner.save(key, rules.broken(data), options))
     },
     entries: (options) => aroundListing("entries", options.prefix, inner.entries(options)),

@@ -19,11 +19,11 @@
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { exhausted, listResuming, openResuming, retry } from "../internal/retry.js"
+import { listResuming, openResuming, retry } from "../internal/retry.js"
 import * as RetryPolicy from "../RetryPolicy.js"
 import * as Storage from "../Storage.js"
 import type { StorageBackend } from "../StorageBackend.js"
-import { isRetryable, type RemoveError } from "../StorageError.js"
+import { exhausted, isRetryable, type RemoveError } from "../StorageError.js"
 
 /**
  * The same storage with retries. `policy` is `RetryPolicy.default` unless another is given.

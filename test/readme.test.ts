@@ -1,0 +1,90 @@
+/**
+ * README.md shows code that is compiled and run, and tells what is so.
+ */
+import { describe, expect, it } from "@effect/vitest"
+import { Duration, Schema } from "effect"
+import { readFileSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { StorageError } from "surfing-weights"
+import manifest from "../package.json" with { type: "json" }
+
+const root = resolve(import.meta.dirname, "..")
+const readme = readFileSync(join(root, "README.md"), "utf8")
+
+interface Block {
+  readonly language: string
+  readonly code: string
+  /** What stands in a comment on the line above, a blank line between: the file and the region it is taken from. */
+  readonly source: string | undefined
+}
+
+const blocks: ReadonlyArray<Block> = [...readme.matchAll(/(?:<!-- (.*) -->\n\n)?^```(.*)\n([^]*?)\n```$/gm)].map(
+  ([, source, language = "", code = ""]) => ({ language, code, source })
+)
+
+/** The lines between `// #region name` and the next `// #endregion`, moved to the left margin. */
+const region = (source: string): string => {
+  const [file = "", name] = source.split("#")
+  const lines = readFileSync(join(root, file), "utf8").split("\n")
+  const start = lines.findIndex((line) => line.trim() === `// #region ${name}`)
+  const length = lines.slice(start + 1).findIndex((line) => line.trim() === "// #endregion")
+  if (start === -1 || length === -1) return `there is no region ${name} in ${file}`
+  const code = lines.slice(start + 1, start + 1 + length)
+  const margin = Math.min(...code.filter((line) => line !== "").map((line) => line.search(/\S/)))
+  return code.map((line) => line.slice(margin)).join("\n")
+}
+
+describe("README.md", () => {
+  it("shows the two commands by which a person sees it work", () => {
+    const commands = blocks.filter(({ language }) => language === "sh").map(({ code }) => code)
+    expect(commands).toEqual(expect.arrayContaining(["npm ci && npm run quickstart", "npm ci && npm test"]))
+  })
+
+  it("names no npm script that is not there", () => {
+    const named = [...readme.matchAll(/npm run ([\w:]+)/g)].map(([, name]) => name)
+    expect(named).not.toEqual([])
+    expect(Object.keys(manifest.scripts)).toEqual(expect.arrayContaining(named))
+  })
+
+  it("takes every snippet from a file that the tests compile and run", () => {
+    expect(readme.match(/```/g)).toHaveLength(2 * blocks.length)
+    const snippets = blocks.filter(({ language }) => language !== "sh" && language !== "")
+    expect(snippets.length).toBeGreaterThan(9)
+    for (const { code, language, source } of snippets) {
+      expect(language, code).toBe("ts")
+      expect(source, code).toMatch(/^(?:examples\/[\w-]+\.ts|test\/[\w/-]+\.test\.ts)#[\w-]+$/)
+      expect(code, source).toBe(region(source ?? ""))
+    }
+  })
+
+  it("lists every failure, and whether it is retried", () => {
+    const rows = [...readme.matchAll(/^\| `(\w+)` \| .+ \| (.+) \|$/gm)].map(([, tag, retried]) => [tag, retried])
+    expect(rows).toEqual(StorageError.StorageError.members.map(({ _tag }) => [_tag, retried(_tag)]))
+  })
+
+  it("draws every public module, and no other", () => {
+    const [drawing = ""] = blocks.filter(({ code }) => code.startsWith("src/")).map(({ code }) => code)
+    expect([...drawing.matchAll(/[A-Z]\w+/g)].map(([name]) => `./${name}`).sort()).toEqual(
+      Object.keys(manifest.exports).filter((name) => name !== ".").sort()
+    )
+  })
+})
+
+/** What the table has to say of a failure: that it is retried always, never, or where it has a certain problem. */
+const retried = (tag: string): string => {
+  const problems = ["truncated", "size", "checksum", "frame"]
+  const passing = problems.filter((problem) =>
+    StorageError.isRetryable(
+      Schema.decodeUnknownSync(StorageError.StorageError)({
+        _tag: tag,
+        backend: "Memory",
+        operation: "load",
+        key: "key",
+        reason: "because",
+        limit: Schema.encodeSync(Schema.Duration)(Duration.seconds(1)),
+        problem
+      })
+    )
+  )
+  return passing.length === problems.length ? "yes" : passing.length === 0 ? "no" : `if ${passing.join(" or ")}`
+}
