@@ -3,6 +3,7 @@
  * few. A range is plain data and may be nonsense; it is checked where it is used, and a bad one fails with
  * `InvalidRange` before or instead of moving a byte.
  *
+ * @module ByteRange
  * @since 0.1.0
  */
 import * as Data from "effect/Data"

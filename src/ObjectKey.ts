@@ -3,6 +3,7 @@
  * or `..`, and there is no control character and no lone surrogate. Every other key works on every backend, byte for
  * byte.
  *
+ * @module ObjectKey
  * @since 0.1.0
  */
 
@@ -51,7 +52,9 @@ export const problem = (key: string): string | undefined => {
   if (loneSurrogate.test(key)) return "it holds half of a surrogate pair"
   if (badSegment.test(key)) {
     const segment = key.split("/").find((part) => part === "" || part === "." || part === "..")
-    return segment === "" ? "it has an empty segment (a slash at an end, or two together)" : `it has a segment "${segment}"`
+    return segment === ""
+      ? "it has an empty segment (a slash at an end, or two together)"
+      : `it has a segment "${segment}"`
   }
   return undefined
 }

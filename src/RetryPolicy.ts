@@ -5,6 +5,7 @@
  * A policy says when to try again, not what: a storage retries nothing that is not `StorageError.isRetryable`, whatever
  * the schedule would allow.
  *
+ * @module RetryPolicy
  * @since 0.1.0
  */
 import * as Duration from "effect/Duration"
@@ -71,6 +72,25 @@ export const respectRetryAfter: {
 const askedFor = (error: StorageError): Duration.Duration =>
   (error._tag === "StorageUnavailable" ? error.retryAfter : undefined) ?? Duration.zero
 
+/**
+ * At most 10 retries within 3 minutes of the first failure. The wait before each is drawn at random between nothing
+ * and a limit that starts at 100 ms and doubles each time up to 15 s, so that clients which failed together do not
+ * come back together. `retryAfter` is respected, also beyond 15 s; where it leads beyond the 3 minutes, retrying ends
+ * at once.
+ *
+ * It ends at once, too, on a failure that is not retryable, so it can be given to `Effect.retry` alone. It outputs
+ * the wait before the next attempt.
+ *
+ * @since 0.1.0
+ * @category constants
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { RetryPolicy, Storage } from "surfing-weights"
+ *
+ * const patient = Effect.retry(Storage.load("layer_0.bin"), RetryPolicy.default)
+ * ```
+ */
 const default_: Schedule.Schedule<Duration.Duration, StorageError> = Schedule.exponential("100 millis", 2).pipe(
   Schedule.modifyDelay((_, delay) => Duration.min(delay, "15 seconds")),
   Schedule.jitteredWith({ min: 0, max: 1 }),
@@ -79,25 +99,4 @@ const default_: Schedule.Schedule<Duration.Duration, StorageError> = Schedule.ex
   Schedule.whileInput(isRetryable)
 )
 
-export {
-  /**
-   * At most 10 retries within 3 minutes of the first failure. The wait before each is drawn at random between nothing
-   * and a limit that starts at 100 ms and doubles each time up to 15 s, so that clients which failed together do not
-   * come back together. `retryAfter` is respected, also beyond 15 s; where it leads beyond the 3 minutes, retrying ends
-   * at once.
-   *
-   * It ends at once, too, on a failure that is not retryable, so it can be given to `Effect.retry` alone. It outputs
-   * the wait before the next attempt.
-   *
-   * @since 0.1.0
-   * @category constants
-   * @example
-   * ```ts
-   * import { Effect } from "effect"
-   * import { RetryPolicy, Storage } from "surfing-weights"
-   *
-   * const patient = Effect.retry(Storage.load("layer_0.bin"), RetryPolicy.default)
-   * ```
-   */
-  default_ as default
-}
+export { default_ as default }

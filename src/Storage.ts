@@ -5,6 +5,7 @@
  * Every operation enters here: the key is checked before any I/O, options that the backend cannot honour are refused,
  * and a span is opened where a tracer is installed. What remains goes to the `StorageBackend`.
  *
+ * @module Storage
  * @since 0.1.0
  */
 import * as Chunk from "effect/Chunk"
@@ -330,8 +331,12 @@ export const make = (backend: StorageBackend): Service => {
         : Effect.succeed([]))
 
   const entries: Service["entries"] = ({ prefix = "", startAfter = "" } = {}) =>
-    enterStream("entries", prefix, cannot("entries", "list"), () =>
-      ObjectKey.isPrefix(prefix) ? backend.entries({ prefix, startAfter }) : Stream.empty)
+    enterStream(
+      "entries",
+      prefix,
+      cannot("entries", "list"),
+      () => ObjectKey.isPrefix(prefix) ? backend.entries({ prefix, startAfter }) : Stream.empty
+    )
 
   const listDirectory: Service["listDirectory"] = (prefix = "") =>
     enter("listDirectory", prefix, cannot("listDirectory", "list"), () =>
@@ -340,8 +345,7 @@ export const make = (backend: StorageBackend): Service => {
         : Effect.succeed({ objects: [], prefixes: [] }))
 
   const remove: Service["remove"] = (key) =>
-    enter("remove", key, badKey("remove", key) ?? cannot("remove", "write", key), () =>
-      backend.remove(key))
+    enter("remove", key, badKey("remove", key) ?? cannot("remove", "write", key), () => backend.remove(key))
 
   const removeAll: Service["removeAll"] = (keys) =>
     enter("removeAll", "", cannot("removeAll", "write"), () =>
@@ -367,12 +371,17 @@ export const make = (backend: StorageBackend): Service => {
       }))
 
   const relocate = (operation: "copy" | "move"): Service["copy"] => (from, to, options = {}) =>
-    enter(operation, from, badKey(operation, from) ?? cannotSave(operation, to, options), () =>
-      from !== to ? backend[operation](from, to, options) : Effect.filterOrFail(
-        backend.head(from),
-        () => options.ifNoneMatch === undefined,
-        () => new E.ObjectAlreadyExists({ backend: name, operation, key: to })
-      ))
+    enter(
+      operation,
+      from,
+      badKey(operation, from) ?? cannotSave(operation, to, options),
+      () =>
+        from !== to ? backend[operation](from, to, options) : Effect.filterOrFail(
+          backend.head(from),
+          () => options.ifNoneMatch === undefined,
+          () => new E.ObjectAlreadyExists({ backend: name, operation, key: to })
+        )
+    )
 
   return {
     backend,

@@ -7,6 +7,7 @@
  * rest is derived from them, and whatever the store does better itself is given beside them. A wrapper writes out the
  * whole interface, so that the compiler names the method it forgot.
  *
+ * @module StorageBackend
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
@@ -15,7 +16,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
-import { allocate, exactly, fill, tooLargeForAnArray } from "./internal/bytes.js"
+import { allocate, copyOf, exactly, fill, tooLargeForAnArray } from "./internal/bytes.js"
 import { coalesce, cut } from "./internal/ranges.js"
 import * as E from "./StorageError.js"
 
@@ -160,6 +161,7 @@ export interface StorageBackend {
     ranges: ReadonlyArray<ByteRange.ByteRange>,
     options: Omit<LoadOptions, "range">
   ) => Effect.Effect<ReadonlyArray<Uint8Array>, E.LoadError>
+  /** What is known of an object without its bytes. */
   readonly head: (key: string) => Effect.Effect<ObjectInfo, E.HeadError>
   /** All or nothing: until it succeeds nobody sees a byte of it, and when it fails nothing has changed. */
   readonly save: <Err = never, R = never>(
@@ -171,6 +173,7 @@ export interface StorageBackend {
   readonly entries: (options: ListOptions) => Stream.Stream<ObjectInfo, E.ListError>
   /** The keys of `entries`, for a store to which they are cheaper. */
   readonly keys: (options: ListOptions) => Stream.Stream<string, E.ListError>
+  /** What stands directly under a prefix; folders that hold no object do not. */
   readonly listDirectory: (prefix: string) => Effect.Effect<Directory, E.ListError>
   /** To remove what is not there is success. */
   readonly remove: (key: string) => Effect.Effect<void, E.RemoveError>
@@ -268,23 +271,24 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
       })
     ))
 
-  const loadRanges: StorageBackend["loadRanges"] = store.loadRanges ?? ((key, ranges, options) =>
-    Effect.gen(function*() {
-      const info = yield* head(key)
-      const context = { backend: name, operation: "loadRanges" }
-      const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(info, { ...options, range }, context))
-      const reads = coalesce(resolved)
-      const loaded = yield* Effect.forEach(
-        reads,
-        ({ endExclusive, start }) =>
-          load(key, { ifMatch: info.etag, ...(info.size > 0 && { range: ByteRange.make(start, endExclusive) }) }),
-        { concurrency: 8 }
-      )
-      return resolved.map((range) => cut(range, reads, loaded))
-    }))
+  const loadRanges: StorageBackend["loadRanges"] = store.loadRanges ??
+    ((key, ranges, options) =>
+      Effect.gen(function*() {
+        const info = yield* head(key)
+        const context = { backend: name, operation: "loadRanges" }
+        const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(info, { ...options, range }, context))
+        const reads = coalesce(resolved)
+        const loaded = yield* Effect.forEach(
+          reads,
+          ({ endExclusive, start }) =>
+            load(key, { ifMatch: info.etag, ...(info.size > 0 && { range: ByteRange.make(start, endExclusive) }) }),
+          { concurrency: 8 }
+        )
+        return resolved.map((range) => cut(range, reads, loaded))
+      }))
 
-  const keys: StorageBackend["keys"] = store.keys ?? ((options) =>
-    Stream.map(store.entries(options), (info) => info.key))
+  const keys: StorageBackend["keys"] = store.keys ??
+    ((options) => Stream.map(store.entries(options), (info) => info.key))
 
   const listDirectory: StorageBackend["listDirectory"] = store.listDirectory ?? ((prefix) =>
     Effect.suspend(() => {
@@ -307,7 +311,10 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
       Effect.forEach(batch, (key) =>
         Effect.catchAll(Effect.as(store.remove(key), undefined), (error) =>
           concernsEveryKey(error) ? Effect.fail(error) : Effect.succeed(error)), { concurrency: 16 }),
-      (outcomes) => outcomes.filter((error) => error !== undefined)
+      (outcomes) =>
+        outcomes.filter((error) =>
+          error !== undefined
+        )
     ))
 
   const copy: StorageBackend["copy"] = store.copy ?? ((from, to, options) =>
@@ -317,8 +324,8 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
       Effect.catchTags({ ObjectNotModified: impossible("copy"), InvalidRange: impossible("copy") })
     ))
 
-  const move: StorageBackend["move"] = store.move ?? ((from, to, options) =>
-    Effect.zipLeft(copy(from, to, options), store.remove(from)))
+  const move: StorageBackend["move"] = store.move ??
+    ((from, to, options) => Effect.zipLeft(copy(from, to, options), store.remove(from)))
 
   return {
     name,
@@ -366,8 +373,13 @@ export const full: Capabilities = {
   objectsWithinObjects: true
 }
 
-/** Where a failure happens, as it will show itself. */
-interface Context {
+/**
+ * Where a failure happens, as the failure will tell it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface FailureContext {
   readonly backend: string
   readonly operation: string
 }
@@ -380,9 +392,9 @@ interface Context {
  * @category utils
  */
 export const checkLoad = (
-  info: ObjectInfo,
+  info: Pick<ObjectInfo, "key" | "size" | "etag">,
   options: LoadOptions,
-  { backend, operation }: Context
+  { backend, operation }: FailureContext
 ): Either.Either<ByteRange.ResolvedRange, E.PreconditionFailed | E.ObjectNotModified | E.InvalidRange> => {
   const { key } = info
   if (options.ifMatch !== undefined && options.ifMatch !== info.etag) {
@@ -408,7 +420,7 @@ export const checkSave = (
   key: string,
   existing: ObjectInfo | undefined,
   options: SaveOptions,
-  { backend, operation }: Context
+  { backend, operation }: FailureContext
 ): Either.Either<void, E.ObjectAlreadyExists | E.PreconditionFailed> => {
   if (options.ifNoneMatch !== undefined && existing !== undefined) {
     return Either.left(new E.ObjectAlreadyExists({ backend, operation, key }))
@@ -437,7 +449,7 @@ export const openBytes = (
     range,
     stream: Stream.unfold(range.start, (at) => {
       const end = Math.min(at + chunkSize, range.endExclusive)
-      return at < end ? Option.some([bytes.slice(at, end), end] as const) : Option.none()
+      return at < end ? Option.some([copyOf(bytes, at, end), end] as const) : Option.none()
     })
   }))
 
@@ -446,7 +458,7 @@ const chunkSize = 1024 * 1024
 /** An array for `size` bytes, or the advice to read the object in pieces. */
 const arrayOf = (
   size: number,
-  context: Context & { readonly key: string }
+  context: FailureContext & { readonly key: string }
 ): Effect.Effect<Uint8Array, E.UnsupportedOperation> =>
   Effect.suspend(() => {
     const target = allocate(size)

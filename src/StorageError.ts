@@ -5,6 +5,7 @@
  * Each names the `backend` and the `operation`, the `key` where there is one, and the `cause` where something below
  * gave one. Its `message` is a sentence that a person can act on, and never holds a secret.
  *
+ * @module StorageError
  * @since 0.1.0
  */
 import * as Duration from "effect/Duration"

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Layer, Option, Stream, Tracer } from "effect"
-import { ByteRange, MemoryStorage, Storage, StorageBackend, StorageError } from "surfing-weights"
+import type { StorageError } from "surfing-weights"
+import { ByteRange, MemoryStorage, Storage, StorageBackend } from "surfing-weights"
 
 /** A tracer that remembers the spans that ended. */
 const tracing = () => {
@@ -24,7 +25,8 @@ const tracing = () => {
         attribute: (key, value) => void attributes.set(key, value),
         event: () => {},
         addLinks: () => {},
-        end: (_, exit) => void spans.push({ name, attributes: Object.fromEntries(attributes), failed: exit._tag === "Failure" })
+        end: (_, exit) =>
+          void spans.push({ name, attributes: Object.fromEntries(attributes), failed: exit._tag === "Failure" })
       }
       return span
     }
@@ -62,7 +64,7 @@ describe("Storage", () => {
         { name: "Storage.load", attributes: attributes("missing"), failed: true },
         { name: "Storage.load", attributes: attributes("../k"), failed: true }
       ])
-    }).pipe(Effect.provide(MemoryStorage.layer()), Effect.provide(layer))
+    }).pipe(Effect.provide(Layer.merge(MemoryStorage.layer(), layer)))
   })
 
   it.effect("opens no span where nobody would see it", () =>
@@ -104,7 +106,10 @@ describe("Storage", () => {
         Effect.scoped(service.open("k", { range: ByteRange.from(0.5) }))
       ]
       const tags = yield* Effect.forEach(attempts, (attempt) => Effect.map(Effect.flip(attempt), (error) => error._tag))
-      expect(tags).toEqual([...Array.from({ length: 12 }, () => "InvalidKey"), ...Array.from({ length: 4 }, () => "InvalidRange")])
+      expect(tags).toEqual([
+        ...Array.from({ length: 12 }, () => "InvalidKey"),
+        ...Array.from({ length: 4 }, () => "InvalidRange")
+      ])
       expect(calls).toEqual([])
     }))
 

@@ -65,7 +65,7 @@ const run = async (file: string): Promise<Outcome> => {
 }
 
 describe("examples", () => {
-  it("are all that should be there, each with something to say", () => {
+  it("are all there that README.md tells of", () => {
     expect(examples).toEqual(expect.arrayContaining(Object.keys(says)))
   })
 

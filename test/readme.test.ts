@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Duration, Schema } from "effect"
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { StorageError } from "surfing-weights"
 import manifest from "../package.json" with { type: "json" }
@@ -44,6 +44,12 @@ describe("README.md", () => {
     const named = [...readme.matchAll(/npm run ([\w:]+)/g)].map(([, name]) => name)
     expect(named).not.toEqual([])
     expect(Object.keys(manifest.scripts)).toEqual(expect.arrayContaining(named))
+  })
+
+  it("leads to no file that is not there", () => {
+    const files = [...readme.matchAll(/\]\((?!https:)([^)]+)\)/g)].flatMap(([, file]) => file ?? [])
+    expect(files).not.toEqual([])
+    expect(files.filter((file) => !existsSync(join(root, file)))).toEqual([])
   })
 
   it("takes every snippet from a file that the tests compile and run", () => {

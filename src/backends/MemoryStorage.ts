@@ -1,6 +1,7 @@
 /**
  * Objects in memory: for tests, and for what need not outlive the process.
  *
+ * @module MemoryStorage
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
@@ -8,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
-import { collect } from "../internal/bytes.js"
+import { collect, copyOf } from "../internal/bytes.js"
 import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
 import * as StorageBackend from "../StorageBackend.js"
@@ -87,13 +88,13 @@ const makeBackend = (): StorageBackend.StorageBackend => {
         Either.gen(function*() {
           const { bytes, info } = yield* find("load", key)
           const range = yield* StorageBackend.checkLoad(info, options, { backend: name, operation: "load" })
-          return bytes.slice(range.start, range.endExclusive)
+          return copyOf(bytes, range.start, range.endExclusive)
         })
       ),
     head: (key) => Effect.suspend(() => Either.map(find("head", key), ({ info }) => info)),
     save: (key, data, options) =>
       Effect.flatMap(
-        data instanceof Uint8Array ? Effect.sync(() => data.slice()) : collect(data),
+        data instanceof Uint8Array ? Effect.sync(() => copyOf(data)) : collect(data),
         (bytes) => put("save", key, bytes, options)
       ),
     entries: ({ prefix = "", startAfter = "" }) =>

@@ -28,6 +28,10 @@ export const exactly = <E, R, E2>(
     return Stream.fromChannel(Channel.pipeTo(Stream.toChannel(stream), counting))
   })
 
+/** A copy of some of the bytes, also where they are a Node `Buffer`, whose own `slice` shares them. */
+export const copyOf = (bytes: Uint8Array, start = 0, end = bytes.byteLength): Uint8Array =>
+  new Uint8Array(bytes.subarray(start, end))
+
 /** An array of `size` bytes, or `undefined` where the runtime has none so large. */
 export const allocate = (size: number): Uint8Array | undefined => {
   try {

@@ -14,9 +14,11 @@ export const reserved = ".surfing-weights"
 /** What kind of names the file system takes. */
 export type Flavor = "posix" | "windows"
 
-/** The path of a key's file relative to the base directory, by segments; a long segment becomes several. */
-export const encodeKey = (key: string, flavor: Flavor): ReadonlyArray<string> =>
-  key.split("/").flatMap((segment) => split(encodeSegment(segment, flavor)))
+/** The path of a key's file relative to the base directory, with `/` between its folders. */
+export const encodeKey = (key: string, flavor: Flavor): string =>
+  flavor === "posix" && key.length * 3 <= maxBytes && !key.includes("%") && !key.includes(reserved)
+    ? key
+    : key.split("/").flatMap((segment) => split(encodeSegment(segment, flavor))).join("/")
 
 /** The segment of a key that a name on disk stands for: the whole of the pieces where it is a long one. */
 export const decodeSegment = (name: string, flavor: Flavor): string => {
@@ -32,14 +34,17 @@ export const isPiece = (name: string): boolean => name.endsWith(mark) && byteLen
 export const pieceText = (name: string): string => name.slice(0, -mark.length)
 
 const encodeSegment = (segment: string, flavor: Flavor): string => {
-  const forbidden = flavor === "windows" ? /[<>:"\\|?*]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)/gi : undefined
-  const escaped = (text: string) => text.replace(/%/g, "%25")
   if (segment === reserved) return `%2E${reserved.slice(1)}`
-  if (forbidden !== undefined && forbidden.test(segment)) {
-    return escaped(segment).replace(forbidden, (found) => escapeFirst(found))
+  if (flavor === "windows" && segment.search(forbidden) !== -1) {
+    return escapePercent(segment).replace(forbidden, escapeFirst)
   }
-  return segment.includes("%") && decodeSegment(segment, flavor) !== segment ? escaped(segment) : segment
+  return segment.includes("%") && decodeSegment(segment, flavor) !== segment ? escapePercent(segment) : segment
 }
+
+// What Windows forbids: characters anywhere, some at the end, and names of devices.
+const forbidden = /[<>:"\\|?*]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)/gi
+
+const escapePercent = (text: string): string => text.replace(/%/g, "%25")
 
 const escapeFirst = (text: string): string =>
   `%${text.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}${text.slice(1)}`

@@ -8,6 +8,7 @@
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -24,25 +25,21 @@ export type Descriptor = number
 
 export type Stats = fs.BigIntStats
 
+const toSystemError = (cause: NodeJS.ErrnoException): SystemError =>
+  new SystemError({ code: cause.code ?? cause.name, cause })
+
 type Callback<A> = (error: NodeJS.ErrnoException | null, value: A) => void
 
 const call = <A>(run: (done: Callback<A>) => void): Effect.Effect<A, SystemError> =>
   Effect.uninterruptible(
     Effect.async<A, SystemError>((resume) =>
-      run((error, value) =>
-        resume(
-          error === null
-            ? Effect.succeed(value)
-            : Effect.fail(new SystemError({ code: error.code ?? error.name, cause: error }))
-        )
-      )
+      run((error, value) => resume(error === null ? Effect.succeed(value) : Effect.fail(toSystemError(error))))
     )
   )
 
 const { O_CREAT, O_EXCL, O_RDONLY, O_WRONLY } = fs.constants
 
-// Windows has neither. Without the second, opening a pipe that nobody writes to would wait for ever.
-const O_NOFOLLOW: number = fs.constants.O_NOFOLLOW ?? 0
+// Without it, opening a pipe that nobody writes to would wait for ever. Windows has neither.
 const O_NONBLOCK: number = fs.constants.O_NONBLOCK ?? 0
 
 /** An array of `size` bytes, not yet zeroed, or `undefined` where the runtime has none so large. */
@@ -55,12 +52,57 @@ export const allocate = (size: number): Uint8Array | undefined => {
   }
 }
 
-/** Opens a file to read; where it is a symbolic link itself, that is `ELOOP`. */
-export const openNoFollow = (file: string) =>
-  call<Descriptor>((done) => fs.open(file, O_RDONLY | O_NONBLOCK | O_NOFOLLOW, done))
-
 /** Opens a file to read. */
 export const open = (file: string) => call<Descriptor>((done) => fs.open(file, O_RDONLY | O_NONBLOCK, done))
+
+/** What to read of an open file: as many bytes as `target` has, from `position` on. */
+export interface Part<E> {
+  readonly target: Uint8Array
+  readonly position: number
+  /** The failure if the file ends at this position, before the target is full. */
+  readonly endedEarly: (position: number) => E
+}
+
+/**
+ * Opens a file, lets `plan` look at it and say what to read, reads that, closes the file, and gives the full target. One
+ * effect for it all, since for a small file the way through four of them costs more than the system does.
+ */
+export const readPart = <E, E2>(
+  file: string,
+  plan: (descriptor: Descriptor, stats: Stats) => Either.Either<Part<E>, E2>
+): Effect.Effect<Uint8Array, E | E2 | SystemError> =>
+  Effect.uninterruptible(
+    Effect.async<Uint8Array, E | E2 | SystemError>((resume) =>
+      fs.open(file, O_RDONLY | O_NONBLOCK, (error, descriptor) => {
+        if (error !== null) return resume(Effect.fail(toSystemError(error)))
+        const end = (outcome: Effect.Effect<Uint8Array, E | E2 | SystemError>) =>
+          fs.close(descriptor, () => resume(outcome))
+        fs.fstat(descriptor, { bigint: true }, (error, stats) => {
+          if (error !== null) return end(Effect.fail(toSystemError(error)))
+          const planned = plan(descriptor, stats)
+          if (Either.isLeft(planned)) return end(Effect.fail(planned.left))
+          const { endedEarly, position, target } = planned.right
+          const readFrom = (at: number): void => {
+            if (at === target.byteLength) return end(Effect.succeed(target))
+            fs.read(descriptor, target, at, target.byteLength - at, position + at, (error, count) => {
+              if (error !== null) end(Effect.fail(toSystemError(error)))
+              else if (count === 0) end(Effect.fail(endedEarly(position + at)))
+              else readFrom(at + count)
+            })
+          }
+          readFrom(0)
+        })
+      })
+    )
+  )
+
+const descriptors = "/proc/self/fd"
+
+/** Whether the system tells where an open file is, as Linux does. */
+export const tellsWhere: boolean = fs.existsSync(descriptors)
+
+/** The path of an open file, without links. It is asked of the kernel, not of a disk, so it does not wait. */
+export const whereIs = (descriptor: Descriptor): string => fs.readlinkSync(`${descriptors}/${descriptor}`)
 
 /** Creates a file to write; where there is one already, that is `EEXIST`. */
 export const create = (file: string) => call<Descriptor>((done) => fs.open(file, O_WRONLY | O_CREAT | O_EXCL, done))
@@ -114,7 +156,9 @@ export const syncData = (file: Descriptor) => call<void>((done) => fs.fdatasync(
 
 /** Returns when the names in a folder are on the disk. Windows opens no folders, and keeps their names by itself. */
 export const syncFolder = (folder: string): Effect.Effect<void, SystemError> =>
-  flavor === "windows" ? Effect.void : Effect.acquireUseRelease(open(folder), sync, (file) => Effect.ignore(close(file)))
+  flavor === "windows"
+    ? Effect.void
+    : Effect.acquireUseRelease(open(folder), sync, (file) => Effect.ignore(close(file)))
 
 export const rename = (from: string, to: string) => call<void>((done) => fs.rename(from, to, done))
 
@@ -126,8 +170,7 @@ export const unlink = (file: string) => call<void>((done) => fs.unlink(file, don
 export const makeFolder = (folder: string) => call<void>((done) => fs.mkdir(folder, done))
 
 /** Creates a folder and those above it, as far as they do not exist. */
-export const makeFolders = (folder: string) =>
-  call<unknown>((done) => fs.mkdir(folder, { recursive: true }, done))
+export const makeFolders = (folder: string) => call<unknown>((done) => fs.mkdir(folder, { recursive: true }, done))
 
 /** Removes a folder that is empty. */
 export const removeFolder = (folder: string) => call<void>((done) => fs.rmdir(folder, done))
@@ -146,11 +189,16 @@ const toEntry = (entry: fs.Dirent): Entry => ({
   kind: entry.isFile() ? "file" : entry.isDirectory() ? "folder" : entry.isSymbolicLink() ? "link" : "other"
 })
 
-/** All that a folder holds, in no order. */
-export const readFolder = (folder: string): Effect.Effect<ReadonlyArray<Entry>, SystemError> =>
-  Effect.map(
-    call<Array<fs.Dirent>>((done) => fs.readdir(folder, { withFileTypes: true }, done)),
-    (entries) => entries.map(toEntry)
+/** All that a folder holds, in no order, or nothing where the folder itself is larger than `limit` bytes. */
+export const readFolder = (
+  folder: string,
+  limit = Infinity
+): Effect.Effect<ReadonlyArray<Entry> | undefined, SystemError> =>
+  call<ReadonlyArray<Entry> | undefined>((done) =>
+    fs.stat(folder, (error, stats) => {
+      if (error !== null || stats.size > limit) return done(error, undefined)
+      fs.readdir(folder, { withFileTypes: true }, (error, entries) => done(error, entries?.map(toEntry)))
+    })
   )
 
 /** Passes all that a folder holds to `visit`, in no order, without holding it. Half as fast as `readFolder`. */
@@ -172,7 +220,11 @@ export const visitFolder = (folder: string, visit: (entry: Entry) => void): Effe
 
 export const flavor: Flavor = process.platform === "win32" ? "windows" : "posix"
 
-export const { dirname, resolve, sep } = path
+export const dirname = (file: string): string => path.dirname(file)
+
+export const resolve = (file: string): string => path.resolve(file)
+
+export const { sep } = path
 
 /** A small file whole, as text. */
 export const readText = (file: string) => call<string>((done) => fs.readFile(file, "latin1", done))

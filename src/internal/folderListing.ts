@@ -20,7 +20,7 @@ export interface Root {
 
 /** The path of a key's file or, of a key prefix that ends in `/` or is empty, of its folder. */
 export const pathOf = (root: Root, key: string): string =>
-  key === "" ? root.path : `${root.path}/${encodeKey(key.endsWith("/") ? key.slice(0, -1) : key, files.flavor).join("/")}`
+  key === "" ? root.path : `${root.path}/${encodeKey(key.endsWith("/") ? key.slice(0, -1) : key, files.flavor)}`
 
 /** Whether a path without symbolic links is in the directory, or is it. */
 export const isInside = (root: Root, realPath: string): boolean =>
@@ -65,8 +65,11 @@ const walk = (
     const mayHold = (folder: string) =>
       (folder.startsWith(prefix) || prefix.startsWith(folder)) &&
       (ObjectKey.compare(folder, startAfter) > 0 || startAfter.startsWith(folder))
+    // The segments are valid; all of them together may be too long for a key.
     const isWanted = (key: string) =>
-      key.startsWith(prefix) && ObjectKey.compare(key, startAfter) > 0 && ObjectKey.problem(key) === undefined
+      key.startsWith(prefix) &&
+      (startAfter === "" || ObjectKey.compare(key, startAfter) > 0) &&
+      (key.length * 3 <= ObjectKey.maxBytes || ObjectKey.problem(key) === undefined)
 
     const enter = (folder: string, realPath: string) =>
       Effect.map(readFrame(root, folder, realPath, ""), (frame) => void stack.push(frame))
@@ -96,7 +99,7 @@ const walk = (
         } else if (mayHold(key)) {
           const realPath = frame.doubtful.has(name)
             ? yield* resolveFolder(root, key, stack)
-            : frame.realPath + files.sep + encodeKey(name.slice(0, -1), files.flavor).join(files.sep)
+            : frame.realPath + files.sep + encodeKey(name.slice(0, -1), files.flavor)
           if (realPath === undefined) continue
           if (deep || !key.startsWith(prefix)) yield* enter(key, realPath)
           // A folder without objects is none.
@@ -123,6 +126,10 @@ const pageSize = 1024
 const largeFolder = 4 * 1024 * 1024
 const part = 50_000
 
+// What may be no part of a key, or does not sort like UTF-8: control characters, and from half of a pair on.
+
+const special = /[\u0000-\u001f\u007f-\u009f\ud800-\uffff]/
+
 /** Reads the names in a folder that come after `after`: all, or of a large folder the first `part` of them. */
 const readFrame = (
   root: Root,
@@ -140,8 +147,6 @@ const readFrame = (
     const add = (name: string, isDoubtful: boolean) => {
       if (after !== "" && ObjectKey.compare(name, after) <= 0) return
       if (cutAfter !== undefined && ObjectKey.compare(name, cutAfter) > 0) return
-      // Code units from here up do not sort like UTF-8.
-      beyondUtf16 ||= /[\ud800-\uffff]/.test(name)
       names.push(name)
       if (isDoubtful) doubtful.add(name)
     }
@@ -153,7 +158,12 @@ const readFrame = (
         return
       }
       const segment = decodeSegment(before + name, files.flavor)
-      const isDoubtful = kind === "link" || name.includes("\ufffd")
+      let isDoubtful = kind === "link"
+      if (special.test(segment)) {
+        if (ObjectKey.problem(segment) !== undefined) return
+        beyondUtf16 = true
+        isDoubtful ||= segment.includes("\ufffd")
+      }
       if (kind !== "folder") add(segment, isDoubtful)
       if (kind !== "file") add(`${segment}/`, isDoubtful)
     }
@@ -168,13 +178,13 @@ const readFrame = (
       Effect.gen(function*() {
         const pieces: Array<string> = []
         const see = visit(before, pieces)
-        if ((yield* files.stat(folder)).size > largeFolder) {
+        const entries = yield* files.readFolder(folder, largeFolder)
+        if (entries !== undefined) entries.forEach(see)
+        else {
           yield* files.visitFolder(folder, (entry) => {
             see(entry)
             trim()
           })
-        } else {
-          for (const entry of yield* files.readFolder(folder)) see(entry)
         }
         for (const name of pieces) yield* read(`${folder}/${name}`, before + pieceText(name))
       })

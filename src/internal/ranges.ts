@@ -2,6 +2,7 @@
  * Many ranges of one object as few reads.
  */
 import type { ResolvedRange } from "../ByteRange.js"
+import { copyOf } from "./bytes.js"
 
 /** Neighbours with less than this between them are read as one: the bytes cost less than another request. */
 const gap = 64 * 1024
@@ -36,5 +37,5 @@ export const cut = (
   const read = reads[index]
   const bytes = loaded[index]
   if (read === undefined || bytes === undefined) throw new Error("bug: a range outside every read planned for it")
-  return bytes.slice(range.start - read.start, range.endExclusive - read.start)
+  return copyOf(bytes, range.start - read.start, range.endExclusive - read.start)
 }

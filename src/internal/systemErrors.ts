@@ -45,7 +45,8 @@ export const toReadError = (place: Place) => (error: SystemError): E.CommonError
 }
 
 /** For what writes. */
-export const toWriteError = (place: Place) => (
+export const toWriteError = (place: Place) =>
+(
   error: SystemError
 ): E.CommonError | E.StorageFull | E.UnsupportedOperation => {
   const { path, ...context } = place

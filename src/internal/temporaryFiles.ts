@@ -59,7 +59,7 @@ export const make = (directory: string): Effect.Effect<TemporaryFiles> =>
     const owner = yield* self
     const folder = `${directory}/${reserved}`
     // A folder that is not there yet, or cannot be read, has nothing to clean; a save will say what is wrong with it.
-    const found = yield* Effect.orElseSucceed(files.readFolder(folder), () => [])
+    const found = (yield* Effect.orElseSucceed(files.readFolder(folder), () => undefined)) ?? []
     yield* Effect.forEach(found, ({ name }) => reap(owner, folder, name), { discard: true })
     const prefix = `${folder}/${owner.host}-${owner.boot}-${owner.pid}-${owner.started}-${random()}`
     let count = 0

@@ -2,6 +2,7 @@
  * Failures on purpose: a storage around another that fails, breaks off or is late where its rules say so, to see what an
  * app makes of it. Rules are counted, so what happens is the same each time.
  *
+ * @module StorageChaos
  * @since 0.1.0
  */
 import * as Arr from "effect/Array"

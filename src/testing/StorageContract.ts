@@ -6,6 +6,7 @@
  * It needs `vitest` and `@effect/vitest`, and is therefore imported as `surfing-weights/StorageContract`, not from the
  * barrel.
  *
+ * @module StorageContract
  * @since 0.1.0
  */
 import { describe, expect, it } from "@effect/vitest"

@@ -14,6 +14,7 @@
  *
  * Backends across a network take a `retry` option instead, which does the same and retries the parts of a save as well.
  *
+ * @module StorageRetry
  * @since 0.1.0
  */
 import * as Arr from "effect/Array"

@@ -3,7 +3,7 @@ import { Chunk, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, St
 import { execFileSync, spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { once } from "node:events"
-import fs, { type PathLike } from "node:fs"
+import fs from "node:fs"
 import { syncBuiltinESMExports } from "node:module"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -99,108 +99,140 @@ const descriptors = () => fs.readdirSync("/proc/self/fd").length
 
 describe("FileSystemStorage", () => {
   describe("on disk", () => {
-    it.live("keeps an object in a file of its own name, in its own folders", onDirectory((directory) =>
-      Effect.gen(function*() {
-        yield* Storage.save("bert/layer 0/weights.bin", bytes("w"))
-        expect(fs.readFileSync(path.join(directory, "bert/layer 0/weights.bin"), "utf8")).toBe("w")
-      })))
+    it.live(
+      "keeps an object in a file of its own name, in its own folders",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          yield* Storage.save("bert/layer 0/weights.bin", bytes("w"))
+          expect(fs.readFileSync(path.join(directory, "bert/layer 0/weights.bin"), "utf8")).toBe("w")
+        })
+      )
+    )
 
-    it.live("reads a folder that someone else has filled as it is", onDirectory((directory) =>
-      Effect.gen(function*() {
-        put(path.join(directory, "config.json"), "{}")
-        put(path.join(directory, "onnx/model 100%.onnx"), "onnx")
-        put(path.join(directory, "a%20b/%41"), "escaped")
-        fs.mkdirSync(path.join(directory, "empty/er"), { recursive: true })
-        expect(yield* Storage.list()).toEqual(["a%20b/%41", "config.json", "onnx/model 100%.onnx"])
-        expect(text(yield* Storage.load("onnx/model 100%.onnx"))).toBe("onnx")
-        expect(text(yield* Storage.load("a%20b/%41"))).toBe("escaped")
-        expect(yield* Storage.exists("empty")).toBe(false)
-        expect((yield* Storage.listDirectory()).prefixes).toEqual(["a%20b/", "onnx/"])
-      })))
+    it.live(
+      "reads a folder that someone else has filled as it is",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          put(path.join(directory, "config.json"), "{}")
+          put(path.join(directory, "onnx/model 100%.onnx"), "onnx")
+          put(path.join(directory, "a%20b/%41"), "escaped")
+          fs.mkdirSync(path.join(directory, "empty/er"), { recursive: true })
+          expect(yield* Storage.list()).toEqual(["a%20b/%41", "config.json", "onnx/model 100%.onnx"])
+          expect(text(yield* Storage.load("onnx/model 100%.onnx"))).toBe("onnx")
+          expect(text(yield* Storage.load("a%20b/%41"))).toBe("escaped")
+          expect(yield* Storage.exists("empty")).toBe(false)
+          expect((yield* Storage.listDirectory()).prefixes).toEqual(["a%20b/", "onnx/"])
+        })
+      )
+    )
 
-    it.live("creates the directory, and those above it", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const deep = path.join(directory, "not/there/yet")
-        yield* Effect.provide(Storage.save("k", bytes("v")), on(deep))
-        expect(fs.readFileSync(path.join(deep, "k"), "utf8")).toBe("v")
-      })))
+    it.live(
+      "creates the directory, and those above it",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const deep = path.join(directory, "not/there/yet")
+          yield* Effect.provide(Storage.save("k", bytes("v")), on(deep))
+          expect(fs.readFileSync(path.join(deep, "k"), "utf8")).toBe("v")
+        })
+      )
+    )
 
-    it.live("takes its options from Config", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const layer = FileSystemStorage.layerConfig({ directory: Config.string("WEIGHTS_DIRECTORY") }).pipe(
-          Layer.provide(Layer.setConfigProvider(ConfigProvider.fromMap(new Map([["WEIGHTS_DIRECTORY", directory]]))))
-        )
-        yield* Effect.provide(Storage.save("k", bytes("v")), layer)
-        expect(fs.readFileSync(path.join(directory, "k"), "utf8")).toBe("v")
-      })))
+    it.live(
+      "takes its options from Config",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const layer = FileSystemStorage.layerConfig({ directory: Config.string("WEIGHTS_DIRECTORY") }).pipe(
+            Layer.provide(Layer.setConfigProvider(ConfigProvider.fromMap(new Map([["WEIGHTS_DIRECTORY", directory]]))))
+          )
+          yield* Effect.provide(Storage.save("k", bytes("v")), layer)
+          expect(fs.readFileSync(path.join(directory, "k"), "utf8")).toBe("v")
+        })
+      )
+    )
 
-    it.live("removes the folders that an object was the last in, and no others", onDirectory((directory) =>
-      Effect.gen(function*() {
-        yield* Storage.save("a/b/c", bytes("1"))
-        yield* Storage.save("a/d", bytes("2"))
-        yield* Storage.remove("a/b/c")
-        expect(fs.readdirSync(path.join(directory, "a"))).toEqual(["d"])
-        yield* Storage.remove("a/d")
-        expect(fs.existsSync(path.join(directory, "a"))).toBe(false)
-        expect(fs.existsSync(directory)).toBe(true)
-      })))
+    it.live(
+      "removes the folders that an object was the last in, and no others",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          yield* Storage.save("a/b/c", bytes("1"))
+          yield* Storage.save("a/d", bytes("2"))
+          yield* Storage.remove("a/b/c")
+          expect(fs.readdirSync(path.join(directory, "a"))).toEqual(["d"])
+          yield* Storage.remove("a/d")
+          expect(fs.existsSync(path.join(directory, "a"))).toBe(false)
+          expect(fs.existsSync(directory)).toBe(true)
+        })
+      )
+    )
 
-    it.live("saves into a folder while its last object is removed", onDirectory(() =>
-      Effect.forEach(
-        Array.from({ length: 200 }, (_, i) => `folder/${i}`),
-        (key, i) =>
-          Effect.all([Storage.save(key, bytes(key)), Storage.remove(`folder/${i - 1}`)], { concurrency: "unbounded" }),
-        { discard: true }
-      ).pipe(
-        Effect.zipRight(Storage.load("folder/199")),
-        Effect.map((last) => expect(text(last)).toBe("folder/199"))
-      ), { durability: "relaxed" }))
-
-    it.live("gives every save an etag of its own, however fast they follow each other", onDirectory(() =>
-      Effect.gen(function*() {
-        const infos = yield* Effect.forEach(
-          Array.from({ length: 500 }, (_, i) => i),
-          (i) => Storage.save("k", new Uint8Array([i % 256]))
-        )
-        expect(new Set(infos.map(({ etag }) => etag)).size).toBe(500)
-        expect(yield* Storage.head("k")).toEqual(infos.at(-1))
-      }), { durability: "relaxed" }))
-
-    it.live("sees by the etag that someone else changed the file", onDirectory((directory) =>
-      Effect.gen(function*() {
-        const { etag } = yield* Storage.save("k", bytes("1"))
-        fs.writeFileSync(path.join(directory, "k"), "2")
-        expect((yield* Storage.head("k")).etag).not.toBe(etag)
-        expect((yield* failure(Storage.load("k", { ifMatch: etag }))).tag).toBe("PreconditionFailed")
-      })))
-
-    it.live("flushes file and folder before a save ends, and with relaxed durability neither", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const flushed: Array<string> = []
-        const { fdatasync, fsync } = fs
-        const note = <F extends typeof fsync>(flush: F) => (descriptor: number, done: fs.NoParamCallback) => {
-          if (isLinux) flushed.push(fs.readlinkSync(`/proc/self/fd/${descriptor}`))
-          else flushed.push("")
-          flush(descriptor, done)
-        }
-        Object.assign(fs, { fsync: note(fsync), fdatasync: note(fdatasync) })
-        syncBuiltinESMExports()
-        yield* Effect.gen(function*() {
-          yield* Effect.provide(Storage.save("folder/k", bytes("v")), on(directory))
-          if (isLinux) {
-            const real = fs.realpathSync(directory)
-            expect(flushed[0]).toContain(".surfing-weights")
-            // The new folder, and the one that it is new in.
-            expect(flushed.slice(1).sort()).toEqual([real, path.join(real, "folder")])
+    it.live(
+      "saves into a folder while its last object is removed",
+      onDirectory(() =>
+        Effect.gen(function*() {
+          for (let i = 0; i < 200; i++) {
+            const key = `folder/${i}`
+            yield* Effect.zip(Storage.save(key, bytes(key)), Storage.remove(`folder/${i - 1}`), { concurrent: true })
           }
-          expect(flushed.length).toBe(3)
-          yield* Effect.provide(Storage.save("folder/j", bytes("v")), on(directory, { durability: "relaxed" }))
-          expect(flushed.length).toBe(3)
-        }).pipe(Effect.ensuring(Effect.sync(() => {
-          Object.assign(fs, { fsync, fdatasync })
+          expect(text(yield* Storage.load("folder/199"))).toBe("folder/199")
+        }), { durability: "relaxed" })
+    )
+
+    it.live(
+      "gives every save an etag of its own, however fast they follow each other",
+      onDirectory(() =>
+        Effect.gen(function*() {
+          const infos = yield* Effect.forEach(
+            Array.from({ length: 500 }, (_, i) => i),
+            (i) => Storage.save("k", new Uint8Array([i % 256]))
+          )
+          expect(new Set(infos.map(({ etag }) => etag)).size).toBe(500)
+          expect(yield* Storage.head("k")).toEqual(infos.at(-1))
+        }), { durability: "relaxed" })
+    )
+
+    it.live(
+      "sees by the etag that someone else changed the file",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          const { etag } = yield* Storage.save("k", bytes("1"))
+          fs.writeFileSync(path.join(directory, "k"), "2")
+          expect((yield* Storage.head("k")).etag).not.toBe(etag)
+          expect((yield* failure(Storage.load("k", { ifMatch: etag }))).tag).toBe("PreconditionFailed")
+        })
+      )
+    )
+
+    it.live(
+      "flushes file and folder before a save ends, and with relaxed durability neither",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const flushed: Array<string> = []
+          const { fdatasync, fsync } = fs
+          const note = <F extends typeof fsync>(flush: F) => (descriptor: number, done: fs.NoParamCallback) => {
+            if (isLinux) flushed.push(fs.readlinkSync(`/proc/self/fd/${descriptor}`))
+            else flushed.push("")
+            flush(descriptor, done)
+          }
+          Object.assign(fs, { fsync: note(fsync), fdatasync: note(fdatasync) })
           syncBuiltinESMExports()
-        })))
-      })))
+          yield* Effect.gen(function*() {
+            yield* Effect.provide(Storage.save("folder/k", bytes("v")), on(directory))
+            if (isLinux) {
+              const real = fs.realpathSync(directory)
+              expect(flushed[0]).toContain(".surfing-weights")
+              // The new folder, and the one that it is new in.
+              expect(flushed.slice(1).sort()).toEqual([real, path.join(real, "folder")])
+            }
+            expect(flushed.length).toBe(3)
+            yield* Effect.provide(Storage.save("folder/j", bytes("v")), on(directory, { durability: "relaxed" }))
+            expect(flushed.length).toBe(3)
+          }).pipe(Effect.ensuring(Effect.sync(() => {
+            Object.assign(fs, { fsync, fdatasync })
+            syncBuiltinESMExports()
+          })))
+        })
+      )
+    )
   })
 
   describe("keys that need each other's place", () => {
@@ -211,136 +243,174 @@ describe("FileSystemStorage", () => {
       { there: "foo/bar/baz", wanted: "foo/bar" }
     ]
     for (const { there, wanted } of cases) {
-      it.live(`are refused by names: ${wanted} beside ${there}`, onDirectory((directory) =>
-        Effect.gen(function*() {
-          yield* Storage.save(there, bytes("old"))
-          yield* Storage.save("other", bytes("other"))
-          for (
-            const attempt of [
-              Storage.save(wanted, bytes("new")),
-              Storage.save(wanted, bytes("new"), { ifNoneMatch: "*" }),
-              Storage.copy("other", wanted),
-              Storage.move("other", wanted)
-            ]
-          ) {
-            const { message, tag } = yield* failure(attempt)
-            expect(tag).toBe("UnsupportedOperation")
-            expect(message).toContain(JSON.stringify(there))
-            expect(message).toContain(JSON.stringify(wanted))
-          }
-          expect(yield* Storage.list()).toEqual([there, "other"].sort())
-          expect(text(yield* Storage.load(there))).toBe("old")
-          expect(yield* leftovers).toEqual([])
-          expect(yield* Storage.exists(wanted)).toBe(false)
-          yield* Storage.remove(wanted)
-          expect(fs.existsSync(path.join(directory, there))).toBe(true)
-        })))
+      it.live(
+        `are refused by names: ${wanted} beside ${there}`,
+        onDirectory((directory) =>
+          Effect.gen(function*() {
+            yield* Storage.save(there, bytes("old"))
+            yield* Storage.save("other", bytes("other"))
+            for (
+              const attempt of [
+                Storage.save(wanted, bytes("new")),
+                Storage.save(wanted, bytes("new"), { ifNoneMatch: "*" }),
+                Storage.copy("other", wanted),
+                Storage.move("other", wanted)
+              ]
+            ) {
+              const { message, tag } = yield* failure(attempt)
+              expect(tag).toBe("UnsupportedOperation")
+              expect(message).toContain(JSON.stringify(there))
+              expect(message).toContain(JSON.stringify(wanted))
+            }
+            expect(yield* Storage.list()).toEqual([there, "other"].sort())
+            expect(text(yield* Storage.load(there))).toBe("old")
+            expect(yield* leftovers).toEqual([])
+            expect(yield* Storage.exists(wanted)).toBe(false)
+            yield* Storage.remove(wanted)
+            expect(fs.existsSync(path.join(directory, there))).toBe(true)
+          })
+        )
+      )
     }
 
-    it.live("do not include an empty folder that someone left", onDirectory((directory) =>
-      Effect.gen(function*() {
-        fs.mkdirSync(path.join(directory, "foo"))
-        yield* Storage.save("foo", bytes("new"))
-        expect(text(yield* Storage.load("foo"))).toBe("new")
-      })))
+    it.live(
+      "do not include an empty folder that someone left",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          fs.mkdirSync(path.join(directory, "foo"))
+          yield* Storage.save("foo", bytes("new"))
+          expect(text(yield* Storage.load("foo"))).toBe("new")
+        })
+      )
+    )
 
-    it.live("name the folder where it holds no object but cannot be removed", onDirectory((directory) =>
-      Effect.gen(function*() {
-        fs.mkdirSync(path.join(directory, "foo/bar"), { recursive: true })
-        const { message, tag } = yield* failure(Storage.save("foo", bytes("new")))
-        expect(tag).toBe("UnsupportedOperation")
-        expect(message).toContain("\"foo/\"")
-      })))
+    it.live(
+      "name the folder where it holds no object but cannot be removed",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          fs.mkdirSync(path.join(directory, "foo/bar"), { recursive: true })
+          const { message, tag } = yield* failure(Storage.save("foo", bytes("new")))
+          expect(tag).toBe("UnsupportedOperation")
+          expect(message).toContain("\"foo/\"")
+        })
+      )
+    )
   })
 
   describe("temporary files", () => {
-    it.live("of a killed process are gone when the next storage is built", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const stalled = yield* Effect.scoped(Effect.gen(function*() {
+    it.live(
+      "of a killed process are gone when the next storage is built",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const stalled = yield* Effect.scoped(Effect.gen(function*() {
+            const process = yield* child("stall", directory)
+            yield* untilReady(process)
+            return fs.readdirSync(path.join(directory, ".surfing-weights"))
+          }))
+          expect(stalled.length).toBe(1)
+          expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual(stalled)
+          expect(yield* Effect.provide(Storage.list(), on(directory))).toEqual([])
+          expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual([])
+        })
+      )
+    )
+
+    it.live(
+      "of a live process, this one or another, stay",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
           const process = yield* child("stall", directory)
           yield* untilReady(process)
-          return fs.readdirSync(path.join(directory, ".surfing-weights"))
-        }))
-        expect(stalled.length).toBe(1)
-        expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual(stalled)
-        expect(yield* Effect.provide(Storage.list(), on(directory))).toEqual([])
-        expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual([])
-      })))
+          const begun = yield* Deferred.make<void>()
+          const source = Stream.concat(
+            Stream.make(bytes("half")),
+            Stream.drain(Stream.fromEffect(Effect.zipRight(Deferred.succeed(begun, void 0), Effect.never)))
+          )
+          const ours = yield* Effect.forkScoped(Effect.provide(Storage.save("ours", source), on(directory)))
+          yield* Deferred.await(begun)
+          const before = fs.readdirSync(path.join(directory, ".surfing-weights"))
+          expect(before.length).toBe(2)
+          yield* Effect.provide(Storage.list(), on(directory))
+          expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual(before)
+          yield* Fiber.interrupt(ours)
+        }).pipe(Effect.scoped)
+      )
+    )
 
-    it.live("of a live process, this one or another, stay", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const process = yield* child("stall", directory)
-        yield* untilReady(process)
-        const begun = yield* Deferred.make<void>()
-        const source = Stream.concat(
-          Stream.make(bytes("half")),
-          Stream.drain(Stream.fromEffect(Effect.zipRight(Deferred.succeed(begun, void 0), Effect.never)))
-        )
-        const ours = yield* Effect.forkScoped(Effect.provide(Storage.save("ours", source), on(directory)))
-        yield* Deferred.await(begun)
-        const before = fs.readdirSync(path.join(directory, ".surfing-weights"))
-        expect(before.length).toBe(2)
-        yield* Effect.provide(Storage.list(), on(directory))
-        expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual(before)
-        yield* Fiber.interrupt(ours)
-      }).pipe(Effect.scoped)))
+    it.live(
+      "of another machine stay for a day after they were last written to",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const old = path.join(directory, ".surfing-weights/elsewhere-boot-1-2-random-0")
+          const recent = path.join(directory, ".surfing-weights/elsewhere-boot-1-2-random-1")
+          const notOurs = path.join(directory, ".surfing-weights/README")
+          for (const file of [old, recent, notOurs]) put(file, "x")
+          const yesterday = Date.now() / 1000 - 25 * 60 * 60
+          for (const file of [old, notOurs]) fs.utimesSync(file, yesterday, yesterday)
+          yield* Effect.provide(Storage.list(), on(directory))
+          expect([old, recent, notOurs].map((file) => fs.existsSync(file))).toEqual([false, true, true])
+        })
+      )
+    )
 
-    it.live("of another machine stay for a day after they were last written to", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const old = path.join(directory, ".surfing-weights/elsewhere-boot-1-2-random-0")
-        const recent = path.join(directory, ".surfing-weights/elsewhere-boot-1-2-random-1")
-        const notOurs = path.join(directory, ".surfing-weights/README")
-        for (const file of [old, recent, notOurs]) put(file, "x")
-        const yesterday = Date.now() / 1000 - 25 * 60 * 60
-        for (const file of [old, notOurs]) fs.utimesSync(file, yesterday, yesterday)
-        yield* Effect.provide(Storage.list(), on(directory))
-        expect([old, recent, notOurs].map((file) => fs.existsSync(file))).toEqual([false, true, true])
-      })))
-
-    it.live("are never listed, and a key of their folder's name is another's", onDirectory((directory) =>
-      Effect.gen(function*() {
-        put(path.join(directory, ".surfing-weights/x"), "temporary")
-        expect(yield* Storage.list()).toEqual([])
-        expect(yield* Storage.exists(".surfing-weights/x")).toBe(false)
-        yield* Storage.save(".surfing-weights/x", bytes("object"))
-        expect(yield* Storage.list()).toEqual([".surfing-weights/x"])
-        expect(fs.readFileSync(path.join(directory, ".surfing-weights/x"), "utf8")).toBe("temporary")
-      })))
+    it.live(
+      "are never listed, and a key of their folder's name is another's",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          put(path.join(directory, ".surfing-weights/x"), "temporary")
+          expect(yield* Storage.list()).toEqual([])
+          expect(yield* Storage.exists(".surfing-weights/x")).toBe(false)
+          yield* Storage.save(".surfing-weights/x", bytes("object"))
+          expect(yield* Storage.list()).toEqual([".surfing-weights/x"])
+          expect(fs.readFileSync(path.join(directory, ".surfing-weights/x"), "utf8")).toBe("temporary")
+        })
+      )
+    )
   })
 
   describe("other processes", () => {
-    it.live("killed in the middle of fifty saves leave every key with its old or its new content", inDirectory((directory) =>
-      Effect.gen(function*() {
-        for (const delay of [30, 90, 170]) {
-          yield* Effect.scoped(Effect.gen(function*() {
-            const process = yield* child("saveForever", directory)
-            yield* untilReady(process)
-            yield* Effect.sleep(delay)
-          }))
-          yield* Effect.gen(function*() {
-            const keys = yield* Storage.list("model/")
-            for (const key of keys) {
-              const content = yield* Storage.load(key)
-              expect(content.byteLength).toBe(64 * 1024 + Number(/\d+/.exec(key)?.[0]))
-              expect(content.every((byte) => byte === content[0])).toBe(true)
-            }
-            if (delay === 170) expect(keys.length).toBeGreaterThan(0)
-          }).pipe(Effect.provide(on(directory)))
-          expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual([])
-        }
-      })), 30_000)
+    it.live(
+      "killed in the middle of fifty saves leave every key with its old or its new content",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          for (const delay of [30, 90, 170]) {
+            yield* Effect.scoped(Effect.gen(function*() {
+              const process = yield* child("saveForever", directory)
+              yield* untilReady(process)
+              yield* Effect.sleep(delay)
+            }))
+            yield* Effect.gen(function*() {
+              const keys = yield* Storage.list("model/")
+              for (const key of keys) {
+                const content = yield* Storage.load(key)
+                expect(content.byteLength).toBe(64 * 1024 + Number(/\d+/.exec(key)?.[0]))
+                expect(content.every((byte) => byte === content[0])).toBe(true)
+              }
+              if (delay === 170) expect(keys.length).toBeGreaterThan(0)
+            }).pipe(Effect.provide(on(directory)))
+            expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual([])
+          }
+        })
+      ),
+      30_000
+    )
 
-    it.live("racing to create the same keys each win some, and no key twice", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const rounds = 200
-        const processes = yield* Effect.all([1, 2, 3].map(() => child("createMany", directory, String(rounds))))
-        const outputs = yield* Effect.forEach(processes, output, { concurrency: "unbounded" })
-        const results = outputs.map((line) => JSON.parse(line) as { won: Array<number>; lost: number })
-        const won = results.flatMap(({ won }) => won)
-        expect(won.length).toBe(rounds)
-        expect(new Set(won).size).toBe(rounds)
-        for (const { lost, won } of results) expect(won.length + lost).toBe(rounds)
-      }).pipe(Effect.scoped)), 30_000)
+    it.live(
+      "racing to create the same keys each win some, and no key twice",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const rounds = 200
+          const processes = yield* Effect.all([1, 2, 3].map(() => child("createMany", directory, String(rounds))))
+          const outputs = yield* Effect.forEach(processes, output, { concurrency: "unbounded" })
+          const results = outputs.map((line) => JSON.parse(line) as { won: Array<number>; lost: number })
+          const won = results.flatMap(({ won }) => won)
+          expect(won.length).toBe(rounds)
+          expect(new Set(won).size).toBe(rounds)
+          for (const { lost, won } of results) expect(won.length + lost).toBe(rounds)
+        }).pipe(Effect.scoped)
+      ),
+      30_000
+    )
   })
 
   describe("symbolic links", () => {
@@ -369,158 +439,209 @@ describe("FileSystemStorage", () => {
           (outside) => Effect.sync(() => fs.rmSync(outside, { recursive: true }))
         ), options)
 
-    it.live("that lead out of the directory are refused, and say how to allow them", linked((_, outside) =>
-      Effect.gen(function*() {
-        for (const key of ["leak", "folder/secret"]) {
+    it.live(
+      "that lead out of the directory are refused, and say how to allow them",
+      linked((_, outside) =>
+        Effect.gen(function*() {
+          for (const key of ["leak", "folder/secret"]) {
+            for (
+              const attempt of [
+                Storage.load(key),
+                Storage.head(key),
+                Storage.exists(key),
+                Storage.loadRanges(key, [ByteRange.from(0)]),
+                Stream.runDrain(Storage.stream(key)),
+                Storage.copy(key, "copy")
+              ]
+            ) {
+              const { message, tag } = yield* failure<unknown, { _tag: string; message: string }, Storage.Storage>(
+                attempt
+              )
+              expect(tag).toBe("AccessDenied")
+              expect(message).toContain("symlinks: \"follow\"")
+            }
+          }
           for (
             const attempt of [
-              Storage.load(key),
-              Storage.head(key),
-              Storage.exists(key),
-              Storage.loadRanges(key, [ByteRange.from(0)]),
-              Stream.runDrain(Storage.stream(key)),
-              Storage.copy(key, "copy")
+              Storage.save("folder/new", bytes("x")),
+              Storage.save("folder/deep/new", bytes("x")),
+              Storage.save("folder/secret", bytes("x"), { ifNoneMatch: "*" }),
+              Storage.remove("folder/secret"),
+              Storage.move("folder/secret", "mine"),
+              Storage.copy("blobs/1", "folder/new"),
+              Storage.move("blobs/1", "folder/new")
             ]
           ) {
-            const { message, tag } = yield* failure<unknown, { _tag: string; message: string }, Storage.Storage>(attempt)
+            const { tag } = yield* failure<unknown, { _tag: string; message: string }, Storage.Storage>(attempt)
             expect(tag).toBe("AccessDenied")
-            expect(message).toContain("symlinks: \"follow\"")
           }
-        }
-        for (
-          const attempt of [
-            Storage.save("folder/new", bytes("x")),
-            Storage.save("folder/deep/new", bytes("x")),
-            Storage.save("folder/secret", bytes("x"), { ifNoneMatch: "*" }),
-            Storage.remove("folder/secret"),
-            Storage.move("folder/secret", "mine"),
-            Storage.copy("blobs/1", "folder/new"),
-            Storage.move("blobs/1", "folder/new")
-          ]
-        ) {
-          const { tag } = yield* failure<unknown, { _tag: string; message: string }, Storage.Storage>(attempt)
-          expect(tag).toBe("AccessDenied")
-        }
-        expect(fs.readdirSync(outside)).toEqual(["secret"])
-        expect(fs.readFileSync(path.join(outside, "secret"), "utf8")).toBe("secret")
-        expect(yield* Storage.list()).toEqual(["blobs/1", "snapshot/1", "weights.bin"])
-        expect(yield* Storage.list("folder/")).toEqual([])
-        expect(yield* Storage.list("leak")).toEqual([])
-        expect(yield* leftovers).toEqual([])
-      })))
+          expect(fs.readdirSync(outside)).toEqual(["secret"])
+          expect(fs.readFileSync(path.join(outside, "secret"), "utf8")).toBe("secret")
+          expect(yield* Storage.list()).toEqual(["blobs/1", "snapshot/1", "weights.bin"])
+          expect(yield* Storage.list("folder/")).toEqual([])
+          expect(yield* Storage.list("leak")).toEqual([])
+          expect(yield* leftovers).toEqual([])
+        })
+      )
+    )
 
-    it.live("within the directory are followed, without going round in circles", linked(() =>
-      Effect.gen(function*() {
-        expect(text(yield* Storage.load("weights.bin"))).toBe("blob")
-        expect(text(yield* Storage.load("snapshot/1"))).toBe("blob")
-        expect((yield* Storage.head("weights.bin")).size).toBe(4)
-        expect(Chunk.toReadonlyArray(yield* Stream.runCollect(Storage.entries())).map(({ key, size }) => ({ key, size })))
-          .toEqual(["blobs/1", "snapshot/1", "weights.bin"].map((key) => ({ key, size: 4 })))
-      })))
+    it.live(
+      "within the directory are followed, without going round in circles",
+      linked(() =>
+        Effect.gen(function*() {
+          expect(text(yield* Storage.load("weights.bin"))).toBe("blob")
+          expect(text(yield* Storage.load("snapshot/1"))).toBe("blob")
+          expect((yield* Storage.head("weights.bin")).size).toBe(4)
+          expect(
+            Chunk.toReadonlyArray(yield* Stream.runCollect(Storage.entries())).map(({ key, size }) => ({ key, size }))
+          )
+            .toEqual(["blobs/1", "snapshot/1", "weights.bin"].map((key) => ({ key, size: 4 })))
+        })
+      )
+    )
 
-    it.live("that lead out of the directory are followed where that is asked", linked(() =>
-      Effect.gen(function*() {
-        expect(text(yield* Storage.load("leak"))).toBe("secret")
-        expect(text(yield* Storage.load("folder/secret"))).toBe("secret")
-        expect(yield* Storage.list()).toEqual(["blobs/1", "folder/secret", "leak", "snapshot/1", "weights.bin"])
-      }), { symlinks: "follow" }))
+    it.live(
+      "that lead out of the directory are followed where that is asked",
+      linked(() =>
+        Effect.gen(function*() {
+          expect(text(yield* Storage.load("leak"))).toBe("secret")
+          expect(text(yield* Storage.load("folder/secret"))).toBe("secret")
+          expect(yield* Storage.list()).toEqual(["blobs/1", "folder/secret", "leak", "snapshot/1", "weights.bin"])
+        }), { symlinks: "follow" })
+    )
 
-    it.live("that lead nowhere are no objects", linked(() =>
-      Effect.gen(function*() {
-        expect(yield* Storage.exists("dead")).toBe(false)
-        expect((yield* failure(Storage.load("dead"))).tag).toBe("ObjectNotFound")
-      })))
+    it.live(
+      "that lead nowhere are no objects",
+      linked(() =>
+        Effect.gen(function*() {
+          expect(yield* Storage.exists("dead")).toBe(false)
+          expect((yield* failure(Storage.load("dead"))).tag).toBe("ObjectNotFound")
+        })
+      )
+    )
 
-    it.live("are replaced by a save and never written through", linked((directory, outside) =>
-      Effect.gen(function*() {
-        yield* Storage.save("leak", bytes("mine"))
-        yield* Storage.save("weights.bin", bytes("new"))
-        expect(fs.readFileSync(path.join(outside, "secret"), "utf8")).toBe("secret")
-        expect(fs.readFileSync(path.join(directory, "blobs/1"), "utf8")).toBe("blob")
-        expect(text(yield* Storage.load("weights.bin"))).toBe("new")
-      })))
+    it.live(
+      "are replaced by a save and never written through",
+      linked((directory, outside) =>
+        Effect.gen(function*() {
+          yield* Storage.save("leak", bytes("mine"))
+          yield* Storage.save("weights.bin", bytes("new"))
+          expect(fs.readFileSync(path.join(outside, "secret"), "utf8")).toBe("secret")
+          expect(fs.readFileSync(path.join(directory, "blobs/1"), "utf8")).toBe("blob")
+          expect(text(yield* Storage.load("weights.bin"))).toBe("new")
+        })
+      )
+    )
 
-    it.live("are moved by what they lead to", linked((directory) =>
-      Effect.gen(function*() {
-        yield* Storage.move("weights.bin", "deep/er/weights.bin")
-        expect(text(yield* Storage.load("deep/er/weights.bin"))).toBe("blob")
-        expect(fs.existsSync(path.join(directory, "weights.bin"))).toBe(false)
-        expect(text(yield* Storage.load("blobs/1"))).toBe("blob")
-      })))
+    it.live(
+      "are moved by what they lead to",
+      linked((directory) =>
+        Effect.gen(function*() {
+          yield* Storage.move("weights.bin", "deep/er/weights.bin")
+          expect(text(yield* Storage.load("deep/er/weights.bin"))).toBe("blob")
+          expect(fs.existsSync(path.join(directory, "weights.bin"))).toBe(false)
+          expect(text(yield* Storage.load("blobs/1"))).toBe("blob")
+        })
+      )
+    )
   })
 
   describe("hard links", () => {
-    it.live("to the same file are two objects, also when one is moved onto the other", onDirectory((directory) =>
-      Effect.gen(function*() {
-        yield* Storage.save("a", bytes("same"))
-        fs.linkSync(path.join(directory, "a"), path.join(directory, "b"))
-        yield* Storage.move("a", "b")
-        expect(yield* Storage.list()).toEqual(["b"])
-        yield* Storage.save("b", bytes("new"))
-        expect(text(yield* Storage.load("b"))).toBe("new")
-      })))
+    it.live(
+      "to the same file are two objects, also when one is moved onto the other",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          yield* Storage.save("a", bytes("same"))
+          fs.linkSync(path.join(directory, "a"), path.join(directory, "b"))
+          yield* Storage.move("a", "b")
+          expect(yield* Storage.list()).toEqual(["b"])
+          yield* Storage.save("b", bytes("new"))
+          expect(text(yield* Storage.load("b"))).toBe("new")
+        })
+      )
+    )
   })
 
   describe("listings", () => {
-    it.live("leave out what is no object: pipes, folders, names that no key can be", onDirectory((directory) =>
-      Effect.gen(function*() {
-        put(path.join(directory, "object"), "x")
-        put(path.join(directory, "line\nbreak"), "x")
-        put(path.join(directory, "line\nfolder/x"), "x")
-        if (isLinux) {
-          fs.writeFileSync(Buffer.from([...Buffer.from(`${directory}/not-utf8-`), 0xff, 0xfe]) as PathLike, "x")
-          execFileSync("mkfifo", [path.join(directory, "pipe")])
-          expect(yield* Storage.exists("pipe")).toBe(false)
-          expect((yield* failure(Storage.load("pipe"))).tag).toBe("ObjectNotFound")
-        }
-        expect(yield* Storage.list()).toEqual(["object"])
-        expect((yield* Stream.runCollect(Storage.entries())).length).toBe(1)
-      })))
+    it.live(
+      "leave out what is no object: pipes, folders, names that no key can be",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          put(path.join(directory, "object"), "x")
+          put(path.join(directory, "line\nbreak"), "x")
+          put(path.join(directory, "line\nfolder/x"), "x")
+          if (isLinux) {
+            fs.writeFileSync(Buffer.from([...Buffer.from(`${directory}/not-utf8-`), 0xff, 0xfe]), "x")
+            execFileSync("mkfifo", [path.join(directory, "pipe")])
+            expect(yield* Storage.exists("pipe")).toBe(false)
+            expect((yield* failure(Storage.load("pipe"))).tag).toBe("ObjectNotFound")
+          }
+          expect(yield* Storage.list()).toEqual(["object"])
+          expect((yield* Stream.runCollect(Storage.entries())).length).toBe(1)
+        })
+      )
+    )
 
-    it.live("of a folder too large to be read at once are whole and in order, in bounded memory", onDirectory((directory) =>
-      Effect.gen(function*() {
-        const count = 120_000
-        const name = (i: number) => `layer_with_a_rather_long_name_${String(i).padStart(6, "0")}.bin`
-        fs.mkdirSync(path.join(directory, "big"))
-        for (let i = 0; i < count; i++) fs.closeSync(fs.openSync(path.join(directory, "big", name(i)), "w"))
-        let next = 0
-        yield* Stream.runForEachChunk((yield* Storage.Storage).backend.keys({}), (keys) =>
-          Effect.sync(() => {
-            expect(keys.length).toBeLessThanOrEqual(1024)
-            for (const key of keys) {
-              if (key !== `big/${name(next)}`) expect(key).toBe(`big/${name(next)}`)
-              next++
-            }
-          }))
-        expect(next).toBe(count)
-        const tail = yield* Stream.runCollect(Storage.entries({ prefix: "big/", startAfter: `big/${name(count - 3)}` }))
-        expect(Chunk.toReadonlyArray(tail).map(({ key }) => key)).toEqual([`big/${name(count - 2)}`, `big/${name(count - 1)}`])
-      })), 60_000)
+    it.live(
+      "of a folder too large to be read at once are whole and in order, in bounded memory",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          const count = 120_000
+          const name = (i: number) => `layer_with_a_rather_long_name_${String(i).padStart(6, "0")}.bin`
+          fs.mkdirSync(path.join(directory, "big"))
+          for (let i = 0; i < count; i++) fs.closeSync(fs.openSync(path.join(directory, "big", name(i)), "w"))
+          let next = 0
+          yield* Stream.runForEachChunk((yield* Storage.Storage).backend.keys({}), (keys) =>
+            Effect.sync(() => {
+              expect(keys.length).toBeLessThanOrEqual(1024)
+              for (const key of keys) {
+                if (key !== `big/${name(next)}`) expect(key).toBe(`big/${name(next)}`)
+                next++
+              }
+            }))
+          expect(next).toBe(count)
+          const tail = yield* Stream.runCollect(
+            Storage.entries({ prefix: "big/", startAfter: `big/${name(count - 3)}` })
+          )
+          expect(Chunk.toReadonlyArray(tail).map(({ key }) => key)).toEqual([
+            `big/${name(count - 2)}`,
+            `big/${name(count - 1)}`
+          ])
+        })
+      ),
+      60_000
+    )
   })
 
   describe("large objects", () => {
     const size = 5 * 1024 ** 3
 
-    it.live("of more than 4 GiB are streamed, and any range of them loaded", onDirectory((directory) =>
-      Effect.gen(function*() {
-        const file = fs.openSync(path.join(directory, "large"), "w")
-        fs.ftruncateSync(file, size)
-        fs.writeSync(file, "beyond", size - 1024 ** 3)
-        fs.writeSync(file, "end", size - 3)
-        fs.closeSync(file)
-        expect((yield* Storage.head("large")).size).toBe(size)
-        expect(text(yield* Storage.load("large", { range: ByteRange.make(size - 1024 ** 3, size - 1024 ** 3 + 6) })))
-          .toBe("beyond")
-        expect(text(yield* Storage.load("large", { range: ByteRange.last(3) }))).toBe("end")
-        let total = 0
-        yield* Stream.runForEachChunk(Storage.stream("large"), (chunk) =>
-          Effect.sync(() => {
-            for (const part of chunk) total += part.byteLength
-          }))
-        expect(total).toBe(size)
-      })), 60_000)
+    it.live(
+      "of more than 4 GiB are streamed, and any range of them loaded",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          const file = fs.openSync(path.join(directory, "large"), "w")
+          fs.ftruncateSync(file, size)
+          fs.writeSync(file, "beyond", size - 1024 ** 3)
+          fs.writeSync(file, "end", size - 3)
+          fs.closeSync(file)
+          expect((yield* Storage.head("large")).size).toBe(size)
+          expect(text(yield* Storage.load("large", { range: ByteRange.make(size - 1024 ** 3, size - 1024 ** 3 + 6) })))
+            .toBe("beyond")
+          expect(text(yield* Storage.load("large", { range: ByteRange.last(3) }))).toBe("end")
+          let total = 0
+          yield* Stream.runForEachChunk(Storage.stream("large"), (chunk) =>
+            Effect.sync(() => {
+              for (const part of chunk) total += part.byteLength
+            }))
+          expect(total).toBe(size)
+        })
+      ),
+      60_000
+    )
 
-    const roomy = os.freemem() > 5 * 1024 ** 3 && fs.statfsSync(os.tmpdir()).bavail * fs.statfsSync(os.tmpdir()).bsize > 6 * 1024 ** 3
+    const roomy = os.freemem() > 5 * 1024 ** 3 &&
+      fs.statfsSync(os.tmpdir()).bavail * fs.statfsSync(os.tmpdir()).bsize > 6 * 1024 ** 3
 
     needs("5 GiB of free memory and 6 GiB of disk", roomy).live(
       "of more than 2 GiB are saved and loaded whole",
@@ -541,112 +662,146 @@ describe("FileSystemStorage", () => {
       120_000
     )
 
-    it.live("that no array can hold are refused by load, which points to stream", onDirectory((directory) =>
-      Effect.gen(function*() {
-        const file = fs.openSync(path.join(directory, "enormous"), "w")
-        fs.ftruncateSync(file, 8 * 1024 ** 4)
-        fs.closeSync(file)
-        const { message, tag } = yield* failure(Storage.load("enormous"))
-        expect(tag).toBe("UnsupportedOperation")
-        expect(message).toContain("Storage.stream")
-        expect((yield* Storage.load("enormous", { range: ByteRange.last(10) })).byteLength).toBe(10)
-      })))
+    it.live(
+      "that no array can hold are refused by load, which points to stream",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          const file = fs.openSync(path.join(directory, "enormous"), "w")
+          fs.ftruncateSync(file, 8 * 1024 ** 4)
+          fs.closeSync(file)
+          const { message, tag } = yield* failure(Storage.load("enormous"))
+          expect(tag).toBe("UnsupportedOperation")
+          expect(message).toContain("Storage.stream")
+          expect((yield* Storage.load("enormous", { range: ByteRange.last(10) })).byteLength).toBe(10)
+        })
+      )
+    )
   })
 
   describe("a file that changes under a reader", () => {
-    it.live("and gets shorter is a truncated object, not a short one", onDirectory((directory) =>
-      Effect.gen(function*() {
-        yield* Storage.save("k", new Uint8Array(4 * 1024 * 1024))
-        const outcome = yield* Effect.exit(Stream.runForEach(Storage.stream("k"), () =>
-          Effect.sync(() => fs.truncateSync(path.join(directory, "k"), 1024 * 1024 + 1))))
-        expect(outcome).toSatisfy((exit: typeof outcome) =>
-          Exit.isFailure(exit) && exit.cause._tag === "Fail" && exit.cause.error._tag === "CorruptObject")
-      })))
+    it.live(
+      "and gets shorter is a truncated object, not a short one",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          yield* Storage.save("k", new Uint8Array(16 * 1024 * 1024))
+          const outcome = yield* Effect.exit(Stream.runForEach(Storage.stream("k"), () =>
+            Effect.sync(() =>
+              fs.truncateSync(path.join(directory, "k"), 5 * 1024 * 1024 + 1)
+            )))
+          expect(outcome).toSatisfy((exit: typeof outcome) =>
+            Exit.isFailure(exit) && exit.cause._tag === "Fail" && exit.cause.error._tag === "CorruptObject"
+          )
+        })
+      )
+    )
 
-    it.live("and is removed is read to its end", onDirectory(() =>
-      Effect.gen(function*() {
-        const content = new Uint8Array(3 * 1024 * 1024 + 5).map((_, i) => i % 253)
-        yield* Storage.save("k", content)
-        const hash = createHash("sha256")
-        yield* Stream.runForEach(Storage.stream("k"), (chunk) =>
-          Effect.zipRight(Effect.sync(() => void hash.update(chunk)), Storage.remove("k")))
-        expect(hash.digest("hex")).toBe(createHash("sha256").update(content).digest("hex"))
-        expect(yield* Storage.exists("k")).toBe(false)
-      })))
+    it.live(
+      "and is removed is read to its end",
+      onDirectory(() =>
+        Effect.gen(function*() {
+          const content = new Uint8Array(9 * 1024 * 1024 + 5).map((_, i) => i % 253)
+          yield* Storage.save("k", content)
+          const hash = createHash("sha256")
+          yield* Stream.runForEach(
+            Storage.stream("k"),
+            (chunk) => Effect.zipRight(Effect.sync(() => void hash.update(chunk)), Storage.remove("k"))
+          )
+          expect(hash.digest("hex")).toBe(createHash("sha256").update(content).digest("hex"))
+          expect(yield* Storage.exists("k")).toBe(false)
+        })
+      )
+    )
   })
 
   describe("what is opened", () => {
-    needs("/proc", isLinux).live("is closed: after loads, abandoned streams, and saves that fail or are interrupted", onDirectory(() =>
-      Effect.gen(function*() {
-        yield* Storage.save("k", new Uint8Array(4 * 1024 * 1024))
-        const before = descriptors()
-        for (let i = 0; i < 20; i++) {
-          yield* Storage.load("k")
-          yield* Stream.runHead(Storage.stream("k"))
-          yield* Effect.scoped(Storage.open("k"))
-          yield* Effect.either(Storage.load("k", { range: ByteRange.from(99_999_999) }))
-          yield* Effect.exit(Storage.save("k", Stream.concat(Stream.make(bytes("x")), Stream.fail("broken"))))
-          yield* Effect.exit(Storage.save("k", Stream.concat(Stream.make(bytes("x")), Stream.die("bug"))))
-          yield* Effect.timeoutOption(
-            Storage.save("k", Stream.concat(Stream.make(new Uint8Array(9_000_000)), Stream.never)),
-            5
-          )
-          yield* Effect.timeoutOption(Stream.runForEach(Storage.stream("k"), () => Effect.never), 2)
-          yield* Stream.runHead(Storage.entries())
-        }
-        expect(descriptors()).toBe(before)
-        expect(yield* leftovers).toEqual([])
-      })), 20_000)
+    needs("/proc", isLinux).live(
+      "is closed: after loads, abandoned streams, and saves that fail or are interrupted",
+      onDirectory(() =>
+        Effect.gen(function*() {
+          yield* Storage.save("k", new Uint8Array(16 * 1024 * 1024))
+          const before = descriptors()
+          for (let i = 0; i < 20; i++) {
+            yield* Storage.load("k")
+            yield* Stream.runHead(Storage.stream("k"))
+            yield* Effect.scoped(Storage.open("k"))
+            yield* Effect.either(Storage.load("k", { range: ByteRange.from(99_999_999) }))
+            yield* Effect.exit(Storage.save("k", Stream.concat(Stream.make(bytes("x")), Stream.fail("broken"))))
+            yield* Effect.exit(Storage.save("k", Stream.concat(Stream.make(bytes("x")), Stream.die("bug"))))
+            yield* Effect.timeoutOption(
+              Storage.save("k", Stream.concat(Stream.make(new Uint8Array(9_000_000)), Stream.never)),
+              5
+            )
+            yield* Effect.timeoutOption(Stream.runForEach(Storage.stream("k"), () => Effect.never), 2)
+            yield* Stream.runHead(Storage.entries())
+          }
+          expect(descriptors()).toBe(before)
+          expect(yield* leftovers).toEqual([])
+        })
+      ),
+      20_000
+    )
   })
 
   describe("a system that refuses", () => {
-    it.live("because the base directory is a file, is below one, or has no name", inDirectory((directory) =>
-      Effect.gen(function*() {
-        put(path.join(directory, "file"), "x")
-        for (const bad of [path.join(directory, "file"), path.join(directory, "file/below"), "", "a\0b"]) {
-          const { tag } = yield* failure(FileSystemStorage.make({ directory: bad }))
-          expect(tag).toBe("StorageNotFound")
-        }
-      })))
+    it.live(
+      "because the base directory is a file, is below one, or has no name",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          put(path.join(directory, "file"), "x")
+          for (const bad of [path.join(directory, "file"), path.join(directory, "file/below"), "", "a\0b"]) {
+            const { tag } = yield* failure(FileSystemStorage.make({ directory: bad }))
+            expect(tag).toBe("StorageNotFound")
+          }
+        })
+      )
+    )
 
-    it.live("because the base directory is gone is StorageNotFound, and not an empty storage", onDirectory((directory) =>
-      Effect.gen(function*() {
-        fs.rmSync(directory, { recursive: true })
-        const attempts = {
-          load: Storage.load("k"),
-          loadNested: Storage.load("a/k"),
-          head: Storage.head("k"),
-          exists: Storage.exists("k"),
-          save: Storage.save("k", bytes("v")),
-          saveNested: Storage.save("a/k", bytes("v")),
-          list: Storage.list(),
-          entries: Stream.runDrain(Storage.entries({ prefix: "a/" })),
-          listDirectory: Storage.listDirectory(),
-          remove: Storage.remove("k"),
-          removeAll: Storage.removeAll(["k", "a/k"]),
-          copy: Storage.copy("k", "j"),
-          move: Storage.move("k", "j")
-        }
-        for (const [name, attempt] of Object.entries(attempts)) {
-          const { tag } = yield* failure<unknown, { _tag: string; message: string }, Storage.Storage>(attempt)
-          expect(`${name} ${tag}`).toBe(`${name} StorageNotFound`)
-        }
-        fs.mkdirSync(directory)
-      })))
+    it.live(
+      "because the base directory is gone is StorageNotFound, and not an empty storage",
+      onDirectory((directory) =>
+        Effect.gen(function*() {
+          fs.rmSync(directory, { recursive: true })
+          const attempts = {
+            load: Storage.load("k"),
+            loadNested: Storage.load("a/k"),
+            head: Storage.head("k"),
+            exists: Storage.exists("k"),
+            save: Storage.save("k", bytes("v")),
+            saveNested: Storage.save("a/k", bytes("v")),
+            list: Storage.list(),
+            entries: Stream.runDrain(Storage.entries({ prefix: "a/" })),
+            listDirectory: Storage.listDirectory(),
+            remove: Storage.remove("k"),
+            removeAll: Storage.removeAll(["k", "a/k"]),
+            copy: Storage.copy("k", "j"),
+            move: Storage.move("k", "j")
+          }
+          for (const [name, attempt] of Object.entries(attempts)) {
+            const { tag } = yield* failure<unknown, { _tag: string; message: string }, Storage.Storage>(attempt)
+            expect(`${name} ${tag}`).toBe(`${name} StorageNotFound`)
+          }
+          fs.mkdirSync(directory)
+        })
+      )
+    )
 
-    it.live("because the path is too long is InvalidKey on a save and a missing object otherwise", inDirectory((directory) =>
-      Effect.gen(function*() {
-        const deep = path.join(directory, ...Array.from({ length: 14 }, () => "d".repeat(240)))
-        const key = ["k".repeat(240), "k".repeat(240), "k".repeat(240)].join("/")
-        yield* Effect.gen(function*() {
-          const { message, tag } = yield* failure(Storage.save(key, bytes("v")))
-          expect(tag).toBe("InvalidKey")
-          expect(message).toContain("longer than the file system allows")
-          expect(yield* Storage.exists(key)).toBe(false)
-          expect((yield* failure(Storage.load(key))).tag).toBe("ObjectNotFound")
-          yield* Storage.remove(key)
-        }).pipe(Effect.provide(on(deep)))
-      })))
+    it.live(
+      "because the path is too long is InvalidKey on a save and a missing object otherwise",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const deep = path.join(directory, ...Array.from({ length: 14 }, () => "d".repeat(240)))
+          const key = ["k".repeat(240), "k".repeat(240), "k".repeat(240)].join("/")
+          yield* Effect.gen(function*() {
+            const { message, tag } = yield* failure(Storage.save(key, bytes("v")))
+            expect(tag).toBe("InvalidKey")
+            expect(message).toContain("longer than the file system allows")
+            expect(yield* Storage.exists(key)).toBe(false)
+            expect((yield* failure(Storage.load(key))).tag).toBe("ObjectNotFound")
+            yield* Storage.remove(key)
+          }).pipe(Effect.provide(on(deep)))
+        })
+      )
+    )
 
     needs("a mount of its own: root on Linux", canMount).live(
       "because the disk is full is StorageFull, and leaves the old object and nothing else",
@@ -669,7 +824,8 @@ describe("FileSystemStorage", () => {
             expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual([])
             yield* Storage.save("k", new Uint8Array(900 * 1024))
           }).pipe(Effect.provide(on(directory)))
-        }).pipe(Effect.ensuring(Effect.sync(() => execFileSync("umount", [directory])))))
+        }).pipe(Effect.ensuring(Effect.sync(() => execFileSync("umount", [directory]))))
+      )
     )
 
     needs("a mount of its own: root on Linux", canMount).live(
@@ -686,7 +842,8 @@ describe("FileSystemStorage", () => {
             expect(message).toContain("read-only")
             expect((yield* failure(Storage.remove("k"))).tag).toBe("AccessDenied")
           }).pipe(Effect.provide(on(directory)))
-        }).pipe(Effect.ensuring(Effect.sync(() => execFileSync("umount", [directory])))))
+        }).pipe(Effect.ensuring(Effect.sync(() => execFileSync("umount", [directory]))))
+      )
     )
 
     needs("a mount of its own: root on Linux", canMount).live(
@@ -708,7 +865,8 @@ describe("FileSystemStorage", () => {
             Effect.provide(on(directory)),
             Effect.ensuring(Effect.sync(() => execFileSync("umount", [other])))
           )
-        }))
+        })
+      )
     )
 
     needs("root", isRoot).live(
@@ -729,7 +887,8 @@ describe("FileSystemStorage", () => {
           for (const outcome of outcomes) expect(outcome).toMatch(/^\S+ AccessDenied: .*(EACCES|EPERM)/)
           expect(outcomes[0]).toContain(`${fs.realpathSync(directory)}/k`)
           expect(fs.readFileSync(path.join(directory, "k"), "utf8")).toBe("x")
-        }).pipe(Effect.scoped)),
+        }).pipe(Effect.scoped)
+      ),
       20_000
     )
 
@@ -750,7 +909,8 @@ describe("FileSystemStorage", () => {
           const outcomes = lines.trim().split("\n")
           expect(outcomes.length).toBe(2)
           for (const outcome of outcomes) expect(outcome).toMatch(/^\S+ StorageUnavailable: .*ulimit -n/)
-        })),
+        })
+      ),
       20_000
     )
   })

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, TestClock } from "effect"
-import { MemoryStorage, Storage } from "surfing-weights"
+import { Effect, Stream, TestClock } from "effect"
+import { ByteRange, MemoryStorage, Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 
 StorageContract.suite("MemoryStorage", { layer: MemoryStorage.layer() })
@@ -20,6 +20,23 @@ describe("MemoryStorage", () => {
       const other = yield* MemoryStorage.make()
       yield* one.save("key", new Uint8Array(3))
       expect(yield* other.exists("key")).toBe(false)
+    }))
+
+  it.effect("keeps its bytes to itself, also where they come and go as Buffers", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      const mine = Buffer.from("weights")
+      yield* storage.save("key", mine)
+      yield* storage.save("streamed", Stream.make(mine))
+      mine.fill(0)
+      for (const key of ["key", "streamed"]) {
+        const loaded = yield* storage.load(key)
+        loaded.fill(0)
+        const [ranged] = yield* storage.loadRanges(key, [ByteRange.from(0)])
+        ranged?.fill(0)
+        yield* Stream.runForEach(storage.stream(key), (chunk) => Effect.sync(() => chunk.fill(0)))
+        expect(Buffer.from(yield* storage.load(key)).toString()).toBe("weights")
+      }
     }))
 
   it.effect("dates objects by the clock of Effect", () =>

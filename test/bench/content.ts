@@ -12,7 +12,7 @@ export const MiB = 1024 * KiB
 export const GiB = 1024 * MiB
 
 /** What a source of bytes gives at once. */
-export const chunkSize = 64 * KiB
+const chunkSize = 64 * KiB
 
 const block = randomBytes(251 * chunkSize)
 

@@ -73,7 +73,8 @@ const measure = async (row: Row, directory: string, rounds: number): Promise<Arr
   if (row.memory === undefined) return lines
   const { atMost, object, work } = row.memory
   const peak = await peakOf(work, directory)
-  const over = (bytes: number) => `${object > 0 ? "object + " : ""}${thousands(bytes / MiB)} MiB`
+  const over = (bytes: number) =>
+    (object === 0 ? "" : bytes < 0 ? "object - " : "object + ") + `${thousands(Math.abs(bytes) / MiB)} MiB`
   return [...lines, [
     `${row.work}: peak memory`,
     "",
@@ -116,18 +117,21 @@ const main = async (): Promise<void> => {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
 
   const lines: Array<ReadonlyArray<string>> = [heading]
-  for (const row of rows.filter(({ name }) => names.length === 0 || names.includes(name))) {
-    console.error(`measuring ${row.name} …`)
-    const directory = path.join(root, row.name)
-    fs.mkdirSync(directory)
-    lines.push(...await measure(row, directory, rounds))
-    fs.rmSync(directory, { recursive: true })
+  try {
+    for (const row of rows.filter(({ name }) => names.length === 0 || names.includes(name))) {
+      console.error(`measuring ${row.name} …`)
+      const directory = path.join(root, row.name)
+      fs.mkdirSync(directory)
+      lines.push(...await measure(row, directory, rounds))
+      fs.rmSync(directory, { recursive: true })
+    }
+  } finally {
+    console.log(
+      `Node ${process.version}, ${os.availableParallelism()} cores, medians of ${rounds} rounds; ratio: our speed in ` +
+        "multiples of node:fs's\n"
+    )
+    print(lines)
   }
-  console.log(
-    `Node ${process.version}, ${os.availableParallelism()} cores, medians of ${rounds} rounds; ratio: our speed in ` +
-      "multiples of node:fs's\n"
-  )
-  print(lines)
 }
 
 await main()

@@ -1,5 +1,5 @@
 /**
- * The same work by `node:fs` alone: the floors that ours is held against, and, named `bare…`, about the least that the
+ * The same work by `node:fs` alone: the floors that ours is held against and, named `bare…`, about the least that the
  * work can be made of.
  */
 import * as fs from "node:fs"
@@ -72,8 +72,9 @@ export const readRanges = (path: string, starts: ReadonlyArray<number>, size: nu
 // Streams
 
 export const readStream = async (path: string, see: See): Promise<void> => {
+  const stream: AsyncIterable<Uint8Array> = fs.createReadStream(path)
   let at = 0
-  for await (const chunk of fs.createReadStream(path) as AsyncIterable<Uint8Array>) {
+  for await (const chunk of stream) {
     see(chunk, at)
     at += chunk.length
   }
@@ -113,19 +114,19 @@ export const writeStream = (path: string, size: number): Promise<void> => {
 /** Large writes with the flush following them, ended by one of the whole file: what the disk itself allows. */
 export const bareSave = async (path: string, source: Iterable<Uint8Array>): Promise<void> => {
   const file = await call<number>((done) => fs.open(path, "wx", done))
-  const flush = () => call<void>((done) => fs.fdatasync(file, done))
-  const flushes: Array<Promise<void>> = []
+  const flushes = new Set<Promise<unknown>>()
   let batch: Array<Uint8Array> = []
   let size = 0
   let position = 0
+  let flushed = 0
   const write = async () => {
     position += await call<number>((done) => fs.writev(file, batch, position, done))
     batch = []
     size = 0
-    if (position % (16 * MiB) === 0) {
-      if (flushes.length === 2) await flushes.shift()
-      flushes.push(flush())
-    }
+    if (position - flushed < 16 * MiB || flushes.size === 2) return
+    flushed = position
+    const flush: Promise<unknown> = call<void>((done) => fs.fdatasync(file, done)).then(() => flushes.delete(flush))
+    flushes.add(flush)
   }
   for (const bytes of source) {
     batch.push(bytes)
@@ -136,6 +137,12 @@ export const bareSave = async (path: string, source: Iterable<Uint8Array>): Prom
   await Promise.all(flushes)
   await call<void>((done) => fs.fsync(file, done))
   await call<void>((done) => fs.close(file, done))
+}
+
+export const flushFolder = async (path: string): Promise<void> => {
+  const folder = await fs.promises.open(path)
+  await folder.sync()
+  await folder.close()
 }
 
 // Listings

@@ -12,10 +12,6 @@ import * as vm from "node:vm"
 import { FileSystemStorage, type Storage } from "surfing-weights"
 import { bytesAt, GiB, streamOf } from "./content.js"
 
-v8.setFlagsFromString("--expose-gc")
-
-export const collectGarbage = vm.runInNewContext("gc") as () => void
-
 const works = {
   /** Of an object named `object` that is there. */
   load: (storage: Storage.Service) => storage.load("object"),
@@ -26,6 +22,13 @@ const works = {
 }
 
 export type Work = keyof typeof works
+
+const isWork = (name: string | undefined): name is Work => name !== undefined && name in works
+
+v8.setFlagsFromString("--expose-gc")
+
+/** All of it, at once. */
+export const collectGarbage = vm.runInNewContext("gc") as () => void
 
 /** The peak of a work on a directory, in bytes. */
 export const peakOf = async (work: Work, directory: string): Promise<number> => {
@@ -45,6 +48,8 @@ const main = (work: Work, directory: string): Promise<void> =>
   Effect.gen(function*() {
     const storage = yield* FileSystemStorage.make({ directory })
     collectGarbage()
+    // The memory of what was collected is given back by another thread.
+    yield* Effect.sleep("100 millis")
     const before = process.memoryUsage.rss()
     yield* works[work](storage)
     console.log(peak() - before)
@@ -52,5 +57,6 @@ const main = (work: Work, directory: string): Promise<void> =>
 
 if (process.argv[1] === self) {
   const [, , work, directory] = process.argv
-  await main(work as Work, directory ?? ".")
+  if (!isWork(work) || directory === undefined) throw new Error("give the name of a work, and a directory")
+  await main(work, directory)
 }

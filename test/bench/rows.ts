@@ -4,6 +4,7 @@
 import { Effect, Stream } from "effect"
 import assert from "node:assert/strict"
 import * as fs from "node:fs"
+import { dirname } from "node:path"
 import { ByteRange, FileSystemStorage, MemoryStorage } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
@@ -20,7 +21,7 @@ export interface Contestant {
   readonly after?: (first: boolean) => Promise<void> | void
 }
 
-export interface Floor extends Contestant {
+interface Floor extends Contestant {
   /** The speed to reach, in multiples of this one's; none where it is shown only for comparison. */
   readonly atLeast?: number
 }
@@ -306,9 +307,11 @@ const makeFiles = (paths: ReadonlyArray<string>, size: number): void => {
   for (const [i, path] of paths.entries()) fs.writeFileSync(path, content.bytesAt(i * size, size))
 }
 
+/** Also waits until the disk has done with the file, so that the next sample does not pay for this one. */
 const checkSaved = (path: string, size: number) => async (first: boolean): Promise<void> => {
   await content.checkFile(path, size, first)
   fs.unlinkSync(path)
+  await nodeFs.flushFolder(dirname(path))
 }
 
 function* slices(bytes: Uint8Array, size: number): Generator<Uint8Array> {

@@ -18,8 +18,10 @@ export class Directory extends Context.Tag("test/Directory")<Directory, string>(
 
 /** A storage on a directory of its own, and that directory. */
 export const storageOnDirectory = (options: Omit<FileSystemStorage.Options, "directory"> = {}) =>
-  Layer.unwrapScoped(Effect.map(temporaryDirectory, (directory) =>
-    Layer.merge(FileSystemStorage.layer({ ...options, directory }), Layer.succeed(Directory, directory))))
+  Layer.unwrapScoped(
+    Effect.map(temporaryDirectory, (directory) =>
+      Layer.merge(FileSystemStorage.layer({ ...options, directory }), Layer.succeed(Directory, directory)))
+  )
 
 /** What saves have left in the folder of temporary files. */
 export const leftovers = Effect.map(Directory, (directory) => {

@@ -22,9 +22,15 @@ const saveForever = Effect.gen(function*() {
 })
 
 /** Begins a save that never ends. */
-const stall = Storage.save("stalled", Stream.concat(Stream.make(new Uint8Array(1024)), Stream.drain(Stream.fromEffect(
-  Effect.zipRight(say("ready"), Effect.never)
-))))
+const stall = Storage.save(
+  "stalled",
+  Stream.concat(
+    Stream.make(new Uint8Array(1024)),
+    Stream.drain(Stream.fromEffect(
+      Effect.zipRight(say("ready"), Effect.never)
+    ))
+  )
+)
 
 /** Creates one key a round, each only if nobody else has, and prints how often it was the one. */
 const createMany = Effect.gen(function*() {
@@ -64,7 +70,10 @@ const outcome = (name: string) =>
   })
 
 /** Does operations as a user who may do nothing, after the storage was built. */
-const asNobody = Effect.zipRight(Effect.sync(() => process.setuid?.(65534)), Effect.forEach(rest, (name) => Effect.flatMap(outcome(name), say)))
+const asNobody = Effect.zipRight(
+  Effect.sync(() => process.setuid?.(65534)),
+  Effect.forEach(rest, (name) => Effect.flatMap(outcome(name), say))
+)
 
 /** Does operations when no file can be opened any more. */
 const withoutDescriptors = Effect.gen(function*() {
@@ -90,5 +99,8 @@ const programs: Record<string, Effect.Effect<unknown, unknown, Storage.Storage>>
 }
 
 await Effect.runPromise(
-  Effect.provide(programs[what] ?? Effect.dieMessage(`no such program: ${what}`), FileSystemStorage.layer({ directory }))
+  Effect.provide(
+    programs[what] ?? Effect.dieMessage(`no such program: ${what}`),
+    FileSystemStorage.layer({ directory })
+  )
 )
