@@ -128,7 +128,7 @@ const piecesAtOnce = 4
 
 const statsAtOnce = 16
 
-const large = { _tag: "Large" } as const
+const needsPieces = { _tag: "NeedsPieces" } as const
 
 // Shared by every storage of the process, so that `ifMatch` holds between two on one directory as well.
 const locks = Locks.make()
@@ -231,29 +231,18 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         Effect.catchTag("SystemError", readFailed(operation, key))
       )
 
-    /** Opens a file by `effect`, of which `unfit` then sees where the links on the way to it have led. */
-    const opening = <A, Err>(operation: string, key: string, effect: Effect.Effect<A, Err>) =>
-      root.followLinks || files.tellsWhere
-        ? effect
-        : Effect.zipRight(realPath(operation, key, pathOf(root, key)), effect)
-
-    /** Why an open file is not the object of a key, if it is not. */
-    const unfit = (operation: string, key: string, descriptor: files.Descriptor, stats: files.Stats) => {
-      if (!stats.isFile()) return notFound(operation, key)
-      if (root.followLinks || !files.tellsWhere) return undefined
-      const path = files.whereIs(descriptor)
-      return isInside(root, path) ? undefined : linkRefused(operation, key, path)
-    }
-
     const openFile = (operation: string, key: string): Effect.Effect<OpenFile, E.HeadError, Scope.Scope> =>
       Effect.gen(function*() {
+        const path = pathOf(root, key)
         const descriptor = yield* Effect.acquireRelease(
-          opening(operation, key, files.open(pathOf(root, key))),
+          files.open(path),
           (descriptor) => Effect.ignore(files.close(descriptor))
         )
         const stats = yield* files.stat(descriptor)
-        const refusal = unfit(operation, key, descriptor, stats)
-        if (refusal !== undefined) return yield* refusal
+        if (!stats.isFile()) return yield* notFound(operation, key)
+        const where = files.whereIs(descriptor)
+        if (where === undefined) yield* realPath(operation, key, path)
+        else if (!isAllowed(where)) return yield* linkRefused(operation, key, where)
         return { descriptor, info: toInfo(key, stats) }
       }).pipe(Effect.catchTag("SystemError", readFailed(operation, key)))
 
@@ -299,49 +288,56 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
             { concurrency: piecesAtOnce, discard: true }
           ))
 
-    const loadPieces = (key: string, options: StorageBackend.LoadOptions) =>
+    const loadByPieces = (key: string, options: StorageBackend.LoadOptions) =>
       Effect.gen(function*() {
         const file = yield* openFile("load", key)
         const range = yield* StorageBackend.checkLoad(file.info, options, { backend, operation: "load" })
         return yield* loadRange("load", file, range)
       }).pipe(Effect.scoped)
 
-    /** What one read can take is loaded in one go, which is what makes small loads fast; more by pieces. */
-    const load = (key: string, options: StorageBackend.LoadOptions): Effect.Effect<Uint8Array, E.LoadError> => {
-      const plan = (
-        descriptor: files.Descriptor,
-        stats: files.Stats
-      ): Either.Either<files.Part<E.CorruptObject>, E.LoadError | typeof large> => {
-        const refusal = unfit("load", key, descriptor, stats)
-        if (refusal !== undefined) return Either.left(refusal)
-        // The etag is costly beside the load of a small file, and most loads do not ask for it.
-        const file = {
-          key,
-          size: Number(stats.size),
-          get etag() {
-            return toEtag(stats)
-          }
-        }
-        const range = StorageBackend.checkLoad(file, options, { backend, operation: "load" })
-        if (Either.isLeft(range)) return Either.left(range.left)
-        const { endExclusive, start } = range.right
-        if (endExclusive - start > pieceSize) return Either.left(large)
-        return Either.map(allocate("load", key, endExclusive - start), (target) => ({
-          target,
-          position: start,
-          endedEarly: (position) => endedEarly("load", key, position)
-        }))
+    /** Says of an open file what a load is to read of it, if it can be read in one go. */
+    const planLoad = (key: string, options: StorageBackend.LoadOptions) =>
+    (
+      descriptor: files.Descriptor,
+      stats: files.Stats
+    ): Either.Either<files.Part<E.CorruptObject>, E.LoadError | typeof needsPieces> => {
+      if (!stats.isFile()) return Either.left(notFound("load", key))
+      if (!root.followLinks) {
+        const where = files.whereIs(descriptor)
+        if (where === undefined) return Either.left(needsPieces)
+        if (!isAllowed(where)) return Either.left(linkRefused("load", key, where))
       }
-      return Effect.catchAll(
-        opening("load", key, files.readPart(pathOf(root, key), plan)),
-        (error) =>
-          error._tag === "Large"
-            ? loadPieces(key, options)
-            : error._tag === "SystemError"
-            ? readFailed("load", key)(error)
-            : Effect.fail(error)
-      )
+      const file = {
+        key,
+        size: Number(stats.size),
+        // Costly beside the load of a small file, and most loads do not ask for it.
+        get etag() {
+          return toEtag(stats)
+        }
+      }
+      const range = StorageBackend.checkLoad(file, options, { backend, operation: "load" })
+      if (Either.isLeft(range)) return Either.left(range.left)
+      const { endExclusive, start } = range.right
+      if (endExclusive - start > pieceSize) return Either.left(needsPieces)
+      return Either.map(allocate("load", key, endExclusive - start), (target) => ({
+        target,
+        position: start,
+        endedEarly: (position) => endedEarly("load", key, position)
+      }))
     }
+
+    const load = (key: string, options: StorageBackend.LoadOptions): Effect.Effect<Uint8Array, E.LoadError> =>
+      root.followLinks || files.tellsWhere
+        ? Effect.catchAll(
+          files.readPart(pathOf(root, key), planLoad(key, options)),
+          (error) =>
+            error._tag === "NeedsPieces"
+              ? loadByPieces(key, options)
+              : error._tag === "SystemError"
+              ? readFailed("load", key)(error)
+              : Effect.fail(error)
+        )
+        : loadByPieces(key, options)
 
     const streamRange = (operation: string, file: OpenFile, { endExclusive, start }: ResolvedRange) =>
       Stream.fromPull(Effect.sync(() => {

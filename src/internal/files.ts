@@ -101,8 +101,17 @@ const descriptors = "/proc/self/fd"
 /** Whether the system tells where an open file is, as Linux does. */
 export const tellsWhere: boolean = fs.existsSync(descriptors)
 
-/** The path of an open file, without links. It is asked of the kernel, not of a disk, so it does not wait. */
-export const whereIs = (descriptor: Descriptor): string => fs.readlinkSync(`${descriptors}/${descriptor}`)
+/**
+ * The path of an open file, without links, or `undefined` where the system does not tell (also on Linux, where a process
+ * has given up its privileges). It is asked of the kernel, not of a disk, so it does not wait.
+ */
+export const whereIs = (descriptor: Descriptor): string | undefined => {
+  try {
+    return tellsWhere ? fs.readlinkSync(`${descriptors}/${descriptor}`) : undefined
+  } catch {
+    return undefined
+  }
+}
 
 /** Creates a file to write; where there is one already, that is `EEXIST`. */
 export const create = (file: string) => call<Descriptor>((done) => fs.open(file, O_WRONLY | O_CREAT | O_EXCL, done))

@@ -97,6 +97,31 @@ const untilReady = (process: ReturnType<typeof spawn>) =>
 
 const descriptors = () => fs.readdirSync("/proc/self/fd").length
 
+/** A secret beside the directory, and links to it and within. */
+const withLinks = (directory: string) => {
+  const outside = fs.mkdtempSync(path.join(path.dirname(directory), "surfing-weights-outside-"))
+  put(path.join(outside, "secret"), "secret")
+  put(path.join(directory, "blobs/1"), "blob")
+  fs.symlinkSync(path.join(outside, "secret"), path.join(directory, "leak"))
+  fs.symlinkSync(outside, path.join(directory, "folder"))
+  fs.symlinkSync("blobs/1", path.join(directory, "weights.bin"))
+  fs.symlinkSync("blobs", path.join(directory, "snapshot"))
+  fs.symlinkSync("nowhere", path.join(directory, "dead"))
+  fs.symlinkSync("..", path.join(directory, "blobs/up"))
+  return outside
+}
+
+const linked = <E>(
+  test: (directory: string, outside: string) => Effect.Effect<void, E, Storage.Storage | Directory>,
+  options: Omit<FileSystemStorage.Options, "directory"> = {}
+) =>
+  onDirectory((directory) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => withLinks(directory)),
+      (outside) => test(directory, outside),
+      (outside) => Effect.sync(() => fs.rmSync(outside, { recursive: true }))
+    ), options)
+
 describe("FileSystemStorage", () => {
   describe("on disk", () => {
     it.live(
@@ -414,31 +439,6 @@ describe("FileSystemStorage", () => {
   })
 
   describe("symbolic links", () => {
-    /** A secret beside the directory, and links to it and within. */
-    const withLinks = (directory: string) => {
-      const outside = fs.mkdtempSync(path.join(path.dirname(directory), "surfing-weights-outside-"))
-      put(path.join(outside, "secret"), "secret")
-      put(path.join(directory, "blobs/1"), "blob")
-      fs.symlinkSync(path.join(outside, "secret"), path.join(directory, "leak"))
-      fs.symlinkSync(outside, path.join(directory, "folder"))
-      fs.symlinkSync("blobs/1", path.join(directory, "weights.bin"))
-      fs.symlinkSync("blobs", path.join(directory, "snapshot"))
-      fs.symlinkSync("nowhere", path.join(directory, "dead"))
-      fs.symlinkSync("..", path.join(directory, "blobs/up"))
-      return outside
-    }
-
-    const linked = <E>(
-      test: (directory: string, outside: string) => Effect.Effect<void, E, Storage.Storage | Directory>,
-      options: Omit<FileSystemStorage.Options, "directory"> = {}
-    ) =>
-      onDirectory((directory) =>
-        Effect.acquireUseRelease(
-          Effect.sync(() => withLinks(directory)),
-          (outside) => test(directory, outside),
-          (outside) => Effect.sync(() => fs.rmSync(outside, { recursive: true }))
-        ), options)
-
     it.live(
       "that lead out of the directory are refused, and say how to allow them",
       linked((_, outside) =>
@@ -541,6 +541,35 @@ describe("FileSystemStorage", () => {
           expect(text(yield* Storage.load("deep/er/weights.bin"))).toBe("blob")
           expect(fs.existsSync(path.join(directory, "weights.bin"))).toBe(false)
           expect(text(yield* Storage.load("blobs/1"))).toBe("blob")
+        })
+      )
+    )
+  })
+
+  describe("a system that does not tell where an open file is", () => {
+    it.live(
+      "loads what is in the directory, and nothing that a link leads out of it to",
+      linked(() =>
+        Effect.gen(function*() {
+          const { readlinkSync } = fs
+          Object.assign(fs, {
+            readlinkSync: () => {
+              throw new Error("not told")
+            }
+          })
+          syncBuiltinESMExports()
+          yield* Effect.gen(function*() {
+            expect(text(yield* Storage.load("blobs/1"))).toBe("blob")
+            expect(text(yield* Storage.load("weights.bin"))).toBe("blob")
+            expect((yield* Stream.runCollect(Storage.stream("snapshot/1"))).length).toBe(1)
+            for (const key of ["leak", "folder/secret"]) {
+              expect((yield* failure(Storage.load(key))).tag).toBe("AccessDenied")
+              expect((yield* failure(Stream.runDrain(Storage.stream(key)))).tag).toBe("AccessDenied")
+            }
+          }).pipe(Effect.ensuring(Effect.sync(() => {
+            Object.assign(fs, { readlinkSync })
+            syncBuiltinESMExports()
+          })))
         })
       )
     )
@@ -887,6 +916,26 @@ describe("FileSystemStorage", () => {
           for (const outcome of outcomes) expect(outcome).toMatch(/^\S+ AccessDenied: .*(EACCES|EPERM)/)
           expect(outcomes[0]).toContain(`${fs.realpathSync(directory)}/k`)
           expect(fs.readFileSync(path.join(directory, "k"), "utf8")).toBe("x")
+        }).pipe(Effect.scoped)
+      ),
+      20_000
+    )
+
+    needs("root", isRoot).live(
+      "nothing to a process that has given up its privileges: it reads what it may, and no link leads it out",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          put(path.join(directory, "folder/k"), "x")
+          fs.symlinkSync("/etc/hostname", path.join(directory, "folder/leak"))
+          fs.chmodSync(directory, 0o755)
+          const lines = yield* Effect.flatMap(
+            child("asNobody", directory, "load:folder/k", "load:folder/leak", "list"),
+            output
+          )
+          const [loaded, leaked, listed] = lines.trim().split("\n")
+          expect(loaded).toBe("load:folder/k success")
+          expect(leaked).toMatch(/^load:folder\/leak AccessDenied: .*symbolic link/)
+          expect(listed).toBe("list success")
         }).pipe(Effect.scoped)
       ),
       20_000
