@@ -30,7 +30,11 @@ export const decodeSegment = (name: string, flavor: Flavor): string => {
 /** Whether a folder of this name holds the rest of a long segment, and not a segment of its own. */
 export const isPiece = (name: string): boolean => name.endsWith(mark) && byteLength(name) > maxBytes - maxCharacter
 
-/** The beginning of a long segment that such a folder's name holds. */
+/** The text of a name in such a folder, or `undefined` if it is not one that goes on. */
+export const continuedText = (name: string): string | undefined =>
+  name.startsWith(continued) ? name.slice(continued.length) : undefined
+
+/** The text of such a folder's name without the mark. */
 export const pieceText = (name: string): string => name.slice(0, -mark.length)
 
 const encodeSegment = (segment: string, flavor: Flavor): string => {
@@ -57,22 +61,27 @@ const maxBytes = 255
 const maxCharacter = 4
 
 const mark = "%+"
+const continued = "+"
 
 const encoder = new TextEncoder()
 
 const byteLength = (text: string): number => encoder.encode(text).byteLength
 
-/** A name as the names of nested folders, each but the last as long as it can be and marked as going on. */
-const split = (name: string): ReadonlyArray<string> => {
+/**
+ * A name as the names of nested folders, each but the last as long as it can be and marked as going on. Those that go on
+ * begin with a `+`, so that none of them can be a name of its own, such as the reserved one.
+ */
+const split = (text: string, before = ""): ReadonlyArray<string> => {
+  const name = before + text
   // A UTF-16 unit is at most three bytes of UTF-8.
   if (name.length * 3 <= maxBytes || (byteLength(name) <= maxBytes && !isPiece(name))) return [name]
-  const room = maxBytes - mark.length
-  let text = ""
+  const room = maxBytes - before.length - mark.length
+  let piece = ""
   let bytes = 0
-  for (const character of name) {
+  for (const character of text) {
     bytes += byteLength(character)
     if (bytes > room) break
-    text += character
+    piece += character
   }
-  return [text + mark, ...split(name.slice(text.length))]
+  return [before + piece + mark, ...split(text.slice(piece.length), continued)]
 }

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as ObjectKey from "../ObjectKey.js"
-import { decodeSegment, encodeKey, isPiece, pieceText, reserved } from "./fileNames.js"
+import { continuedText, decodeSegment, encodeKey, isPiece, pieceText, reserved } from "./fileNames.js"
 import * as files from "./files.js"
 
 /** A directory to list. */
@@ -151,13 +151,15 @@ const readFrame = (
       if (isDoubtful) doubtful.add(name)
     }
 
-    const visit = (before: string, pieces: Array<string>) => ({ kind, name }: files.Entry) => {
+    const visit = (before: string, pieces: Map<string, string>) => ({ kind, name }: files.Entry) => {
       if (name === reserved || kind === "other") return
+      const text = before === "" ? name : continuedText(name)
+      if (text === undefined) return
       if (kind === "folder" && isPiece(name)) {
-        pieces.push(name)
+        pieces.set(name, before + pieceText(text))
         return
       }
-      const segment = decodeSegment(before + name, files.flavor)
+      const segment = decodeSegment(before + text, files.flavor)
       let isDoubtful = kind === "link"
       if (special.test(segment)) {
         if (ObjectKey.problem(segment) !== undefined) return
@@ -176,7 +178,7 @@ const readFrame = (
 
     const read = (folder: string, before: string): Effect.Effect<void, files.SystemError> =>
       Effect.gen(function*() {
-        const pieces: Array<string> = []
+        const pieces = new Map<string, string>()
         const see = visit(before, pieces)
         const entries = yield* files.readFolder(folder, largeFolder)
         if (entries !== undefined) entries.forEach(see)
@@ -186,7 +188,7 @@ const readFrame = (
             trim()
           })
         }
-        for (const name of pieces) yield* read(`${folder}/${name}`, before + pieceText(name))
+        for (const [name, text] of pieces) yield* read(`${folder}/${name}`, text)
       })
 
     yield* orGone(read(pathOf(root, prefix), ""), undefined)

@@ -260,6 +260,31 @@ describe("FileSystemStorage", () => {
     )
   })
 
+  describe("a long segment", () => {
+    it.live(
+      "is listed whole, whatever its pieces on disk would mean by themselves",
+      onDirectory(() =>
+        Effect.gen(function*() {
+          const start = "y".repeat(253)
+          const keys = [
+            start,
+            `${start}%+`,
+            `${start}+`,
+            `${start}.surfing-weights/x`,
+            `${start}z/x`
+          ]
+          for (const key of keys) yield* Storage.save(key, bytes(key))
+          expect(yield* Storage.list()).toEqual(keys)
+          for (const key of keys) expect(text(yield* Storage.load(key))).toBe(key)
+          yield* Storage.removeAll(keys)
+          expect(yield* Storage.list()).toEqual([])
+          yield* Storage.save(`${start}.surfing-weights`, bytes("x"))
+          expect(yield* Storage.list()).toEqual([`${start}.surfing-weights`])
+        })
+      )
+    )
+  })
+
   describe("keys that need each other's place", () => {
     const cases = [
       { there: "foo", wanted: "foo/bar" },

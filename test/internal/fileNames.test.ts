@@ -2,6 +2,7 @@ import { describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { expect } from "vitest"
 import {
+  continuedText,
   decodeSegment,
   encodeKey as encodePath,
   type Flavor,
@@ -17,9 +18,10 @@ const decode = (names: ReadonlyArray<string>, flavor: Flavor): string => {
   const segments: Array<string> = []
   let before = ""
   for (const [i, name] of names.entries()) {
-    if (isPiece(name) && i < names.length - 1) before += pieceText(name)
+    const text = before === "" ? name : continuedText(name) ?? "not a piece"
+    if (isPiece(name) && i < names.length - 1) before += pieceText(text)
     else {
-      segments.push(decodeSegment(before + name, flavor))
+      segments.push(decodeSegment(before + text, flavor))
       before = ""
     }
   }
@@ -111,10 +113,17 @@ describe("the names that keys have on disk", () => {
     expect(encodeKey("%2Esurfing-weights/x", "posix")).toEqual(["%252Esurfing-weights", "x"])
   })
 
+  it("never end in a name of its own where a long segment goes on", () => {
+    const [first = "", second = ""] = encodeKey(`${"y".repeat(253)}.surfing-weights`, "posix")
+    expect(first).toBe(`${"y".repeat(253)}%+`)
+    expect(second).toBe("+.surfing-weights")
+    expect(encodeKey(`${"y".repeat(253)}con`, "windows")[1]).toBe("+con")
+  })
+
   it("go on in a folder where a segment is longer than 255 bytes", () => {
     const [first = "", second = "", ...rest] = encodeKey("y".repeat(300), "posix")
     expect(rest).toEqual([])
     expect(first).toBe(`${"y".repeat(253)}%+`)
-    expect(second).toBe("y".repeat(47))
+    expect(second).toBe(`+${"y".repeat(47)}`)
   })
 })
