@@ -412,13 +412,20 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         const path = pathOf(root, key)
         if (error.code === "ENOTDIR") {
           const above = yield* fileAbove(key)
-          if (above !== undefined) return yield* conflict(operation, key, above)
+          if (above !== undefined) yield* conflict(operation, key, above)
+          return
         }
-        const standing = yield* Effect.option(files.lstat(path))
-        if (Option.isSome(standing) && standing.value.isDirectory()) {
+        const standing = yield* Effect.catchAll(
+          Effect.asSome(files.lstat(path)),
+          (failed) => isMissing(failed) ? Effect.succeedNone : writeFailed(operation, key)(error)
+        )
+        // What stood in the way is gone by now.
+        if (Option.isNone(standing)) return
+        if (standing.value.isDirectory()) {
           const within = yield* Effect.orElseSucceed(Stream.runHead(keysIn(root, { prefix: `${key}/` })), Option.none)
           // A folder that holds nothing is not in the way: no object is lost with it.
-          if (Option.isNone(within) && (yield* Effect.isSuccess(files.removeFolder(path)))) return
+          const removed = Effect.catchIf(files.removeFolder(path), isMissing, () => Effect.void)
+          if (Option.isNone(within) && (yield* Effect.isSuccess(removed))) return
           return yield* conflict(operation, key, Option.getOrElse(within, () => `${key}/`))
         }
         if (error.code === "EEXIST") return yield* new E.ObjectAlreadyExists({ backend, operation, key })
@@ -526,8 +533,10 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         Effect.catchTag("SystemError", (error) =>
           isMissing(error)
             ? checkRoot(operation)
+            // A folder is no object. Linux says EISDIR, others EPERM.
+            : error.code === "EISDIR"
+            ? Effect.void
             : Effect.flatMap(Effect.option(files.lstat(path)), (standing) =>
-              // A folder is no object. Linux says EISDIR, others EPERM.
               Option.isSome(standing) && standing.value.isDirectory()
                 ? Effect.void
                 : Effect.fail(toReadError(place(operation, key))(error))))

@@ -260,6 +260,30 @@ describe("FileSystemStorage", () => {
     )
   })
 
+  describe("a folder that goes with its last object", () => {
+    it.live(
+      "is no failure to who removes or saves an object of its name at the same moment",
+      onDirectory(() =>
+        Effect.gen(function*() {
+          for (let i = 0; i < 300; i++) {
+            yield* Storage.save("a/b/c", bytes("c"))
+            expect((yield* Storage.removeAll(["a/b/c", "a/b", "a"])).failed).toEqual([])
+            yield* Storage.save("a/b/c", bytes("c"))
+            const saved = yield* Effect.zipRight(
+              Storage.remove("a/b/c"),
+              Effect.either(Storage.save("a/b", bytes("b"))),
+              { concurrent: true }
+            )
+            // It came too early, or the place was free.
+            if (saved._tag === "Left") expect(saved.left._tag).toBe("UnsupportedOperation")
+            else expect(text(yield* Storage.load("a/b"))).toBe("b")
+            yield* Storage.remove("a/b")
+          }
+        }), { durability: "relaxed" }),
+      30_000
+    )
+  })
+
   describe("a long segment", () => {
     it.live(
       "is listed whole, whatever its pieces on disk would mean by themselves",
