@@ -122,7 +122,7 @@ interface OpenFile {
 /** What one read of a stream takes, and each of its chunks has: measured, less costs a third of the speed. */
 const chunkSize = 4 * 1024 * 1024
 
-/** What one read of a load takes, and how many go at once: measured likewise. */
+/** What one read of a load takes, and how many go at once. */
 const pieceSize = 8 * 1024 * 1024
 const piecesAtOnce = 4
 

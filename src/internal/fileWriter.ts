@@ -8,10 +8,10 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-/** What one write takes, in bytes: measured, more gains nothing. */
+/** What one write takes, in bytes. */
 const writeSize = 4 * 1024 * 1024
 
-/** What one call takes in arrays: the least that systems promise (POSIX, IOV_MAX is 1,024 on Linux). */
+/** What one write takes in arrays: Linux and macOS allow 1,024 (IOV_MAX). */
 const writeCount = 1024
 
 /** How many bytes go before another flush is begun, and how many flushes at once. */
