@@ -26,6 +26,7 @@ import type {
   LoadOptions,
   ObjectInfo,
   OpenedObject,
+  PresignOptions,
   SaveOptions,
   StorageBackend,
   StreamOptions
@@ -63,6 +64,11 @@ export type {
    * @category models
    */
   OpenedObject,
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  PresignOptions,
   /**
    * @since 0.1.0
    * @category models
@@ -170,6 +176,12 @@ export interface Service {
    * two leaves both. Onto itself it changes nothing.
    */
   readonly move: (from: string, to: string, options?: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
+
+  /**
+   * A URL by which whoever has it can load or save the object without credentials until it expires. It is a secret.
+   * Whether there is an object of this key is not looked at.
+   */
+  readonly presign: (key: string, options: PresignOptions) => Effect.Effect<string, E.PresignError>
 }
 
 /**
@@ -383,6 +395,14 @@ export const make = (backend: StorageBackend): Service => {
         )
     )
 
+  const presign: Service["presign"] = (key, options) =>
+    enter(
+      "presign",
+      key,
+      badKey("presign", key) ?? cannot("presign", "presign", key),
+      () => backend.presign(key, options)
+    )
+
   return {
     backend,
     load,
@@ -398,7 +418,8 @@ export const make = (backend: StorageBackend): Service => {
     remove,
     removeAll,
     copy: relocate("copy"),
-    move: relocate("move")
+    move: relocate("move"),
+    presign
   }
 }
 
@@ -417,7 +438,8 @@ const refusals: Record<Exclude<keyof Capabilities, "objectsWithinObjects">, stri
   write: "it is read-only",
   list: "it cannot list what it holds",
   createOnly: "it cannot honour ifNoneMatch: \"*\" on a save",
-  compareAndSwap: "it cannot honour ifMatch on a save"
+  compareAndSwap: "it cannot honour ifMatch on a save",
+  presign: "it gives no URLs by which others could reach an object"
 }
 
 /**
@@ -566,3 +588,14 @@ export const move = (
   options?: CopyOptions
 ): Effect.Effect<ObjectInfo, E.CopyError, Storage> =>
   Effect.flatMap(Storage, (storage) => storage.move(from, to, options))
+
+/**
+ * `Service.presign` of the storage in the context.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const presign = (
+  key: string,
+  options: PresignOptions
+): Effect.Effect<string, E.PresignError, Storage> => Effect.flatMap(Storage, (storage) => storage.presign(key, options))

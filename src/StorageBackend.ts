@@ -10,6 +10,7 @@
  * @module StorageBackend
  * @since 0.1.0
  */
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
@@ -85,6 +86,19 @@ export interface CopyOptions {
 }
 
 /**
+ * What whoever has a URL may do with it, and for how long.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PresignOptions {
+  /** To load the object, or to save it. */
+  readonly method: "GET" | "PUT"
+  /** From one second to seven days. */
+  readonly expiresIn: Duration.DurationInput
+}
+
+/**
  * Which objects to list.
  *
  * @since 0.1.0
@@ -139,6 +153,8 @@ export interface Capabilities {
   readonly compareAndSwap: boolean
   /** Can hold an object `foo` beside an object `foo/bar`. */
   readonly objectsWithinObjects: boolean
+  /** Can give URLs by which others reach an object without credentials. */
+  readonly presign: boolean
 }
 
 /**
@@ -185,6 +201,8 @@ export interface StorageBackend {
   readonly copy: (from: string, to: string, options: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
   /** Between two different keys. */
   readonly move: (from: string, to: string, options: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
+  /** A URL for others. Called only where `capabilities` have it. */
+  readonly presign: (key: string, options: PresignOptions) => Effect.Effect<string, E.PresignError>
 }
 
 /**
@@ -202,7 +220,7 @@ export type Primitives = Pick<StorageBackend, "name" | "capabilities" | "open" |
  * - `loadRanges` joins neighbouring ranges and loads them, eight at once, all under the etag of a `head`.
  * - `keys` and `listDirectory` are made from `entries`.
  * - `removeAll` removes one by one, sixteen at once.
- * - `copy` saves what it opens; `move` copies, then removes.
+ * - `copy` saves what it opens; `move` copies, then removes; `presign` is refused.
  *
  * A stream that ends before the range it was opened for fails with a truncated `CorruptObject`.
  *
@@ -327,6 +345,11 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
   const move: StorageBackend["move"] = store.move ??
     ((from, to, options) => Effect.zipLeft(copy(from, to, options), store.remove(from)))
 
+  const presign: StorageBackend["presign"] = store.presign ?? ((key) =>
+    Effect.fail(
+      new E.UnsupportedOperation({ backend: name, operation: "presign", key, reason: "it gives no URLs" })
+    ))
+
   return {
     name,
     capabilities: store.capabilities,
@@ -341,7 +364,8 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
     remove: store.remove,
     removeAll,
     copy,
-    move
+    move,
+    presign
   }
 }
 
@@ -356,11 +380,12 @@ export const readOnly: Capabilities = {
   list: false,
   createOnly: false,
   compareAndSwap: false,
-  objectsWithinObjects: true
+  objectsWithinObjects: true,
+  presign: false
 }
 
 /**
- * What a store that can do everything can do.
+ * What a store that can do everything with its objects can do. Add `presign: true` where it gives URLs.
  *
  * @since 0.1.0
  * @category capabilities
@@ -370,7 +395,8 @@ export const full: Capabilities = {
   list: true,
   createOnly: true,
   compareAndSwap: true,
-  objectsWithinObjects: true
+  objectsWithinObjects: true,
+  presign: false
 }
 
 /**

@@ -363,6 +363,12 @@ export type ListError = CommonError | UnsupportedOperation
 export type RemoveError = CommonError | InvalidKey | UnsupportedOperation
 
 /**
+ * @since 0.1.0
+ * @category models
+ */
+export type PresignError = CommonError | InvalidKey | UnsupportedOperation
+
+/**
  * What copying and moving can give: the failures of a load, but for those of ranges and cached etags, and of a save.
  *
  * @since 0.1.0

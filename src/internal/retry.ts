@@ -2,6 +2,7 @@
  * The one mechanism behind every retry: of an effect as a whole, of a body from the byte where it broke, of a listing
  * from the key where it broke. What succeeds at once pays for none of it.
  */
+import * as Arr from "effect/Array"
 import type * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
@@ -13,7 +14,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
 import type { RetryPolicy } from "../RetryPolicy.js"
-import type { ListOptions, LoadOptions, OpenedObject } from "../StorageBackend.js"
+import type { ListOptions, LoadOptions, OpenedObject, StorageBackend } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 
 /**
@@ -126,6 +127,37 @@ export const listResuming = <A>(
       },
       missing: () => undefined,
       rest: (error) => Effect.map(budget.spend(error), () => list(rest))
+    })
+  })
+
+/** Removes a batch, then of what is left the keys whose failure may pass, until there are none or the policy ends. */
+export const removeAllRetrying = (
+  removeAll: StorageBackend["removeAll"],
+  keys: ReadonlyArray<string>,
+  policy: RetryPolicy
+): ReturnType<StorageBackend["removeAll"]> =>
+  Effect.suspend(() => {
+    const settled: Array<E.RemoveError> = []
+    let passing: ReadonlyArray<E.RemoveError> = []
+    let remaining = keys
+    const attempt = Effect.suspend(() =>
+      Effect.flatMap(removeAll(remaining), (failures) => {
+        const [others, again] = Arr.partition(failures, (error) => error.key !== undefined && E.isRetryable(error))
+        settled.push(...others)
+        passing = again
+        remaining = again.flatMap(({ key }) => key === undefined ? [] : [key])
+        return again[0] === undefined ? Effect.void : Effect.fail(again[0])
+      })
+    )
+    return Effect.matchEffect(retry(attempt, policy), {
+      onSuccess: () => Effect.succeed(settled),
+      onFailure: (error) => {
+        const attempts = "attempts" in error ? error.attempts : undefined
+        // Where other keys of the batch are gone already, the failure is of those that remain, not of the batch.
+        return attempts === undefined || passing.length === 0
+          ? Effect.fail(error)
+          : Effect.succeed([...settled, ...passing.map((error) => E.exhausted(error, attempts))])
+      }
     })
   })
 

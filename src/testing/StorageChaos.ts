@@ -222,7 +222,8 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
       )
     },
     copy: (from, to, options) => around(under("copy", from, isCopyError), inner.copy(from, to, options)),
-    move: (from, to, options) => around(under("move", from, isCopyError), inner.move(from, to, options))
+    move: (from, to, options) => around(under("move", from, isCopyError), inner.move(from, to, options)),
+    presign: (key, options) => around(under("presign", key, isPresignError), inner.presign(key, options))
   }
 }
 
@@ -289,6 +290,7 @@ const saveErrors = [
   "UnsupportedOperation"
 ] as const
 const isSaveError = oneOf(...saveErrors)
+const isPresignError = isRemoveError
 const isCopyError = oneOf(...saveErrors, "ObjectNotFound")
 const isLoadError = oneOf(
   ...common,

@@ -17,14 +17,12 @@
  * @module StorageRetry
  * @since 0.1.0
  */
-import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { listResuming, openResuming, retry } from "../internal/retry.js"
+import { listResuming, openResuming, removeAllRetrying, retry } from "../internal/retry.js"
 import * as RetryPolicy from "../RetryPolicy.js"
 import * as Storage from "../Storage.js"
 import type { StorageBackend } from "../StorageBackend.js"
-import { exhausted, isRetryable, type RemoveError } from "../StorageError.js"
 
 /**
  * The same storage with retries. `policy` is `RetryPolicy.default` unless another is given.
@@ -75,7 +73,7 @@ const makeBackend = (inner: StorageBackend, policy: RetryPolicy.RetryPolicy): St
     keys: (options) => listResuming(inner.keys, (key) => key, options, policy),
     listDirectory: (prefix) => retry(inner.listDirectory(prefix), policy),
     remove: (key) => retry(inner.remove(key), policy),
-    removeAll: (keys) => removeAll(inner, keys, policy),
+    removeAll: (keys) => removeAllRetrying(inner.removeAll, keys, policy),
     copy: (from, to, options) =>
       retry(inner.copy(from, to, options), policy, (error) => options.ifNoneMatch !== undefined && isCondition(error)),
     move: (from, to, options) =>
@@ -83,40 +81,10 @@ const makeBackend = (inner: StorageBackend, policy: RetryPolicy.RetryPolicy): St
         inner.move(from, to, options),
         policy,
         (error) => error._tag === "ObjectNotFound" || (options.ifNoneMatch !== undefined && isCondition(error))
-      )
+      ),
+    presign: (key, options) => retry(inner.presign(key, options), policy)
   }
 }
 
 const isCondition = (error: { readonly _tag: string }): boolean =>
   error._tag === "ObjectAlreadyExists" || error._tag === "PreconditionFailed"
-
-/** Removes a batch, then of what is left the keys whose failure may pass, until there are none or the policy ends. */
-const removeAll = (
-  inner: StorageBackend,
-  keys: ReadonlyArray<string>,
-  policy: RetryPolicy.RetryPolicy
-): Effect.Effect<ReadonlyArray<RemoveError>, RemoveError> =>
-  Effect.suspend(() => {
-    const settled: Array<RemoveError> = []
-    let passing: ReadonlyArray<RemoveError> = []
-    let remaining = keys
-    const attempt = Effect.suspend(() =>
-      Effect.flatMap(inner.removeAll(remaining), (failures) => {
-        const [others, again] = Arr.partition(failures, (error) => error.key !== undefined && isRetryable(error))
-        settled.push(...others)
-        passing = again
-        remaining = again.flatMap(({ key }) => key === undefined ? [] : [key])
-        return again[0] === undefined ? Effect.void : Effect.fail(again[0])
-      })
-    )
-    return Effect.matchEffect(retry(attempt, policy), {
-      onSuccess: () => Effect.succeed(settled),
-      onFailure: (error) => {
-        const attempts = "attempts" in error ? error.attempts : undefined
-        // Where other keys of the batch are gone already, the failure is of those that remain, not of the batch.
-        return attempts === undefined || passing.length === 0
-          ? Effect.fail(error)
-          : Effect.succeed([...settled, ...passing.map((error) => exhausted(error, attempts))])
-      }
-    })
-  })

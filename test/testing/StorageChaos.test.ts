@@ -315,7 +315,8 @@ describe("StorageChaos, errors and delays", () => {
         remove: [...common, unsupported, invalidKey],
         removeAll: [...common, unsupported, invalidKey],
         copy: [...saving, notFound],
-        move: [...saving, notFound]
+        move: [...saving, notFound],
+        presign: [...common, unsupported, invalidKey]
       }
       for (const [operation, run] of operations) {
         // `exists` turns a missing object into an answer.

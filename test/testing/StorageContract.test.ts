@@ -813,7 +813,8 @@ StorageContract.suite("a store that can only save and load, and no object under 
       list: false,
       createOnly: false,
       compareAndSwap: false,
-      objectsWithinObjects: false
+      objectsWithinObjects: false,
+      presign: false
     },
     save: (key, data, options) =>
       Effect.flatMap(Stream.runCollect(keys({})), (all) => {

@@ -53,7 +53,8 @@ const recording = (inner: Storage.Service, log: Array<string>): Storage.Service 
     remove: (key) => noted(backend.remove(key), "remove"),
     removeAll: (keys) => noted(backend.removeAll(keys), "removeAll", keys),
     copy: (from, to, options) => noted(backend.copy(from, to, options), "copy"),
-    move: (from, to, options) => noted(backend.move(from, to, options), "move")
+    move: (from, to, options) => noted(backend.move(from, to, options), "move"),
+    presign: (key, options) => noted(backend.presign(key, options), "presign")
   })
 }
 
