@@ -18,6 +18,9 @@ const report = process.env["TEST_REPORT"]
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: ["test/support/s3GlobalSetup.ts"],
+    // The AWS SDK says in each process that it will need a later Node some day.
+    env: { AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: "true" },
     // A file a line and every failure in full; what a test logs is shown only where it fails.
     reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     silent: "passed-only",

@@ -1,0 +1,68 @@
+/**
+ * Buckets for tests: each new and empty, and gone with its scope.
+ */
+import {
+  type _Object,
+  AbortMultipartUploadCommand,
+  CreateBucketCommand,
+  DeleteBucketCommand,
+  DeleteObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  type S3Client
+} from "@aws-sdk/client-s3"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
+import { inject } from "vitest"
+import { client, type S3Server } from "./s3Server.js"
+
+/** The server of this run. */
+export const server: S3Server = inject("s3")
+
+/** The SDK's client for it. */
+export const sdk: S3Client = client(server)
+
+/** The options of a storage on it. */
+export const options = {
+  endpoint: server.endpoint,
+  region: server.region,
+  credentials: {
+    accessKeyId: server.accessKeyId,
+    secretAccessKey: Redacted.make(server.secretAccessKey)
+  }
+}
+
+/** A new bucket. */
+export const makeBucket: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const Bucket = `test-${randomUUID()}`
+    await sdk.send(new CreateBucketCommand({ Bucket }))
+    return Bucket
+  }),
+  (bucket) => Effect.promise(() => empty(bucket))
+)
+
+/** The keys of the uploads that were begun in a bucket and neither completed nor aborted. */
+export const unfinishedUploads = (bucket: string): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.promise(async () => {
+    if (server.kind === "emulator") return []
+    const { Uploads = [] } = await sdk.send(new ListMultipartUploadsCommand({ Bucket: bucket }))
+    return Uploads.map(({ Key }) => Key ?? "")
+  })
+
+const empty = async (Bucket: string): Promise<void> => {
+  if (server.kind !== "emulator") {
+    const { Uploads = [] } = await sdk.send(new ListMultipartUploadsCommand({ Bucket }))
+    for (const { Key, UploadId } of Uploads) {
+      await sdk.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
+    }
+  }
+  let objects: ReadonlyArray<_Object>
+  do {
+    objects = (await sdk.send(new ListObjectsV2Command({ Bucket }))).Contents ?? []
+    await Promise.all(objects.map(({ Key }) => sdk.send(new DeleteObjectCommand({ Bucket, Key }))))
+  } while (objects.length > 0)
+  await sdk.send(new DeleteBucketCommand({ Bucket }))
+}

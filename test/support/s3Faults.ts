@@ -1,0 +1,164 @@
+/**
+ * A storage on a new bucket behind a fault proxy, and what has to hold of it in the end, whatever broke: no request is
+ * left on its way, no fiber, no connection, no unfinished upload.
+ */
+import { expect } from "@effect/vitest"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Supervisor from "effect/Supervisor"
+import { createCipheriv, createHash } from "node:crypto"
+import { S3Storage, type Storage } from "surfing-weights"
+import { vi } from "vitest"
+import * as FaultProxy from "./faultProxy.js"
+import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
+
+export const { Fault } = FaultProxy
+
+export const MiB = 1024 * 1024
+
+/** The smallest that there is. */
+export const partSize = 5 * MiB
+
+/** Makes a request and three more. */
+export const quick = Schedule.intersect(Schedule.spaced("5 millis"), Schedule.recurs(3))
+
+/** What tests are called further that the emulator cannot run: it takes writes on any condition, and lists no uploads. */
+export const skipped = server.kind !== "emulator" ? "" : " (skipped: the emulator knows no conditions of writes)"
+
+/** Bytes that repeat nowhere, and others for another `seed`. */
+export const bytes = (length: number, seed = 0): Uint8Array =>
+  new Uint8Array(
+    createCipheriv("aes-128-ctr", Buffer.alloc(16, seed), Buffer.alloc(16)).update(Buffer.alloc(length))
+  )
+
+/** What bytes are known by, short enough to be read where they differ. */
+export const print = (bytes: Uint8Array): string =>
+  `${bytes.byteLength} bytes, ${createHash("sha1").update(bytes).digest("hex")}`
+
+export const gather = <Err, R>(stream: Stream.Stream<Uint8Array, Err, R>): Effect.Effect<Uint8Array, Err, R> =>
+  Effect.map(Stream.runCollect(stream), (parts) => new Uint8Array(Buffer.concat(Chunk.toArray(parts))))
+
+export const eventually = (assertion: () => void) =>
+  Effect.promise(() => vi.waitFor(assertion, { timeout: 5000, interval: 5 }))
+
+/** An answer as S3 gives it where it refuses, or where it breaks down while it carries out what it has accepted. */
+export const refusal = (
+  status: number,
+  code: string,
+  { elements = "", headers = {} }: { readonly elements?: string; readonly headers?: Record<string, string> } = {}
+): FaultProxy.Fault =>
+  Fault.Answer({
+    status,
+    headers: { "content-type": "application/xml", "x-amz-request-id": "the-request-id", ...headers },
+    body: `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${code}</Code><Message>It says ${code}.</Message>` +
+      `${elements}<RequestId>the-request-id</RequestId></Error>`
+  })
+
+export type Match = Parameters<FaultProxy.FaultProxy["add"]>[0]["match"]
+
+export type SeenRequest = FaultProxy.FaultProxy["requests"][number]
+
+/** Where the range begins that a request asks for; 0 if it asks for none. */
+export const startOf = ({ headers }: Parameters<Match>[0]): number =>
+  Number(/^bytes=(\d+)-/.exec(headers.range ?? "")?.[1] ?? 0)
+
+/** The requests of a storage, by what they are for. */
+export const is = {
+  get: ({ method, query }) => method === "GET" && !query.has("list-type"),
+  list: ({ method, query }) => method === "GET" && query.has("list-type"),
+  nextPage: ({ query }) => query.has("continuation-token"),
+  head: ({ method }) => method === "HEAD",
+  put: ({ method, query }) => method === "PUT" && !query.has("uploadId"),
+  remove: ({ method, query }) => method === "DELETE" && !query.has("uploadId"),
+  removeBatch: ({ query }) => query.has("delete"),
+  create: ({ query }) => query.has("uploads"),
+  complete: ({ method, query }) => method === "POST" && query.has("uploadId"),
+  abort: ({ method, query }) => method === "DELETE" && query.has("uploadId")
+} satisfies Record<string, Match>
+
+export const isGetFrom = (start: number): Match => (request) => is.get(request) && startOf(request) === start
+
+export const isPart = (number: number): Match => ({ query }) => query.get("partNumber") === String(number)
+
+export interface Setup {
+  readonly proxy: FaultProxy.FaultProxy
+  readonly bucket: string
+  /** Through the proxy, with the options of the test. */
+  readonly storage: Storage.Service
+  /** Another one, with other options, which is closed with the first. */
+  readonly open: (more: Options) => Effect.Effect<Storage.Service, S3Storage.OpenError>
+  /** To the same bucket, with nothing in between. */
+  readonly direct: Storage.Service
+  /** The requests since this was asked last that are of a kind. */
+  readonly seen: (match?: Match) => ReadonlyArray<SeenRequest>
+  /** Breaks requests of a kind: one of them, unless told otherwise. */
+  readonly breaks: (match: Match, fault: FaultProxy.Fault, times?: number) => void
+  /** Waits until a request of a kind has come, and gives what came of it some time. */
+  readonly until: (match: Match) => Effect.Effect<void>
+}
+
+export type Options = Partial<S3Storage.Options>
+
+/** Runs a test on a storage behind a proxy, then sees to it that nothing is left behind. */
+export const behindProxy = <Err, R>(
+  more: Options,
+  test: (setup: Setup) => Effect.Effect<unknown, Err, R>
+): Effect.Effect<void, Err | S3Storage.OpenError, R | Scope.Scope> =>
+  Effect.gen(function*() {
+    const bucket = yield* makeBucket
+    const proxy = yield* FaultProxy.make(server.endpoint)
+    const direct = yield* S3Storage.make({ ...options, bucket, partSize, verifyBucket: false })
+    const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
+    const open: Setup["open"] = (more) =>
+      Scope.extend(
+        S3Storage.make({
+          ...options,
+          endpoint: proxy.endpoint,
+          bucket,
+          partSize,
+          retry: quick,
+          idleLimit: "10 seconds",
+          verifyBucket: false,
+          ...more
+        }),
+        scope
+      )
+    const storage = yield* open(more)
+    const fibers = yield* Supervisor.track
+    let before = 0
+    const seen: Setup["seen"] = (match = () => true) => {
+      const now = proxy.requests.slice(before)
+      before = proxy.requests.length
+      return now.filter(match)
+    }
+    const breaks: Setup["breaks"] = (match, fault, times = 1) => proxy.add({ match, fault, times })
+    const until: Setup["until"] = (match) =>
+      Effect.zipRight(
+        eventually(() => expect(proxy.requests.slice(before).some(match)).toBe(true)),
+        Effect.sleep("50 millis")
+      )
+
+    yield* Effect.supervised(test({ proxy, bucket, storage, open, direct, seen, breaks, until }), fibers)
+
+    // That a client has gone whose request is not read any more shows only now.
+    proxy.clear()
+    yield* eventually(() => expect(proxy.activeRequests(), "requests on their way").toBe(0))
+    const left = yield* fibers.value
+    yield* eventually(() =>
+      expect(left.filter((fiber) => fiber.unsafePoll() === null).length, "fibers that are left").toBe(0)
+    )
+    yield* Scope.close(scope, Exit.void)
+    yield* eventually(() => expect(proxy.openSockets(), "connections that are left").toBe(0))
+    expect(yield* unfinishedUploads(bucket), "unfinished uploads").toEqual([])
+  })
+
+/** What an effect gives, and after how many milliseconds. */
+export const timed = <A, Err, R>(effect: Effect.Effect<A, Err, R>) =>
+  Effect.suspend(() => {
+    const start = performance.now()
+    return Effect.map(effect, (value) => [value, performance.now() - start] as const)
+  })

@@ -1,0 +1,157 @@
+/**
+ * A real S3 server for tests, benchmarks and examples. It is one of these, the first that there is:
+ *
+ * - `given`: the one at `S3_TEST_ENDPOINT`, with `S3_TEST_REGION`, `S3_TEST_ACCESS_KEY_ID`, `S3_TEST_SECRET_ACCESS_KEY`
+ * - `radosgw`: Ceph's gateway, if it is installed (Debian: `apt-get install radosgw ceph-mon ceph-osd ceph-common`)
+ * - `emulator`: `fauxqs`, in this process. It knows no users and no conditional writes.
+ */
+import { S3Client, type S3ClientConfig } from "@aws-sdk/client-s3"
+import { buildApp } from "fauxqs"
+import { type ChildProcess, spawn } from "node:child_process"
+import { existsSync } from "node:fs"
+import { createServer } from "node:net"
+import { delimiter, join } from "node:path"
+import { setTimeout } from "node:timers/promises"
+
+export interface Credentials {
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
+}
+
+export interface S3Server extends Credentials {
+  readonly kind: "radosgw" | "emulator" | "given"
+  /** To be used with the bucket in the path. */
+  readonly endpoint: string
+  readonly region: string
+  /** A user who may do nothing with what belongs to the first one. */
+  readonly other?: Credentials
+}
+
+export interface RunningS3Server extends S3Server {
+  /** Which server it is, and why, for people. */
+  readonly description: string
+  readonly stop: () => Promise<void>
+}
+
+/** The AWS SDK's client for a server here. */
+export const client = (server: S3Server, options: S3ClientConfig = {}): S3Client =>
+  new S3Client({
+    endpoint: server.endpoint,
+    region: server.region,
+    credentials: { accessKeyId: server.accessKeyId, secretAccessKey: server.secretAccessKey },
+    forcePathStyle: true,
+    requestChecksumCalculation: "WHEN_REQUIRED",
+    responseChecksumValidation: "WHEN_REQUIRED",
+    ...options
+  })
+
+/** The server, ready for requests. It ends with this process at the latest. */
+export const start = async (): Promise<RunningS3Server> => {
+  const given = process.env["S3_TEST_ENDPOINT"]
+  if (given !== undefined) return giveServer(given)
+  const missing = cephPrograms.filter((program) => !isOnPath(program))
+  return missing.length === 0 ? startCeph() : startEmulator(missing)
+}
+
+const giveServer = (endpoint: string): RunningS3Server => ({
+  kind: "given",
+  endpoint,
+  region: process.env["S3_TEST_REGION"] ?? "us-east-1",
+  accessKeyId: variable("S3_TEST_ACCESS_KEY_ID"),
+  secretAccessKey: variable("S3_TEST_SECRET_ACCESS_KEY"),
+  description: `the S3 server of S3_TEST_ENDPOINT, ${endpoint}`,
+  stop: () => Promise.resolve()
+})
+
+const variable = (name: string): string => {
+  const value = process.env[name]
+  if (value === undefined) throw new Error(`S3_TEST_ENDPOINT is set and ${name} is not`)
+  return value
+}
+
+const startEmulator = async (missing: ReadonlyArray<string>): Promise<RunningS3Server> => {
+  const app = buildApp({ logger: false })
+  const endpoint = await app.listen({ host: "127.0.0.1", port: 0 })
+  return {
+    kind: "emulator",
+    endpoint,
+    region: "us-east-1",
+    accessKeyId: "test",
+    secretAccessKey: "test-secret",
+    description: `the emulator fauxqs at ${endpoint}, as these are not on the PATH: ${missing.join(", ")}`,
+    stop: () => app.close()
+  }
+}
+
+const cephPrograms = [
+  "ceph",
+  "ceph-authtool",
+  "ceph-mon",
+  "ceph-osd",
+  "monmaptool",
+  "radosgw",
+  "radosgw-admin"
+]
+
+const isOnPath = (program: string): boolean =>
+  (process.env["PATH"] ?? "").split(delimiter).some((directory) => existsSync(join(directory, program)))
+
+const startCeph = async (): Promise<RunningS3Server> => {
+  const user = { accessKeyId: "test", secretAccessKey: "test-secret" }
+  const other = { accessKeyId: "other", secretAccessKey: "other-secret" }
+  const [monitorPort, gatewayPort] = await Promise.all([freePort(), freePort()])
+  const endpoint = `http://127.0.0.1:${gatewayPort}`
+  const users = [user, other].map(({ accessKeyId, secretAccessKey }) => `${accessKeyId}:${secretAccessKey}`)
+  const script = join(import.meta.dirname, "ceph.sh")
+  // In a session of its own, Ctrl-C reaches only this process; the end of its input tells the script.
+  const ceph = spawn("bash", [script, `${monitorPort}`, `${gatewayPort}`, ...users], {
+    detached: true,
+    stdio: ["pipe", "ignore", "pipe"]
+  })
+  let complaints = ""
+  ceph.stderr.setEncoding("utf8").on("data", (text: string) => {
+    complaints = (complaints + text).slice(-10_000)
+  })
+  const ended = new Promise<void>((resolve) => void ceph.once("close", () => resolve()))
+  const stop = () => {
+    ceph.stdin.end()
+    return ended
+  }
+  try {
+    await untilReady(endpoint, ceph)
+  } catch (cause) {
+    await stop()
+    throw new Error(`Ceph did not start: ${complaints}`, { cause })
+  }
+  return {
+    kind: "radosgw",
+    endpoint,
+    region: "us-east-1",
+    ...user,
+    other,
+    description: `Ceph's RADOS gateway at ${endpoint}`,
+    stop
+  }
+}
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const server = createServer().once("error", reject)
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address()
+      const port = typeof address === "object" && address !== null ? address.port : 0
+      server.close(() => resolve(port))
+    })
+  })
+
+/** Asks for a bucket that does not exist until the answer is that, for a minute at most. */
+const untilReady = async (endpoint: string, server: ChildProcess): Promise<void> => {
+  const deadline = Date.now() + 60_000
+  while (server.exitCode === null && Date.now() < deadline) {
+    const request = fetch(`${endpoint}/no-such-bucket`, { method: "HEAD", signal: AbortSignal.timeout(5000) })
+    const status = await request.then((answer) => answer.status, () => undefined)
+    if (status === 404) return
+    await setTimeout(50)
+  }
+  throw new Error(`no answer from ${endpoint}`)
+}
