@@ -3,6 +3,7 @@
  */
 export * as FileSystemStorage from "./backends/FileSystemStorage.js"
 export * as MemoryStorage from "./backends/MemoryStorage.js"
+export * as S3Storage from "./backends/S3Storage.js"
 export * as ByteRange from "./ByteRange.js"
 export * as ObjectKey from "./ObjectKey.js"
 export * as RetryPolicy from "./RetryPolicy.js"

@@ -1,0 +1,187 @@
+/**
+ * From settings to a connection: an `S3Client`, of which the SDK finds credentials, region and endpoint as it does for
+ * everybody, and what it takes to send requests to one bucket with it.
+ */
+import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as E from "../../StorageError.js"
+import type { Connection, Endpoint } from "./exchange.js"
+
+/** What an `S3Client` is made of; as in the options of `S3Storage`. */
+export interface ClientOptions {
+  readonly region?: string
+  readonly endpoint?: string
+  readonly forcePathStyle?: boolean
+  readonly credentials?: {
+    readonly accessKeyId: string
+    readonly secretAccessKey: Redacted.Redacted
+    readonly sessionToken?: Redacted.Redacted
+  }
+  readonly profile?: string
+}
+
+/** The SDK, loaded when it is needed. */
+const sdk = (backend: string) =>
+  Effect.tryPromise({
+    try: () => import("@aws-sdk/client-s3"),
+    catch: (cause) =>
+      new E.UnexpectedStorageError({
+        backend,
+        operation: "open",
+        reason:
+          "@aws-sdk/client-s3 cannot be loaded; install it beside surfing-weights: npm install @aws-sdk/client-s3",
+        cause
+      })
+  })
+
+/** An `S3Client` that goes with the scope. */
+export const makeClient = (
+  backend: string,
+  options: ClientOptions
+): Effect.Effect<S3Client, E.UnexpectedStorageError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { S3Client } = yield* sdk(backend)
+    const make = (config: S3ClientConfig) =>
+      Effect.acquireRelease(
+        Effect.try({
+          try: () => new S3Client(config),
+          catch: (cause) =>
+            new E.UnexpectedStorageError({
+              backend,
+              operation: "open",
+              reason: `the options do not make a client: ${messageOf(cause)}`,
+              cause
+            })
+        }),
+        (client) => Effect.sync(() => client.destroy())
+      )
+    const client = yield* make(toConfig(options))
+    if (options.endpoint === undefined) return client
+    // A server of one's own seldom knows regions, but a signature needs one.
+    return yield* Effect.matchEffect(Effect.tryPromise(() => client.config.region()), {
+      onSuccess: () => Effect.succeed(client),
+      onFailure: () => make(toConfig({ ...options, region: "us-east-1" }))
+    })
+  })
+
+const toConfig = ({ credentials, endpoint, forcePathStyle, profile, region }: ClientOptions): S3ClientConfig => ({
+  ...(region !== undefined && { region }),
+  ...(endpoint !== undefined && { endpoint }),
+  ...(profile !== undefined && { profile }),
+  // A server of one's own seldom has a name for each bucket.
+  forcePathStyle: forcePathStyle ?? endpoint !== undefined,
+  ...(credentials !== undefined && {
+    credentials: {
+      accessKeyId: credentials.accessKeyId,
+      secretAccessKey: Redacted.value(credentials.secretAccessKey),
+      ...(credentials.sessionToken !== undefined && { sessionToken: Redacted.value(credentials.sessionToken) })
+    }
+  }),
+  // How many requests there are at once is decided before they come here; idle limits, too, are kept elsewhere.
+  requestHandler: {
+    httpAgent: { keepAlive: true, maxSockets: Infinity },
+    httpsAgent: { keepAlive: true, maxSockets: Infinity }
+  }
+})
+
+/** What sends requests to `bucket` with this client. */
+export const connect = (
+  backend: string,
+  client: S3Client,
+  bucket: string,
+  idleLimit: Duration.DurationInput
+): Effect.Effect<Connection, E.StorageTimeout | E.StorageNotFound | E.UnsupportedOperation> =>
+  Effect.flatMap(resolve(backend, client, bucket), (endpoint) =>
+    Effect.map(
+      Effect.promise(() =>
+        client.config.signer({
+          name: "sigv4",
+          signingName: endpoint.signingName,
+          signingRegion: endpoint.signingRegion,
+          properties: {}
+        })
+      ),
+      (signer) => ({
+        handler: client.config.requestHandler,
+        endpoint,
+        signer,
+        idleLimit: Duration.toMillis(idleLimit),
+        clockOffset: 0,
+        bareEtags: false
+      })
+    )).pipe(
+      Effect.timeoutFail({
+        duration: idleLimit,
+        onTimeout: () => new E.StorageTimeout({ backend, operation: "open", limit: Duration.decode(idleLimit) })
+      })
+    )
+
+/** Where the bucket is: a command goes through the SDK as far as that is known, and no further. */
+const resolve = (
+  backend: string,
+  client: S3Client,
+  bucket: string
+): Effect.Effect<Endpoint, E.StorageNotFound | E.UnsupportedOperation> =>
+  Effect.gen(function*() {
+    const { HeadBucketCommand } = yield* Effect.promise(() => import("@aws-sdk/client-s3"))
+    let found: ResolvedEndpoint | undefined
+    const command = new HeadBucketCommand({ Bucket: bucket })
+    command.middlewareStack.add(
+      (_, context) => () => {
+        found = context["endpointV2"]
+        return Promise.resolve({ response: {}, output: { $metadata: {} } })
+      },
+      { step: "build", priority: "high", name: "endpointOfTheBucket" }
+    )
+    yield* Effect.tryPromise({
+      try: () => client.send(command),
+      catch: (cause) =>
+        new E.StorageNotFound({
+          backend,
+          operation: "open",
+          reason: `where the bucket ${JSON.stringify(bucket)} is cannot be told: ${messageOf(cause)}`,
+          cause
+        })
+    })
+    const scheme = found?.properties?.authSchemes?.[0]
+    if (found === undefined || scheme === undefined) {
+      return yield* Effect.dieMessage("bug: an endpoint without a signer")
+    }
+    if (scheme.name === "sigv4-s3express") {
+      return yield* new E.UnsupportedOperation({
+        backend,
+        operation: "open",
+        reason: "a directory bucket (S3 Express One Zone) does not list its keys in order; use a general purpose bucket"
+      })
+    }
+    const url = new URL(found.url)
+    return {
+      protocol: url.protocol,
+      hostname: url.hostname,
+      ...(url.port !== "" && { port: Number(url.port) }),
+      path: url.pathname.replace(/\/$/, ""),
+      headers: Object.fromEntries(
+        Object.entries(found.headers ?? {}).map(([name, values]) => [name, values.join(",")])
+      ),
+      signingName: scheme.signingName ?? "s3",
+      signingRegion: scheme.signingRegion ?? scheme.signingRegionSet?.[0] ?? "us-east-1"
+    }
+  })
+
+interface ResolvedEndpoint {
+  readonly url: URL
+  readonly headers?: Readonly<Record<string, ReadonlyArray<string>>>
+  readonly properties?: {
+    readonly authSchemes?: ReadonlyArray<{
+      readonly name: string
+      readonly signingName?: string
+      readonly signingRegion?: string
+      readonly signingRegionSet?: ReadonlyArray<string>
+    }>
+  }
+}
+
+const messageOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)

@@ -1,0 +1,437 @@
+/**
+ * One HTTP request to a bucket and its answer, signed and sent with the parts of an `S3Client`: its endpoint, its
+ * credentials, its signer and its connections, but not its middleware, which costs more than a small request does.
+ *
+ * Every wait on the server ends at the idle limit, whether it reads what is sent, answers, or sends what it announced.
+ * A wait on whoever reads the answer does not count. An exchange that is not over when it is closed takes its
+ * connection with it.
+ */
+import type { S3Client } from "@aws-sdk/client-s3"
+import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { Readable } from "node:stream"
+import { ReadableStream } from "node:stream/web"
+import type { FailureContext } from "../../StorageBackend.js"
+import * as E from "../../StorageError.js"
+
+/** A request to the bucket, or to an object in it. */
+export interface Request {
+  readonly method: "GET" | "HEAD" | "PUT" | "POST" | "DELETE"
+  /** The key of an object, prefix and all, as it is. Default: the bucket itself. */
+  readonly key?: string
+  readonly query?: Readonly<Record<string, string>>
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: Uint8Array
+}
+
+/** The beginning of an answer. The names of headers are in lower case. */
+export interface Answer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** Why there is no answer, or no end of it. */
+export type ExchangeError = E.StorageUnavailable | E.StorageTimeout | E.AccessDenied
+
+/** Where a failure happens: the bucket is for the messages, the key is the user's. */
+export interface Place extends FailureContext {
+  readonly bucket: string
+  readonly key?: string
+}
+
+/** A bucket, and how to send it requests. */
+export interface Endpoint {
+  readonly protocol: string
+  readonly hostname: string
+  readonly port?: number
+  /** Where the bucket begins, without a slash at its end. */
+  readonly path: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly signingName: string
+  readonly signingRegion: string
+}
+
+/** A client's way to send a request, as far as it is used here. */
+interface Handler {
+  readonly handle: (
+    request: HttpRequest & { readonly body?: Uint8Array | Readable },
+    options: { readonly abortSignal: AbortSignal }
+  ) => Promise<{
+    readonly response: {
+      readonly statusCode: number
+      readonly headers: Readonly<Record<string, string>>
+      readonly body?: unknown
+    }
+  }>
+}
+
+/** What sends requests to one bucket. */
+export interface Connection {
+  readonly handler: Handler
+  readonly endpoint: Endpoint
+  readonly signer: Awaited<ReturnType<S3Client["config"]["signer"]>>
+  /** In milliseconds. */
+  readonly idleLimit: number
+  /** How far the clock of the server is ahead of ours, in milliseconds. */
+  clockOffset: number
+  /** Whether the server takes the etag of a conditional save without its quotes, as Ceph does. */
+  bareEtags: boolean
+}
+
+// Neither the signature nor anything else covers the bytes of a body; see the head of S3Storage.ts.
+const unsigned = { "x-amz-content-sha256": "UNSIGNED-PAYLOAD" }
+
+const escaped = (text: string): string =>
+  encodeURIComponent(text).replaceAll(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
+
+/** A key as it stands in a path or in the name of a source to copy. */
+export const escapeKey = (key: string): string => key.split("/").map(escaped).join("/")
+
+interface HttpRequest {
+  readonly method: string
+  readonly protocol: string
+  readonly hostname: string
+  readonly port?: number
+  readonly path: string
+  readonly query: Record<string, string>
+  readonly headers: Record<string, string>
+}
+
+const toHttp = ({ endpoint }: Connection, { body, headers, key, method, query }: Request): HttpRequest => ({
+  method,
+  protocol: endpoint.protocol,
+  hostname: endpoint.hostname,
+  ...(endpoint.port !== undefined && { port: endpoint.port }),
+  path: key === undefined ? endpoint.path || "/" : `${endpoint.path}/${escapeKey(key)}`,
+  query: { ...query },
+  headers: {
+    host: endpoint.port === undefined ? endpoint.hostname : `${endpoint.hostname}:${endpoint.port}`,
+    "user-agent": "surfing-weights",
+    ...endpoint.headers,
+    ...(method !== "GET" && method !== "HEAD" && { "content-length": String(body?.byteLength ?? 0) }),
+    ...headers
+  }
+})
+
+const signingOptions = ({ clockOffset, endpoint }: Connection) => ({
+  signingDate: new Date(Date.now() + clockOffset),
+  signingRegion: endpoint.signingRegion,
+  signingService: endpoint.signingName
+})
+
+/**
+ * A URL with which anybody can send this request for so many seconds. Host and query are all that it binds.
+ */
+export const presign = (
+  connection: Connection,
+  place: Place,
+  request: Request,
+  expiresIn: number
+): Effect.Effect<string, ExchangeError> =>
+  Effect.tryPromise({
+    try: async () => {
+      const { signer } = connection
+      if (!isPresigner(signer)) throw new Error("the signer of this client gives no URLs")
+      const http = toHttp(connection, request)
+      const { hostname, path, port, protocol, query } = await signer.presign(
+        { ...http, headers: { host: http.headers["host"] ?? "", ...request.headers, ...unsigned } },
+        { ...signingOptions(connection), expiresIn, unhoistableHeaders: new Set(Object.keys(request.headers ?? {})) }
+      )
+      const search = Object.entries(query).map(([name, value]) => `${escaped(name)}=${escaped(value)}`).join("&")
+      return `${protocol}//${hostname}${port === undefined ? "" : `:${port}`}${path}?${search}`
+    },
+    catch: (cause) => noCredentials(place, cause)
+  }).pipe(
+    Effect.timeoutFail({ duration: connection.idleLimit, onTimeout: () => idle(place, connection) })
+  )
+
+interface Presigner {
+  readonly presign: (
+    request: HttpRequest,
+    options: ReturnType<typeof signingOptions> & {
+      readonly expiresIn: number
+      readonly unhoistableHeaders: Set<string>
+    }
+  ) => Promise<HttpRequest>
+}
+
+const isPresigner = (signer: object): signer is Presigner => "presign" in signer && typeof signer.presign === "function"
+
+/** Sends a request and lets `use` read the answer. However that ends, nothing of the exchange is left. */
+export const exchange = <A, Err, R>(
+  connection: Connection,
+  place: Place,
+  request: Request,
+  use: (exchange: Exchange) => Effect.Effect<A, Err, R>
+): Effect.Effect<A, Err, R> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => new Exchange(connection, place, request)),
+    use,
+    (exchange) => exchange.close()
+  )
+
+/** How much of a body waits to be read before the connection is told to wait, in bytes. */
+const readAhead = 1024 * 1024
+
+/** What is sent of a body between two looks at whether the server still reads, in bytes. */
+const pieceSize = 256 * 1024
+
+export class Exchange {
+  readonly #connection: Connection
+  readonly #place: Place
+  readonly #request: Request
+  readonly #abort = new AbortController()
+  #timer: NodeJS.Timeout | undefined
+  #body: Readable | undefined
+  #failure: ExchangeError | undefined
+  #sent = false
+  #over = false
+
+  constructor(connection: Connection, place: Place, request: Request) {
+    this.#connection = connection
+    this.#place = place
+    this.#request = request
+  }
+
+  /**
+   * Sends the request and gives the answer, up to its body. To be run once, and first.
+   *
+   * Where `plan` has an array for the body, that is filled before this succeeds: one wait instead of two, which for a
+   * small object is much of what it costs. If the body breaks, this succeeds all the same, and `into` fails.
+   */
+  send(
+    plan?: (answer: Answer) => Uint8Array | undefined,
+    progress: (filled: number) => void = () => {}
+  ): Effect.Effect<Answer, ExchangeError> {
+    return Effect.async((resume) => {
+      const fail = (error: ExchangeError) => {
+        clearTimeout(this.#timer)
+        this.#abort.abort()
+        resume(Effect.fail(error))
+      }
+      this.#timer = setTimeout(() => fail(idle(this.#place, this.#connection)), this.#connection.idleLimit)
+      const { handler, signer } = this.#connection
+      const http = toHttp(this.#connection, this.#request)
+      signer.sign({ ...http, headers: { ...http.headers, ...unsigned } }, signingOptions(this.#connection)).then(
+        (signed) => {
+          if (this.#abort.signal.aborted) return
+          const body = this.#outgoing()
+          handler.handle(
+            { ...http, headers: signed.headers, ...(body !== undefined && { body }) },
+            { abortSignal: this.#abort.signal }
+          ).then(
+            ({ response }) => {
+              clearTimeout(this.#timer)
+              this.#body = toReadable(response.body)
+              // A connection may break while nobody is reading, and must not bring the process down.
+              this.#body.on("error", () => {})
+              if (this.#abort.signal.aborted) this.#body.destroy()
+              const answer = { status: response.statusCode, headers: response.headers }
+              const target = plan?.(answer)
+              if (target === undefined) return resume(Effect.succeed(answer))
+              this.#fill(target, progress, (error) => {
+                this.#failure = error
+                resume(Effect.succeed(answer))
+              })
+            },
+            (cause: unknown) => fail(broken(this.#place, cause))
+          )
+        },
+        (cause: unknown) => fail(noCredentials(this.#place, cause))
+      )
+    })
+  }
+
+  /** A small body whole, or piece by piece where the server has to be watched while it reads. */
+  #outgoing(): Uint8Array | Readable | undefined {
+    const { body } = this.#request
+    if (body === undefined || body.byteLength <= pieceSize) {
+      this.#sent = true
+      return body
+    }
+    let at = 0
+    const timer = this.#timer
+    const sent = () => {
+      this.#sent = true
+    }
+    return new Readable({
+      highWaterMark: pieceSize,
+      read() {
+        timer?.refresh()
+        const piece = body.subarray(at, at + pieceSize)
+        at += piece.byteLength
+        this.push(piece)
+        if (at === body.byteLength) {
+          sent()
+          this.push(null)
+        }
+      }
+    })
+  }
+
+  /** Why the body that `send` was to read broke, if it did. */
+  get failure(): ExchangeError | undefined {
+    return this.#failure
+  }
+
+  /**
+   * Reads the body, or what is left of it, into `target`, from its start; `progress` hears how many bytes are there.
+   */
+  into(target: Uint8Array, progress: (filled: number) => void): Effect.Effect<void, ExchangeError> {
+    return this.#failure !== undefined ?
+      Effect.fail(this.#failure) :
+      Effect.async((resume) =>
+        this.#fill(target, progress, (error) => resume(error === undefined ? Effect.void : Effect.fail(error)))
+      )
+  }
+
+  #fill(
+    target: Uint8Array,
+    progress: (filled: number) => void,
+    done: (error?: ExchangeError) => void
+  ): void {
+    let filled = 0
+    this.#read((bytes) => {
+      if (filled + bytes.byteLength > target.byteLength) return "the body is longer than announced"
+      target.set(bytes, filled)
+      filled += bytes.byteLength
+      progress(filled)
+      return undefined
+    }, done)
+  }
+
+  /** The body as text. */
+  readonly text: Effect.Effect<string, ExchangeError> = Effect.async((resume) => {
+    const chunks: Array<Uint8Array> = []
+    this.#read(
+      (bytes) => void chunks.push(bytes),
+      (error) =>
+        resume(error === undefined ? Effect.succeed(Buffer.concat(chunks).toString("utf8")) : Effect.fail(error))
+    )
+  })
+
+  /** Reads the body to its end, as fast as it comes; `accept` may say what is wrong with it. */
+  #read(accept: (bytes: Uint8Array) => string | undefined, done: (error?: ExchangeError) => void): void {
+    const body = this.#opened()
+    const end = (error?: ExchangeError) => {
+      clearTimeout(timer)
+      body.removeAllListeners("data")
+      done(error)
+    }
+    const timer = setTimeout(() => end(idle(this.#place, this.#connection)), this.#connection.idleLimit)
+    this.#timer = timer
+    body.on("data", (bytes: Uint8Array) => {
+      timer.refresh()
+      const wrong = accept(bytes)
+      if (wrong !== undefined) end(broken(this.#place, new Error(wrong)))
+    })
+    this.#watch(body, () => end(), (cause) => end(broken(this.#place, cause)))
+  }
+
+  #opened(): Readable {
+    if (this.#body === undefined) throw new Error("bug: the body is read before the answer is there")
+    return this.#body
+  }
+
+  /**
+   * Begins to read the body, and gives what is to be run again and again: the next bytes, all that have come. It fails
+   * with `None` once all have. Whoever does not run it makes the server wait.
+   */
+  pulls(): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<ExchangeError>> {
+    const body = this.#opened()
+    let waiting: Array<Uint8Array> = []
+    let size = 0
+    let end: Effect.Effect<never, Option.Option<ExchangeError>> | undefined
+    let wake = () => {}
+
+    body.on("data", (bytes: Uint8Array) => {
+      // A plain array: the `slice` of a `Buffer` does not copy, and this one is the reader's own.
+      waiting.push(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+      size += bytes.byteLength
+      if (size >= readAhead) body.pause()
+      wake()
+    })
+    const ended = (outcome: Effect.Effect<never, Option.Option<ExchangeError>>) => {
+      end = outcome
+      wake()
+    }
+    this.#watch(
+      body,
+      () => ended(Effect.fail(Option.none())),
+      (cause) => ended(Effect.fail(Option.some(broken(this.#place, cause))))
+    )
+
+    const take = () => {
+      const chunk = Chunk.unsafeFromArray(waiting)
+      waiting = []
+      size = 0
+      if (body.isPaused()) body.resume()
+      return Effect.succeed(chunk)
+    }
+    return Effect.async((resume) => {
+      if (waiting.length > 0) return resume(take())
+      if (end !== undefined) return resume(end)
+      const timer = setTimeout(() => {
+        wake = () => {}
+        resume(Effect.fail(Option.some(idle(this.#place, this.#connection))))
+      }, this.#connection.idleLimit)
+      wake = () => {
+        clearTimeout(timer)
+        wake = () => {}
+        resume(waiting.length > 0 ? take() : end ?? Effect.fail(Option.none()))
+      }
+    })
+  }
+
+  #watch(body: Readable, onEnd: () => void, onBroken: (cause: unknown) => void): void {
+    const broken = (cause: unknown) => {
+      if (!this.#over) onBroken(cause)
+    }
+    body.on("end", () => {
+      this.#over = true
+      onEnd()
+    })
+    body.on("error", broken)
+    body.on("close", () => broken(new Error("the connection was closed before the end of the body")))
+    if (body.errored !== null) broken(body.errored)
+    else if (body.destroyed) broken(new Error("the connection was closed before the end of the body"))
+  }
+
+  /** Ends what is not over yet, and the connection with it. */
+  close(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      clearTimeout(this.#timer)
+      if (this.#over && this.#sent) return
+      this.#abort.abort()
+      this.#body?.destroy()
+    })
+  }
+}
+
+const toReadable = (body: unknown): Readable =>
+  body instanceof Readable ? body : body instanceof ReadableStream ? Readable.fromWeb(body) : Readable.from([])
+
+const contextOf = ({ backend, key, operation }: Place) => ({ backend, operation, ...(key !== undefined && { key }) })
+
+const idle = (place: Place, { idleLimit }: Connection) =>
+  new E.StorageTimeout({ ...contextOf(place), limit: Duration.millis(idleLimit) })
+
+const broken = (place: Place, cause: unknown) =>
+  new E.StorageUnavailable({ ...contextOf(place), reason: `the connection failed: ${describe(cause)}`, cause })
+
+const noCredentials = (place: Place, cause: unknown) =>
+  new E.AccessDenied({
+    ...contextOf(place),
+    reason: `there are no usable credentials: ${describe(cause)}; give credentials or a profile, or set ` +
+      "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    cause
+  })
+
+const describe = (cause: unknown): string => {
+  if (!(cause instanceof Error)) return String(cause)
+  // A name that leads to several addresses, none of which answers, is told of as a list without a message.
+  if (cause instanceof AggregateError && cause.message === "") return cause.errors.map(describe).join("; ")
+  return cause.message || cause.name
+}
