@@ -1,8 +1,9 @@
 /**
- * `npm run bench`: how fast this library is, against `node:fs` doing the same work on the same files in the same run,
- * from the page cache. `npm run bench -- load stream --rounds 15` measures some rows only, or for longer.
+ * `npm run bench`: how fast this library is, against others doing the same work in the same run: `node:fs` on the same
+ * files from the page cache, the AWS SDK and OpenDAL on the same S3 server (see `test/support/s3Server.ts`).
+ * `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files` and `s3` are all of a kind.
  *
- * The files are made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and
+ * Beside its time stands the processor time that a run took of this process, in which the server's is not. The files are made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and
  * removed again. A target that is missed does not fail the run; wrong bytes do.
  */
 import assert from "node:assert/strict"
@@ -13,23 +14,35 @@ import { setTimeout } from "node:timers/promises"
 import { parseArgs } from "node:util"
 import { check, MiB } from "./content.js"
 import { collectGarbage, peakOf } from "./peakMemory.js"
-import { type Contestant, type Row, rows } from "./rows.js"
+import { type Contestant, type Row, rows as fileRows } from "./rows.js"
+import * as s3 from "./s3.js"
+import { s3Rows } from "./s3Rows.js"
 
-/** Runs it once and gives the time that took in milliseconds. Whatever it left is dealt with outside of that time. */
-const sample = async ({ after, run }: Contestant, bytes: number, first: boolean): Promise<number> => {
+const rows = [...fileRows, ...s3Rows]
+
+/** What one run took, in milliseconds. */
+interface Sample {
+  readonly time: number
+  readonly cpu: number
+}
+
+/** Runs it once. Whatever it left is dealt with outside of the time it took. */
+const sample = async ({ after, run }: Contestant, bytes: number, first: boolean): Promise<Sample> => {
   collectGarbage()
   // The memory of what was collected is given back by another thread.
   await setTimeout(20)
   let seen = 0
+  const cpuBefore = process.cpuUsage()
   const start = performance.now()
   await run((chunk, position) => {
     seen += chunk.length
     if (first) check(chunk, position)
   })
   const time = performance.now() - start
+  const { system, user } = process.cpuUsage(cpuBefore)
   assert.equal(seen, bytes, "another number of bytes than expected")
   await after?.(first)
-  return time
+  return { time, cpu: (system + user) / 1000 }
 }
 
 const median = (values: ReadonlyArray<number>): number => {
@@ -40,39 +53,51 @@ const median = (values: ReadonlyArray<number>): number => {
 
 /** The lines of the table that a row makes: one for each floor, one for the memory. */
 const measure = async (row: Row, directory: string, rounds: number): Promise<Array<ReadonlyArray<string>>> => {
-  const { floors, ours } = await row.prepare(directory)
+  const { floors, ours, place = directory } = await row.prepare(directory)
   const contestants = [...floors, ours]
-  const times = new Map(contestants.map((contestant): [Contestant, Array<number>] => [contestant, []]))
+  const samples = new Map(contestants.map((contestant): [Contestant, Array<Sample>] => [contestant, []]))
   // The first round warms up and is checked byte by byte.
   for (let round = 0; round <= rounds; round++) {
-    for (const [contestant, taken] of times) {
+    for (const [contestant, taken] of samples) {
       try {
-        const time = await sample(contestant, row.bytes, round === 0)
-        if (round > 0) taken.push(time)
+        const took = await sample(contestant, row.bytes, round === 0)
+        if (round > 0) taken.push(took)
       } catch (cause) {
         throw new Error(`${row.work}, ${contestant.what}, round ${round}: ${String(cause)}`, { cause })
       }
     }
   }
-  const timeOf = (contestant: Contestant) => median(times.get(contestant) ?? [])
+  const timeOf = (contestant: Contestant) => median((samples.get(contestant) ?? []).map(({ time }) => time))
+  const cpuOf = (contestant: Contestant) => median((samples.get(contestant) ?? []).map(({ cpu }) => cpu))
   const time = timeOf(ours)
   const speed = row.unit === "MiB"
     ? `${thousands(row.amount / time * 1000)} MiB/s`
     : `${(time / row.amount * 1000).toFixed(2)} µs each`
-  const lines = floors.map((floor) => {
+  const shown = (contestant: Contestant) => `${milliseconds(timeOf(contestant))} (${milliseconds(cpuOf(contestant))})`
+  const lines = floors.flatMap((floor) => {
     const ratio = timeOf(floor) / time
-    return [
+    const cpu = cpuOf(ours) / cpuOf(floor)
+    const speedLine = [
       row.work,
       floor.what,
-      milliseconds(timeOf(floor)),
-      `${milliseconds(time)}, ${speed}`,
+      shown(floor),
+      `${shown(ours)}, ${speed}`,
       ratio.toFixed(2),
       ...(floor.atLeast === undefined ? ["", ""] : [`>= ${floor.atLeast}`, verdict(ratio >= floor.atLeast)])
     ]
+    return floor.cpuAtMost === undefined ? [speedLine] : [speedLine, [
+      `${row.work}: processor time`,
+      floor.what,
+      "",
+      "",
+      cpu.toFixed(2),
+      `<= ${floor.cpuAtMost}`,
+      verdict(cpu <= floor.cpuAtMost)
+    ]]
   })
   if (row.memory === undefined) return lines
   const { atMost, object, work } = row.memory
-  const peak = await peakOf(work, directory)
+  const peak = await peakOf(work, place)
   const over = (bytes: number) =>
     (object === 0 ? "" : bytes < 0 ? "object - " : "object + ") + `${thousands(Math.abs(bytes) / MiB)} MiB`
   return [...lines, [
@@ -91,7 +116,7 @@ const thousands = (value: number): string => value.toLocaleString("en", { maximu
 
 const milliseconds = (time: number): string => `${thousands(time)} ms`
 
-const heading = ["work", "node:fs", "its time", "ours", "ratio", "target", ""]
+const heading = ["work", "against", "its time (cpu)", "ours", "ratio", "target", ""]
 
 const print = (lines: ReadonlyArray<ReadonlyArray<string>>): void => {
   const widths = heading.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
@@ -106,10 +131,10 @@ const main = async (): Promise<void> => {
     options: { rounds: { type: "string", default: "7" } }
   })
   const rounds = Number(values.rounds)
-  const unknown = names.filter((name) => !rows.some((row) => row.name === name))
-  if (unknown.length > 0) {
-    throw new Error(`no row ${unknown.join(", ")}; there are ${rows.map((row) => row.name).join(", ")}`)
-  }
+  const groups = new Map([["files", fileRows], ["s3", s3Rows], ...rows.map((row) => [row.name, [row]] as const)])
+  const unknown = names.filter((name) => !groups.has(name))
+  if (unknown.length > 0) throw new Error(`no row ${unknown.join(", ")}; there are ${[...groups.keys()].join(", ")}`)
+  const chosen = names.length === 0 ? rows : names.flatMap((name) => groups.get(name) ?? [])
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds takes a number from 1 up")
 
   const root = fs.mkdtempSync(path.join(process.env["BENCH_DIRECTORY"] ?? os.tmpdir(), "surfing-weights-bench-"))
@@ -118,7 +143,7 @@ const main = async (): Promise<void> => {
 
   const lines: Array<ReadonlyArray<string>> = [heading]
   try {
-    for (const row of rows.filter(({ name }) => names.length === 0 || names.includes(name))) {
+    for (const row of chosen) {
       console.error(`measuring ${row.name} …`)
       const directory = path.join(root, row.name)
       fs.mkdirSync(directory)
@@ -126,9 +151,11 @@ const main = async (): Promise<void> => {
       fs.rmSync(directory, { recursive: true })
     }
   } finally {
+    const server = await s3.close()
+    if (server !== undefined) console.log(`S3 is ${server}`)
     console.log(
       `Node ${process.version}, ${os.availableParallelism()} cores, medians of ${rounds} rounds; ratio: our speed in ` +
-        "multiples of node:fs's\n"
+        "multiples of the other's\n"
     )
     print(lines)
   }

@@ -11,6 +11,7 @@ import { GiB, KiB, MiB } from "./content.js"
 import * as nodeFs from "./nodeFs.js"
 import type { See } from "./nodeFs.js"
 import type { Work } from "./peakMemory.js"
+import type { Place } from "./s3.js"
 
 /** One way to do the work. */
 export interface Contestant {
@@ -24,6 +25,8 @@ export interface Contestant {
 interface Floor extends Contestant {
   /** The speed to reach, in multiples of this one's; none where it is shown only for comparison. */
   readonly atLeast?: number
+  /** The processor time that it may take, in parts of this one's. */
+  readonly cpuAtMost?: number
 }
 
 export interface Row {
@@ -36,8 +39,12 @@ export interface Row {
   readonly bytes: number
   /** The work whose peak memory is measured; `atMost` is what it may take besides the object. */
   readonly memory?: { readonly work: Work; readonly object: number; readonly atMost?: number }
-  /** Puts what is needed into an empty directory. */
-  readonly prepare: (directory: string) => Promise<{ readonly ours: Contestant; readonly floors: ReadonlyArray<Floor> }>
+  /** Puts what is needed into an empty directory, or into a bucket, whose place it then gives. */
+  readonly prepare: (directory: string) => Promise<{
+    readonly ours: Contestant
+    readonly floors: ReadonlyArray<Floor>
+    readonly place?: Place
+  }>
 }
 
 const storageOn = (directory: string) => Effect.runPromise(FileSystemStorage.make({ directory }))
