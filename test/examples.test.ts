@@ -1,18 +1,28 @@
 /**
- * Every file in examples/ runs as it stands: without a network, to its end, leaving nothing behind.
+ * Every file in examples/ runs as it stands: without a network, to its end, leaving nothing behind. The quickstart also
+ * runs against the S3 server of the tests.
  */
 import { describe, expect, it } from "@effect/vitest"
+import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { readdirSync } from "node:fs"
 import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
+import { makeBucket, server } from "./support/s3Bucket.js"
 
 const root = resolve(import.meta.dirname, "..")
 const examples = readdirSync(join(root, "examples")).filter((file) => file.endsWith(".ts"))
 
 // What each has to say, among other things. An example that is not here has to say something.
 const says: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "credentials.ts": [
+    "Given outright: it is GIVEN",
+    "From Config: it is CONFIG",
+    "From a profile: it is PROFILE",
+    "With a client of one's own: it is CLIENT",
+    "Found in the environment: it is FOUND"
+  ],
   "custom-backend.ts": ["Found both again after a restart", "Two saves on one etag: save \"bert/layer_0.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",
@@ -22,18 +32,34 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "\"a dog runs\" and \"tax law\": 0.15"
   ],
   "retry-schedules.ts": ["gave up after 3 attempts", "broke after each million, and came whole"],
+  "s3.ts": [
+    "Saved config.json and layer_0.bin: 20971520 bytes in parts",
+    "the SHA-256 is that of the original",
+    "Fetched { \"layers\": 1 } by a URL",
+    "Handled: load \"layer_1.bin\" on S3(model-weights/bert): there is no such object"
+  ],
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
   "typed-errors.ts": ["200 found", "404 missing", "504 late", "Sent and received: load \"layer_1.bin\""]
 }
 
-// Whatever opens a connection fails.
+// Whatever opens a connection to another machine fails.
 const offline = `data:text/javascript,${
   encodeURIComponent(`
   import { Socket } from "node:net"
-  Socket.prototype.connect = () => { throw new Error("there is no network") }
+  const { connect } = Socket.prototype
+  Socket.prototype.connect = function(...args) {
+    const [options] = args.flat()
+    if (options.host !== "127.0.0.1") throw new Error("there is no network")
+    return connect.apply(this, args)
+  }
 `)
 }`
+
+// What this machine has of its own must not decide how an example ends.
+const machine = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith("AWS_") && !name.startsWith("STORAGE_"))
+)
 
 interface Outcome {
   readonly code: number | null
@@ -42,12 +68,17 @@ interface Outcome {
   readonly left: ReadonlyArray<string>
 }
 
-/** Runs a file as `npx tsx` does, for a minute at most. */
-const run = async (file: string): Promise<Outcome> => {
+/** Runs a file as `npx tsx` does, without a network unless there are `variables` for one, for a minute at most. */
+const run = async (file: string, variables?: Readonly<Record<string, string>>): Promise<Outcome> => {
   const temporary = await mkdtemp(join(tmpdir(), "surfing-weights-example-"))
-  const child = spawn(process.execPath, ["--import", "tsx", "--import", offline, file], {
+  const child = spawn(process.execPath, [
+    "--import",
+    "tsx",
+    ...(variables === undefined ? ["--import", offline] : []),
+    file
+  ], {
     cwd: root,
-    env: { ...process.env, TMPDIR: temporary },
+    env: { ...machine, ...variables, TMPDIR: temporary },
     stdio: ["ignore", "pipe", "pipe"],
     timeout: 60_000
   })
@@ -79,6 +110,33 @@ describe("examples", () => {
     }, 90_000)
   }
 
+  describe("with STORAGE_URL", () => {
+    const urlOf = (bucket: string) =>
+      `s3://${bucket}/from%20the%20tests?endpoint=${encodeURIComponent(server.endpoint)}&region=${server.region}`
+    const credentials = { AWS_ACCESS_KEY_ID: server.accessKeyId, AWS_SECRET_ACCESS_KEY: server.secretAccessKey }
+
+    for (const example of ["quickstart.ts", "s3.ts"]) {
+      it.scopedLive(`${example} uses that bucket`, () =>
+        Effect.gen(function*() {
+          const bucket = yield* makeBucket
+          const variables = { ...credentials, STORAGE_URL: urlOf(bucket) }
+          const { code, left, output } = yield* Effect.promise(() => run(join("examples", example), variables))
+          expect(output).toContain(`S3(${bucket}/from the tests)`)
+          for (const text of says[example] ?? []) {
+            expect(output).toContain(text.replace("S3(model-weights/bert)", `S3(${bucket}/from the tests)`))
+          }
+          expect({ code, left }, output).toEqual({ code: 0, left: [] })
+        }), 90_000)
+    }
+
+    it("the quickstart fails where there is no such bucket, and says so", async () => {
+      const variables = { ...credentials, STORAGE_URL: urlOf("no-such-bucket") }
+      const { code, left, output } = await run("examples/quickstart.ts", variables)
+      expect({ code, left }, output).toEqual({ code: 1, left: [] })
+      expect(output).toContain("there is no bucket \"no-such-bucket\" there")
+    }, 90_000)
+  })
+
   describe("are seen to fail", () => {
     const runInstead = async (source: string): Promise<Outcome> => {
       const folder = await mkdtemp(join(tmpdir(), "surfing-weights-example-"))
@@ -97,7 +155,7 @@ describe("examples", () => {
     }, 90_000)
 
     it("when they need a network", async () => {
-      const { code, output } = await runInstead("await fetch(\"http://127.0.0.1:65000\")")
+      const { code, output } = await runInstead("await fetch(\"http://192.0.2.1\")")
       expect(code, output).toBe(1)
       expect(output).toContain("there is no network")
     }, 90_000)
