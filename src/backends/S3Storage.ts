@@ -148,7 +148,10 @@ export type OpenError = E.CommonError | E.UnsupportedOperation
  * @category constructors
  */
 export const make = (options: Options): Effect.Effect<Storage.Service, OpenError, Scope.Scope> =>
-  Effect.flatMap(makeClient(nameOf(options), options), (client) => makeFromClient(client, options))
+  Effect.flatMap(
+    makeClient(nameOf(options), options),
+    (client) => Effect.map(makeBackend(client, options, options.profile), Storage.make)
+  )
 
 /**
  * A storage on a bucket with a client of your own, which stays yours to destroy. Its endpoint, credentials, signer and
@@ -250,7 +253,8 @@ const MiB = 1024 * 1024
 
 const makeBackend = (
   client: S3Client,
-  options: BucketOptions
+  options: BucketOptions,
+  profile?: string
 ): Effect.Effect<StorageBackend.StorageBackend, OpenError> =>
   Effect.gen(function*() {
     const backend = nameOf(options)
@@ -273,7 +277,17 @@ const makeBackend = (
     if (wrong !== undefined) return yield* invalid(`prefix cannot be the beginning of a key: ${wrong}`)
     const prefix = folder === "" ? "" : `${folder}/`
 
-    const connection = yield* connect(backend, client, bucket, options.idleLimit ?? "30 seconds")
+    const { cacheControl, contentType, serverSideEncryption: encryption, storageClass } = options
+    if (encryption?.type === "SSE-C" && Redacted.value(encryption.key).byteLength !== 32) {
+      return yield* invalid("the key of SSE-C has 32 bytes")
+    }
+    const serverSideEncryption = encryption?.type === "SSE-KMS" ? encryption.keyId : undefined
+    for (const [name, value] of Object.entries({ cacheControl, contentType, storageClass, serverSideEncryption })) {
+      if (value !== undefined && !/^[\t\x20-\x7e]*$/.test(value)) {
+        return yield* invalid(`${name} has characters that cannot stand in a header: ${JSON.stringify(value)}`)
+      }
+    }
+    const connection = yield* connect(backend, client, bucket, options.idleLimit ?? "30 seconds", profile)
     const requests = Requests.make(connection, backend, bucket, prefix, toHeaders(options))
     const cut = {
       partSize,
@@ -415,7 +429,7 @@ const toHeaders = (options: BucketOptions): Requests.Headers => {
       ...(storageClass !== undefined && { "x-amz-storage-class": storageClass }),
       "content-type": contentType,
       ...(cacheControl !== undefined && { "cache-control": cacheControl }),
-      ...(tagging !== undefined && { "x-amz-tagging": new URLSearchParams(tagging).toString() })
+      ...(tagging !== undefined && { "x-amz-tagging": new URLSearchParams(tagging).toString().replaceAll("+", "%20") })
     },
     access: customerKey("x-amz-server-side-encryption-customer"),
     copySource: customerKey("x-amz-copy-source-server-side-encryption-customer")

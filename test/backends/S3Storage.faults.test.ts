@@ -201,7 +201,7 @@ const onBucket = (
     ))
 
 for (const operation of operations) {
-  describe(`S3Storage, ${operation.name}`, () => {
+  describe.concurrent(`S3Storage, ${operation.name}`, () => {
     const { breaks, isLarge, leaves = false, lost = 1, options = {}, run, speechless = false } = operation
     const why = operation.conditional ? skipped : ""
     const test = it.scopedLive.skipIf(why !== "")

@@ -68,17 +68,19 @@ cluster() {
   wait -n
 }
 
-cluster "$@" < /dev/null > /dev/null &
+script=$$
+# Where the cluster ends by itself, so does what waits for the end of the input.
+{ cluster "$@" || true; kill -TERM "$script"; } < /dev/null > /dev/null &
 cluster=$!
-cat <&0 > /dev/null &
-input=$!
 finish() {
+  trap - EXIT TERM
   # Nobody may be left to read what bash says of this.
   exec 2> /dev/null
-  # With `set -m` each is a process group of its own.
-  kill -KILL -- -$cluster -$input || true
-  wait $cluster || true
+  # With `set -m` it is a process group of its own.
+  kill -KILL -- "-$cluster" || true
+  wait "$cluster" || true
   rm -rf "$directory"
 }
 trap finish EXIT
-wait -n
+trap 'exit 1' TERM
+while read -r _; do :; done

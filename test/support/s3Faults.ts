@@ -60,7 +60,7 @@ export const refusal = (
 
 export type Match = Parameters<FaultProxy.FaultProxy["add"]>[0]["match"]
 
-export type SeenRequest = FaultProxy.FaultProxy["requests"][number]
+type SeenRequest = FaultProxy.FaultProxy["requests"][number]
 
 /** Where the range begins that a request asks for; 0 if it asks for none. */
 export const startOf = ({ headers }: Parameters<Match>[0]): number =>

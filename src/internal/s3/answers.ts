@@ -80,6 +80,9 @@ const credentials: ReadonlyMap<string, string> = new Map([
   ["AllAccessDisabled", "all access to this has been disabled"]
 ])
 
+/** What is said where credentials are right and not enough. */
+export const mayNot = "these credentials may not do this"
+
 /** The failure behind a refusal, as far as it does not depend on what was asked. */
 export const toFailure = (place: Place, refusal: Refusal): E.CommonError | E.StorageFull | E.UnsupportedOperation => {
   const { backend, bucket, key, operation } = place
@@ -116,7 +119,7 @@ export const toFailure = (place: Place, refusal: Refusal): E.CommonError | E.Sto
   if (status === 401 || (status === 403 && code !== "InvalidObjectState" && code !== "QuotaExceeded")) {
     return new E.AccessDenied({
       ...context,
-      reason: `these credentials may not do this; allow it in the policy of the user or of the bucket${said}`
+      reason: `${mayNot}; allow it in the policy of the user or of the bucket${said}`
     })
   }
   if (code === "EntityTooLarge" || code === "QuotaExceeded" || code === "StorageFull" || status === 507) {

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as E from "../../StorageError.js"
-import type { Connection, Endpoint } from "./exchange.js"
+import { type Connection, type Endpoint, noCredentials } from "./exchange.js"
 
 /** What an `S3Client` is made of; as in the options of `S3Storage`. */
 export interface ClientOptions {
@@ -41,8 +41,13 @@ const sdk = (backend: string) =>
 export const makeClient = (
   backend: string,
   options: ClientOptions
-): Effect.Effect<S3Client, E.UnexpectedStorageError, Scope.Scope> =>
+): Effect.Effect<S3Client, E.UnexpectedStorageError | E.UnsupportedOperation, Scope.Scope> =>
   Effect.gen(function*() {
+    const { endpoint } = options
+    if (endpoint !== undefined && !/^https?:\/\/./.test(endpoint)) {
+      const reason = `endpoint is a URL that begins with http:// or https://, not ${JSON.stringify(endpoint)}`
+      return yield* new E.UnsupportedOperation({ backend, operation: "open", reason })
+    }
     const { S3Client } = yield* sdk(backend)
     const make = (config: S3ClientConfig) =>
       Effect.acquireRelease(
@@ -59,7 +64,7 @@ export const makeClient = (
         (client) => Effect.sync(() => client.destroy())
       )
     const client = yield* make(toConfig(options))
-    if (options.endpoint === undefined) return client
+    if (endpoint === undefined) return client
     // A server of one's own seldom knows regions, but a signature needs one.
     return yield* Effect.matchEffect(Effect.tryPromise(() => client.config.region()), {
       onSuccess: () => Effect.succeed(client),
@@ -92,32 +97,43 @@ export const connect = (
   backend: string,
   client: S3Client,
   bucket: string,
-  idleLimit: Duration.DurationInput
-): Effect.Effect<Connection, E.StorageTimeout | E.StorageNotFound | E.UnsupportedOperation> =>
-  Effect.flatMap(resolve(backend, client, bucket), (endpoint) =>
-    Effect.map(
-      Effect.promise(() =>
-        client.config.signer({
-          name: "sigv4",
-          signingName: endpoint.signingName,
-          signingRegion: endpoint.signingRegion,
-          properties: {}
+  idleLimit: Duration.DurationInput,
+  profile?: string
+): Effect.Effect<Connection, E.AccessDenied | E.StorageTimeout | E.StorageNotFound | E.UnsupportedOperation> =>
+  Effect.flatMap(
+    Effect.zipRight(authenticate(backend, client, bucket, profile), resolve(backend, client, bucket)),
+    (endpoint) =>
+      Effect.map(
+        Effect.promise(() =>
+          client.config.signer({
+            name: "sigv4",
+            signingName: endpoint.signingName,
+            signingRegion: endpoint.signingRegion,
+            properties: {}
+          })
+        ),
+        (signer) => ({
+          handler: client.config.requestHandler,
+          endpoint,
+          signer,
+          idleLimit: Duration.toMillis(idleLimit),
+          clockOffset: 0,
+          bareEtags: false
         })
-      ),
-      (signer) => ({
-        handler: client.config.requestHandler,
-        endpoint,
-        signer,
-        idleLimit: Duration.toMillis(idleLimit),
-        clockOffset: 0,
-        bareEtags: false
-      })
-    )).pipe(
-      Effect.timeoutFail({
-        duration: idleLimit,
-        onTimeout: () => new E.StorageTimeout({ backend, operation: "open", limit: Duration.decode(idleLimit) })
-      })
-    )
+      )
+  ).pipe(
+    Effect.timeoutFail({
+      duration: idleLimit,
+      onTimeout: () => new E.StorageTimeout({ backend, operation: "open", limit: Duration.decode(idleLimit) })
+    })
+  )
+
+/** Finds credentials, which are asked for again with each request. */
+const authenticate = (backend: string, client: S3Client, bucket: string, profile: string | undefined) =>
+  Effect.tryPromise({
+    try: () => client.config.credentials(),
+    catch: (cause) => noCredentials({ backend, bucket, operation: "open" }, cause, profile)
+  })
 
 /** Where the bucket is: a command goes through the SDK as far as that is known, and no further. */
 const resolve = (
@@ -134,7 +150,7 @@ const resolve = (
         found = context["endpointV2"]
         return Promise.resolve({ response: {}, output: { $metadata: {} } })
       },
-      { step: "build", priority: "high", name: "endpointOfTheBucket" }
+      { step: "serialize", priority: "low", name: "endpointOfTheBucket" }
     )
     yield* Effect.tryPromise({
       try: () => client.send(command),
@@ -142,7 +158,9 @@ const resolve = (
         new E.StorageNotFound({
           backend,
           operation: "open",
-          reason: `where the bucket ${JSON.stringify(bucket)} is cannot be told: ${messageOf(cause)}`,
+          reason: messageOf(cause) === "Region is missing"
+            ? "the region of the bucket is not known; set region or AWS_REGION, or a region in the profile"
+            : `where the bucket ${JSON.stringify(bucket)} is cannot be told: ${messageOf(cause)}`,
           cause
         })
     })

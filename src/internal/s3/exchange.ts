@@ -236,7 +236,8 @@ export class Exchange {
                 resume(Effect.succeed(answer))
               })
             },
-            (cause: unknown) => fail(broken(this.#place, cause))
+            (cause: unknown) =>
+              fail(isBadHeader(cause) ? noCredentials(this.#place, cause) : broken(this.#place, cause))
           )
         },
         (cause: unknown) => fail(noCredentials(this.#place, cause))
@@ -421,13 +422,24 @@ const idle = (place: Place, { idleLimit }: Connection) =>
 const broken = (place: Place, cause: unknown) =>
   new E.StorageUnavailable({ ...contextOf(place), reason: `the connection failed: ${describe(cause)}`, cause })
 
-const noCredentials = (place: Place, cause: unknown) =>
-  new E.AccessDenied({
+/** Why a request could not be signed. */
+export const noCredentials = (place: Place, found: unknown, profile?: string) => {
+  // What cannot be parsed is quoted in the message, and may be a secret.
+  const cause = found instanceof SyntaxError ? new Error("what gives them gave an answer that cannot be read") : found
+  return new E.AccessDenied({
     ...contextOf(place),
-    reason: `there are no usable credentials: ${describe(cause)}; give credentials or a profile, or set ` +
+    reason: "there are no usable credentials" +
+      `${profile === undefined ? "" : ` in the profile ${JSON.stringify(profile)}`}: ${
+        describe(cause)
+      }; give credentials or a profile, or set ` +
       "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     cause
   })
+}
+
+/** All other headers are looked at when the storage is built, so this is one of those that have the credentials. */
+const isBadHeader = (cause: unknown): boolean =>
+  cause instanceof Error && "code" in cause && cause.code === "ERR_INVALID_CHAR"
 
 const describe = (cause: unknown): string => {
   if (!(cause instanceof Error)) return String(cause)

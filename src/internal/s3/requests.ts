@@ -18,7 +18,7 @@ import {
   type ObjectInfo
 } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { isEtag, type Refusal, toEtag, toFailure, toInfo, toRefusal } from "./answers.js"
+import { isEtag, mayNot, type Refusal, toEtag, toFailure, toInfo, toRefusal } from "./answers.js"
 import {
   type Answer,
   type Connection,
@@ -364,7 +364,7 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
   /** Finds out whether the bucket is there, and may be listed. */
   const verify = Effect.asVoid(listPage("open", { limit: 1 })).pipe(
     Effect.mapError((error) =>
-      error._tag === "AccessDenied"
+      error._tag === "AccessDenied" && error.reason.startsWith(mayNot)
         ? new E.AccessDenied({
           ...error,
           reason: `${error.reason}; credentials that may load but not list need verifyBucket: false`
@@ -447,7 +447,7 @@ const notFound = (place: Place, refusal: Refusal): E.ObjectNotFound | E.StorageN
 type Failure = ReturnType<typeof toFailure>
 
 /** For operations that a lack of room cannot touch. */
-export const withoutFull = (failure: Failure): E.CommonError | E.UnsupportedOperation =>
+const withoutFull = (failure: Failure): E.CommonError | E.UnsupportedOperation =>
   failure._tag === "StorageFull" ? unexpected(failure) : failure
 
 const common = (place: Place, refusal: Refusal): E.CommonError => {

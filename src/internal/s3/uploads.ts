@@ -62,8 +62,6 @@ interface Part {
   readonly checksum?: string
 }
 
-export type Uploads = ReturnType<typeof make>
-
 export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum?: Checksum) => {
   const { ask, at, backend, connection, full, head, headers } = requests
 
