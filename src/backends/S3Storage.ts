@@ -5,15 +5,17 @@
  * when the storage is built. Every request is tried again as `retry` says, a part of an object on its own, a broken
  * stream from the byte where it broke; the SDK's own retries are not used, so there is one budget.
  *
- * - An object larger than a part is saved and loaded in parts, several at once. A save whose process is killed leaves an
- *   unfinished upload, which takes room and is shown by no listing: give the bucket a lifecycle rule with
- *   `AbortIncompleteMultipartUpload`.
+ * - An object larger than a part is saved and loaded in parts, several at once. A save whose process is killed, or that
+ *   never hears that its upload was begun, leaves an unfinished upload, which takes room and is shown by no listing:
+ *   give the bucket a lifecycle rule with `AbortIncompleteMultipartUpload`.
  * - Each object that was saved conditionally or in parts carries the metadata `surfing-weights-save`, by which a save
  *   knows its own work where the answer to it got lost.
  * - The bytes that are sent are not part of the signature, since to hash them would take a third of the speed. Over HTTPS
  *   they are protected on the way like everything else; over plain HTTP `checksum` does that against accidents.
- * - `copy` and `move` are done by the server, and carry neither `ifNoneMatch` (such a copy goes through this process)
- *   nor what other tools noted as tags.
+ * - A conditional save in parts is looked at by the server when it ends. Ceph does not do that, so it is looked at from
+ *   here as well, just before: there another save can slip in between.
+ * - `copy` and `move` are done by the server; with `ifNoneMatch`, which few servers know there, the bytes go through
+ *   this process. What is larger than 5 GiB is copied in parts, and loses the tags and metadata that others gave it.
  *
  * @module S3Storage
  * @since 0.1.0
