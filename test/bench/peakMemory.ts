@@ -27,6 +27,8 @@ export type Work = keyof typeof works
 const isWork = (name: string | undefined): name is Work => name !== undefined && name in works
 
 v8.setFlagsFromString("--expose-gc")
+// Else each collection makes V8 forget code that others did not use meanwhile, and every sample begins cold.
+v8.setFlagsFromString("--no-flush-bytecode")
 
 /** All of it, at once. */
 export const collectGarbage = vm.runInNewContext("gc") as () => void
