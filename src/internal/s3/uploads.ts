@@ -65,7 +65,7 @@ interface Part {
 export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum?: Checksum) => {
   const { ask, at, backend, connection, full, head, headers } = requests
 
-  /** Once `save` has said so, the bucket holds what it wrote, or what somebody else did. */
+  /** The object that is to be put in place. */
   interface Target {
     readonly operation: string
     readonly key: string
@@ -157,16 +157,19 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
       })
     ).pipe(Effect.map((reply) => toInfo(key, reply.headers, body.byteLength)))
     // Ceph compares with the quotes, and so finds that no etag matches.
-    const withBareEtag = Effect.catchIf(
-      request,
-      (error) => error._tag === "Refused" && error.refusal.status === 412 && options.ifMatch !== undefined,
-      (error) =>
-        Effect.flatMap(head(operation, key), ({ info }) => {
-          if (connection.bareEtags || info.etag !== options.ifMatch) return Effect.fail(error)
-          connection.bareEtags = true
-          return request
-        }).pipe(Effect.catchTag("ObjectNotFound", () => Effect.fail(error)))
-    )
+    const withBareEtag = Effect.suspend(() => {
+      const wasBare = connection.bareEtags
+      return Effect.catchIf(
+        request,
+        (error) => error._tag === "Refused" && error.refusal.status === 412 && options.ifMatch !== undefined,
+        (error) =>
+          Effect.flatMap(head(operation, key), ({ info }) => {
+            if (wasBare || info.etag !== options.ifMatch) return Effect.fail(error)
+            connection.bareEtags = true
+            return request
+          }).pipe(Effect.catchTag("ObjectNotFound", () => Effect.fail(error)))
+      )
+    })
     return settle(
       target,
       withBareEtag,
