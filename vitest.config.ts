@@ -25,8 +25,6 @@ export default defineConfig({
     reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     silent: "passed-only",
     slowTestThreshold: 30_000,
-    // Ceph sometimes answers 404 for an object that is just being overwritten. What was repeated is shown as that.
-    retry: 1,
     testTimeout: 30_000,
     hookTimeout: 120_000
   },

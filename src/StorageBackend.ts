@@ -31,9 +31,24 @@ export interface ObjectInfo {
   readonly key: string
   /** In bytes. */
   readonly size: number
+  /** When it was saved, to the second. What `save` returns may tell the moment of the answer instead, somewhat later. */
   readonly lastModified: Date
   /** Changes whenever the content does; means nothing else, and compares only with etags of the same store. */
   readonly etag: string
+  /** A checksum of all the bytes, where the store tells one. */
+  readonly checksum?: Checksum
+}
+
+/**
+ * A checksum of an object.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Checksum {
+  readonly algorithm: "CRC32C" | "SHA256" | "CRC64NVME"
+  /** In Base64. */
+  readonly value: string
 }
 
 /**

@@ -20,8 +20,8 @@
  * @module S3Storage
  * @since 0.1.0
  */
-import type { S3Client } from "@aws-sdk/client-s3"
-import * as FileSystem from "@effect/platform/FileSystem"
+import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3"
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
@@ -74,7 +74,10 @@ export interface BucketOptions {
   readonly prefix?: string
   /** When and how often a request is tried again. Default: `RetryPolicy.default`. */
   readonly retry?: RetryPolicy.RetryPolicy
-  /** How long the server may leave us without an answer, or without the next bytes of one. Default: 30 seconds. */
+  /**
+   * How long the server may leave us without an answer, or without the next bytes of one: up to 24 days. Default: 30
+   * seconds.
+   */
   readonly idleLimit?: Duration.DurationInput
   /**
    * What is larger is loaded and saved in parts of this size, in bytes: from 5 MiB to 2 GiB. An object of more than
@@ -93,10 +96,11 @@ export interface BucketOptions {
   /**
    * A checksum from end to end: the server refuses what does not arrive as it was sent, keeps the checksum, and a load
    * or stream of the whole object fails with `CorruptObject` where the bytes do not have it. It costs a request more for
-   * each of these. Objects that have none of this kind, and ranges, are not checked. A server that knows no checksums
-   * makes every save fail with `UnsupportedOperation`. Default: none.
+   * each of these. Not checked are ranges, objects that have none of this kind, and with `SHA256` those whose parts have
+   * several sizes, as has a stream of unknown size and over 900 parts unless `uniformParts` is set. A server that knows
+   * no checksums makes every save fail with `UnsupportedOperation`. Default: none.
    */
-  readonly checksum?: "CRC32C" | "SHA256" | "CRC64NVME"
+  readonly checksum?: StorageBackend.Checksum["algorithm"]
   /** How the server encrypts what is saved. Default: as the bucket does. */
   readonly serverSideEncryption?: ServerSideEncryption
   /** For instance `STANDARD_IA`. Default: the bucket's. */
@@ -150,10 +154,16 @@ export type OpenError = E.CommonError | E.UnsupportedOperation
  * @category constructors
  */
 export const make = (options: Options): Effect.Effect<Storage.Service, OpenError, Scope.Scope> =>
-  Effect.flatMap(
-    makeClient(nameOf(options), options),
-    (client) => Effect.map(makeBackend(client, options, options.profile), Storage.make)
-  )
+  Effect.gen(function*() {
+    const { endpoint, profile } = options
+    const backend = nameOf(options)
+    if (endpoint !== undefined && !/^https?:\/\/./.test(endpoint)) {
+      const reason = `endpoint is a URL that begins with http:// or https://, not ${JSON.stringify(endpoint)}`
+      return yield* new E.UnsupportedOperation({ backend, operation: "open", reason })
+    }
+    const client = yield* makeClient(backend, toConfig(options))
+    return Storage.make(yield* makeBackend(client, options, profile))
+  })
 
 /**
  * A storage on a bucket with a client of your own, which stays yours to destroy. Its endpoint, credentials, signer and
@@ -253,6 +263,29 @@ const nameOf = ({ bucket, prefix }: BucketOptions): string =>
 
 const MiB = 1024 * 1024
 
+const toConfig = ({ credentials, endpoint, forcePathStyle, profile, region }: Options): S3ClientConfig => ({
+  ...(region !== undefined && { region }),
+  ...(endpoint !== undefined && { endpoint }),
+  ...(profile !== undefined && { profile }),
+  // A server of one's own seldom has a name for each bucket.
+  forcePathStyle: forcePathStyle ?? endpoint !== undefined,
+  ...(credentials !== undefined && {
+    credentials: {
+      accessKeyId: credentials.accessKeyId,
+      secretAccessKey: Redacted.value(credentials.secretAccessKey),
+      ...(credentials.sessionToken !== undefined && { sessionToken: Redacted.value(credentials.sessionToken) })
+    }
+  }),
+  // How many requests there are at once is decided before they come here; idle limits, too, are kept elsewhere.
+  requestHandler: {
+    httpAgent: { keepAlive: true, maxSockets: Infinity },
+    httpsAgent: { keepAlive: true, maxSockets: Infinity }
+  }
+})
+
+// A timer cannot wait longer.
+const longestIdle = 2 ** 31 - 1
+
 const makeBackend = (
   client: S3Client,
   options: BucketOptions,
@@ -263,9 +296,14 @@ const makeBackend = (
     const invalid = (reason: string) => new E.UnsupportedOperation({ backend, operation: "open", reason })
 
     const { bucket, retry: policy = RetryPolicy.default } = options
-    const partSize = Number(FileSystem.Size(options.partSize ?? 8 * MiB))
-    if (partSize < Uploads.limits.smallestPart || partSize > Uploads.limits.largestPart) {
-      return yield* invalid(`partSize is from 5 MiB to 2 GiB, not ${partSize} bytes`)
+    const partSize = Number(options.partSize ?? 8 * MiB)
+    const { largestPart, smallestPart } = Uploads.limits
+    if (!Number.isSafeInteger(partSize) || partSize < smallestPart || partSize > largestPart) {
+      return yield* invalid(`partSize is a whole number of bytes from 5 MiB to 2 GiB, not ${partSize}`)
+    }
+    const idleLimit = Duration.toMillis(options.idleLimit ?? "30 seconds")
+    if (!(idleLimit >= 1 && idleLimit <= longestIdle)) {
+      return yield* invalid(`idleLimit is from a millisecond to 24 days, not ${Duration.format(idleLimit)}`)
     }
     const { concurrency = 4, streamConcurrency = 1 } = options
     const counts = { concurrency, streamConcurrency }
@@ -289,7 +327,7 @@ const makeBackend = (
         return yield* invalid(`${name} has characters that cannot stand in a header: ${JSON.stringify(value)}`)
       }
     }
-    const connection = yield* connect(backend, client, bucket, options.idleLimit ?? "30 seconds", profile)
+    const connection = yield* connect(backend, client, bucket, idleLimit, profile)
     const requests = Requests.make(connection, backend, bucket, prefix, toHeaders(options))
     const cut = {
       partSize,
@@ -366,7 +404,15 @@ const makeBackend = (
       capabilities: { ...StorageBackend.full, presign: true },
       open: (key, options) => withKey("open", key, downloads.open(key, options)),
       load: (key, options) => withKey("load", key, downloads.load(key, options)),
-      head: (key) => withKey("head", key, Effect.map(retry(requests.head("head", key), policy), ({ info }) => info)),
+      head: (key) =>
+        withKey(
+          "head",
+          key,
+          Effect.map(
+            retry(requests.head("head", key, requests.ask, checksum && { headers: Checksums.mode }), policy),
+            ({ info }) => info
+          )
+        ),
       save: (key, data, options) => withKey("save", key, uploads.save(key, data, options)),
       entries: (options) => entries("entries", options),
       keys: (options) => Stream.map(entries("list", options), ({ key }) => key),

@@ -9,7 +9,7 @@ import {
 } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Redacted, Stream } from "effect"
-import { ByteRange, S3Storage, type Storage, type StorageError } from "surfing-weights"
+import { ByteRange, S3Storage, type Storage, type StorageBackend, type StorageError } from "surfing-weights"
 import * as Checksums from "../../src/internal/s3/checksums.js"
 import { connect } from "../../src/internal/s3/connect.js"
 import * as Requests from "../../src/internal/s3/requests.js"
@@ -131,6 +131,12 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
           type,
           value: checksumOf(checksum, type, Buffer.from(content), partSizes)
         })
+        const told = stored?.checksum?.type === "FULL_OBJECT"
+          ? { algorithm: checksum, value: stored.checksum.value }
+          : undefined
+        expect(info.checksum).toEqual(told)
+        expect((yield* storage.head("weights.bin")).checksum).toEqual(told)
+        expect((yield* Effect.scoped(storage.open("weights.bin"))).info.checksum).toEqual(told)
         for (const { headers, method, query } of server.requests) {
           if (method === "PUT") expect(headers[header]).toBeDefined()
           if (query.has("uploads")) {
@@ -428,9 +434,9 @@ describe("S3Storage with a checksum", () => {
 })
 
 /** Uploads that copy in parts whatever is larger than nothing. */
-const uploadsOn = (server: ChecksumServer.ChecksumServer, algorithm: Checksums.Algorithm) =>
+const uploadsOn = (server: ChecksumServer.ChecksumServer, algorithm: StorageBackend.Checksum["algorithm"]) =>
   Effect.gen(function*() {
-    const connection = yield* connect("S3(weights)", sdkFor(server), server.bucket, "10 seconds")
+    const connection = yield* connect("S3(weights)", sdkFor(server), server.bucket, 10_000)
     const requests = Requests.make(connection, "S3(weights)", server.bucket, "", {
       create: {},
       access: {},

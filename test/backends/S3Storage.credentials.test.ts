@@ -25,7 +25,6 @@ import {
   Tracer
 } from "effect"
 import { createHash, randomUUID } from "node:crypto"
-import { once } from "node:events"
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as http from "node:http"
 import { join } from "node:path"
@@ -33,6 +32,7 @@ import { inspect } from "node:util"
 import { MemoryStorage, S3Storage, Storage, StorageError } from "surfing-weights"
 import { temporaryDirectory } from "../support/directory.js"
 import * as FaultProxy from "../support/faultProxy.js"
+import { listen } from "../support/loopback.js"
 import { makeBucket, options, sdk, server } from "../support/s3Bucket.js"
 import { client } from "../support/s3Server.js"
 
@@ -154,33 +154,18 @@ interface Asked {
 const service = (answer: (asked: Asked) => { readonly status?: number; readonly body: string } | undefined) =>
   Effect.gen(function*() {
     const asked: Array<Asked> = []
-    const { endpoint } = yield* Effect.acquireRelease(
-      Effect.promise(async () => {
-        const server = http.createServer((incoming, response) => {
-          let body = ""
-          incoming.setEncoding("utf8").on("data", (text: string) => {
-            body += text
-          }).on("end", () => {
-            const request = { method: incoming.method ?? "", url: incoming.url ?? "", headers: incoming.headers, body }
-            asked.push(request)
-            const answered = answer(request)
-            if (answered !== undefined) response.writeHead(answered.status ?? 200).end(answered.body)
-          })
-        }).listen(0, "127.0.0.1")
-        await once(server, "listening")
-        const address = server.address()
-        return {
-          server,
-          endpoint: `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`
-        }
-      }),
-      ({ server }) =>
-        Effect.promise(async () => {
-          server.close()
-          server.closeAllConnections()
-          await once(server, "close")
-        })
-    )
+    const server = http.createServer((incoming, response) => {
+      let body = ""
+      incoming.setEncoding("utf8").on("data", (text: string) => {
+        body += text
+      }).on("end", () => {
+        const request = { method: incoming.method ?? "", url: incoming.url ?? "", headers: incoming.headers, body }
+        asked.push(request)
+        const answered = answer(request)
+        if (answered !== undefined) response.writeHead(answered.status ?? 200).end(answered.body)
+      })
+    })
+    const { endpoint } = yield* listen(server)
     return { endpoint, asked }
   })
 
@@ -725,6 +710,29 @@ describe("what does not open says what to change", () => {
         expect(StorageError.isRetryable(failure)).toBe(false)
         expect(failure.message).toContain(endpoint)
         expect(failure.message).toContain("http://")
+      }
+    }))
+
+  it.scopedLive("options out of bounds, before anything is asked of the server", () =>
+    Effect.gen(function*() {
+      const wrong: ReadonlyArray<readonly [Options, string]> = [
+        [{ partSize: 5 * 1024 ** 2 - 1 }, "5 MiB to 2 GiB, not 5242879"],
+        [{ partSize: 2 * 1024 ** 3 + 1 }, "5 MiB to 2 GiB, not 2147483649"],
+        [{ partSize: 8_000_000.5 }, "partSize is a whole number"],
+        [{ partSize: NaN }, "partSize is a whole number"],
+        [{ idleLimit: 0 }, "idleLimit is from a millisecond to 24 days, not 0"],
+        [{ idleLimit: "25 days" }, "idleLimit is from a millisecond to 24 days, not 25d"],
+        [{ idleLimit: Infinity }, "idleLimit is from a millisecond to 24 days, not Infinity"],
+        [{ concurrency: 0 }, "concurrency is a whole number from 1 up, not 0"],
+        [{ streamConcurrency: 1.5 }, "streamConcurrency is a whole number from 1 up, not 1.5"],
+        [{ prefix: "/models" }, "prefix cannot be the beginning of a key"],
+        [{ contentType: "text/plain\r\nx-evil: 1" }, "contentType has characters that cannot stand in a header"],
+        [{ serverSideEncryption: { type: "SSE-C", key: Redacted.make(new Uint8Array(31)) } }, "SSE-C has 32 bytes"]
+      ]
+      for (const [given, message] of wrong) {
+        const failure = yield* opening({ ...options, endpoint: "http://127.0.0.1:9", ...given })
+        expect(failure).toBeInstanceOf(StorageError.UnsupportedOperation)
+        expect(failure.message).toContain(message)
       }
     }))
 

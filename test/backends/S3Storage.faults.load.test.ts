@@ -5,29 +5,28 @@ import { PutObjectCommand } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Effect, Fiber, Stream } from "effect"
 import { ByteRange, type Storage, StorageError } from "surfing-weights"
-import type * as FaultProxy from "../support/faultProxy.js"
 import { sdk } from "../support/s3Bucket.js"
 import {
   behindProxy,
   bytes,
+  contentOf,
   eventually,
   Fault,
   gather,
   is,
   isGetFrom,
+  large,
   MiB,
+  onBucket,
   type Options,
   partSize,
   print,
   refusal,
   type Setup,
+  small,
   startOf,
   timed
 } from "../support/s3Faults.js"
-
-const small = bytes(1000)
-const large = bytes(partSize + MiB, 1)
-const content: Readonly<Record<string, Uint8Array>> = { small, large }
 
 interface Reading {
   readonly name: string
@@ -67,17 +66,6 @@ const readings: ReadonlyArray<Reading> = [
   }
 ]
 
-/** On a bucket with an object. */
-const onBucket = (
-  { key, options = {} }: { readonly key: "small" | "large"; readonly options?: Options },
-  test: (setup: Setup & { readonly etag: string }) => Effect.Effect<unknown, unknown>
-) =>
-  behindProxy(options, (setup) =>
-    Effect.gen(function*() {
-      const { etag } = yield* setup.direct.save(key, content[key] ?? small)
-      yield* test({ ...setup, etag })
-    }))
-
 const everywhere = (length: number) => [0, 1, Math.floor(length / 2), length - 1]
 const inTheMiddle = (length: number) => [Math.floor(length / 2)]
 const mostlyInTheMiddle = (length: number) => length > 1000 ? inTheMiddle(length) : everywhere(length)
@@ -86,7 +74,7 @@ const mostlyInTheMiddle = (length: number) => length > 1000 ? inTheMiddle(length
 const broken: ReadonlyArray<
   readonly [
     name: string,
-    at: (after: number) => FaultProxy.Fault,
+    at: (after: number) => Fault,
     cuts: (length: number) => ReadonlyArray<number>,
     tag: StorageError.StorageError["_tag"]
   ]
@@ -99,7 +87,7 @@ const broken: ReadonlyArray<
 for (const reading of readings) {
   const { key, length, name, options = {}, read, start } = reading
   const breaks = isGetFrom(start)
-  const expected = print(content[key] ?? small)
+  const expected = print(contentOf(key))
 
   // They wait more than they do, so they wait together.
   describe.concurrent(`S3Storage, the answer to a ${name}`, () => {
@@ -107,8 +95,9 @@ for (const reading of readings) {
       const limits: Options = { ...options, ...(how === "stalled" && { idleLimit: "400 millis" }) }
 
       it.scopedLive(`goes on at the byte where it is ${how}, under the etag of the first`, () =>
-        onBucket({ key, options: limits }, ({ breaks: add, etag, seen, storage }) =>
+        onBucket({ reads: [key], options: limits }, ({ breaks: add, direct, seen, storage }) =>
           Effect.gen(function*() {
+            const { etag } = yield* direct.head(key)
             yield* read(storage, key)
             const calm = seen().length
             for (const after of cuts(length)) {
@@ -135,7 +124,7 @@ for (const reading of readings) {
       // What it takes to give up does not depend on the size.
       if (length > 1000 && how !== "reset") continue
       it.scopedLive(`fails when the policy ends where it is always ${how} before its first byte`, () =>
-        onBucket({ key, options: limits }, ({ breaks: add, proxy, seen, storage }) =>
+        onBucket({ reads: [key], options: limits }, ({ breaks: add, proxy, seen, storage }) =>
           Effect.gen(function*() {
             add(breaks, at(0), Infinity)
             const [error, millis] = yield* timed(Effect.flip(read(storage, key)))
@@ -150,7 +139,7 @@ for (const reading of readings) {
 
     it.scopedLive("may come more slowly in all than the idle limit, if only it moves", () =>
       onBucket(
-        { key, options: { ...options, idleLimit: "300 millis" } },
+        { reads: [key], options: { ...options, idleLimit: "300 millis" } },
         ({ breaks: add, seen, storage }) =>
           Effect.gen(function*() {
             yield* read(storage, key)
@@ -164,10 +153,10 @@ for (const reading of readings) {
       ))
 
     it.scopedLive("is never joined with bytes of another version of the object", () =>
-      onBucket({ key, options }, ({ breaks: add, bucket, seen, storage }) =>
+      onBucket({ reads: [key], options }, ({ breaks: add, bucket, seen, storage }) =>
         Effect.gen(function*() {
           const overwrite = Effect.promise(() =>
-            sdk.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: bytes(content[key]?.length ?? 0, 9) }))
+            sdk.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: bytes(contentOf(key).length, 9) }))
           )
           add(breaks, Fault.TruncateAnswer({ after: Math.floor(length / 2) }))
           add(
@@ -186,7 +175,7 @@ for (const reading of readings) {
 
 describe("S3Storage, the answer to a stream", () => {
   it.scopedLive("begins the policy anew whenever bytes have come", () =>
-    onBucket({ key: "small" }, ({ breaks, seen, storage }) =>
+    onBucket({ reads: ["small"] }, ({ breaks, seen, storage }) =>
       Effect.gen(function*() {
         breaks(is.get, Fault.TruncateAnswer({ after: 100 }), Infinity)
         expect(print(yield* gather(storage.stream("small")))).toBe(print(small))
@@ -197,7 +186,7 @@ describe("S3Storage, the answer to a stream", () => {
       })))
 
   it.scopedLive("counts refusals and answers without a byte together", () =>
-    onBucket({ key: "small" }, ({ breaks, seen, storage }) =>
+    onBucket({ reads: ["small"] }, ({ breaks, seen, storage }) =>
       Effect.gen(function*() {
         breaks(is.get, refusal(503, "SlowDown"), 2)
         breaks(is.get, Fault.TruncateAnswer({ after: 0 }), Infinity)
@@ -206,8 +195,9 @@ describe("S3Storage, the answer to a stream", () => {
       })))
 
   it.scopedLive("goes on within the range that was asked for", () =>
-    onBucket({ key: "small" }, ({ breaks, etag, seen, storage }) =>
+    onBucket({ reads: ["small"] }, ({ breaks, direct, seen, storage }) =>
       Effect.gen(function*() {
+        const { etag } = yield* direct.head("small")
         const cases = [
           [ByteRange.make(100, 300), "bytes=150-299", small.slice(100, 300)],
           [ByteRange.from(900), "bytes=950-999", small.slice(900)],
@@ -232,7 +222,7 @@ describe("S3Storage, the answer to a stream", () => {
   for (const [name, options] of [["one connection", {}], ["parts ahead", ahead]] as const) {
     it.scopedLive(`waits for a reader who takes longer than the idle limit: ${name}`, () =>
       onBucket(
-        { key: "large", options: { ...options, idleLimit: "200 millis" } },
+        { reads: ["large"], options: { ...options, idleLimit: "200 millis" } },
         ({ seen, storage }) =>
           Effect.gen(function*() {
             yield* gather(storage.stream("large"))
@@ -243,7 +233,7 @@ describe("S3Storage, the answer to a stream", () => {
       ))
 
     it.scopedLive(`is closed with a reader who has enough, or is interrupted: ${name}`, () =>
-      onBucket({ key: "large", options }, ({ breaks, proxy, storage, until }) =>
+      onBucket({ reads: ["large"], options }, ({ breaks, proxy, storage, until }) =>
         Effect.gen(function*() {
           const begin = yield* Stream.runCollect(Stream.take(storage.stream("large"), 1))
           expect(begin.length).toBe(1)
@@ -258,7 +248,7 @@ describe("S3Storage, the answer to a stream", () => {
   }
 
   it.scopedLive("is opened with one request, whose connection is closed with the scope", () =>
-    onBucket({ key: "large" }, ({ proxy, seen, storage }) =>
+    onBucket({ reads: ["large"] }, ({ proxy, seen, storage }) =>
       Effect.gen(function*() {
         const { info, range } = yield* Effect.scoped(storage.open("large"))
         expect([info.size, range.endExclusive]).toEqual([large.length, large.length])
@@ -280,7 +270,7 @@ describe("S3Storage, a server that answers something else than was asked", () =>
     })
 
   it.scopedLive("fails where the rest of an object is of another one, whatever the server makes of If-Match", () =>
-    onBucket({ key: "small" }, (setup) =>
+    onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const outcomes = yield* answering(setup, {
           status: 206,
@@ -291,22 +281,24 @@ describe("S3Storage, a server that answers something else than was asked", () =>
       })))
 
   it.scopedLive("fails where the server gives the whole instead of the rest", () =>
-    onBucket({ key: "small" }, (setup) =>
+    onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
+        const { etag } = yield* setup.direct.head("small")
         const outcomes = yield* answering(setup, {
           status: 200,
-          headers: { etag: `"${setup.etag}"` },
+          headers: { etag: `"${etag}"` },
           body: "x".repeat(1000)
         })
         expect(outcomes).toEqual(["UnexpectedStorageError", "UnexpectedStorageError"])
       })))
 
   it.scopedLive("fails where the server gives other bytes than those that were asked for", () =>
-    onBucket({ key: "small" }, (setup) =>
+    onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
+        const { etag } = yield* setup.direct.head("small")
         const outcomes = yield* answering(setup, {
           status: 206,
-          headers: { etag: `"${setup.etag}"`, "content-range": "bytes 0-699/1000" },
+          headers: { etag: `"${etag}"`, "content-range": "bytes 0-699/1000" },
           body: "x".repeat(700)
         })
         expect(outcomes).toEqual(["UnexpectedStorageError", "UnexpectedStorageError"])
@@ -315,7 +307,7 @@ describe("S3Storage, a server that answers something else than was asked", () =>
 
 describe("S3Storage, the budget of a load", () => {
   it.scopedLive("is one, whether a request is refused or its answer breaks before its first byte", () =>
-    onBucket({ key: "small" }, ({ breaks, seen, storage }) =>
+    onBucket({ reads: ["small"] }, ({ breaks, seen, storage }) =>
       Effect.gen(function*() {
         breaks(is.get, refusal(503, "SlowDown"), 2)
         breaks(is.get, Fault.TruncateAnswer({ after: 0 }), Infinity)
@@ -334,7 +326,7 @@ describe("S3Storage, the answer to a listing", () => {
       behindProxy({ idleLimit: "400 millis" }, ({ breaks, direct, seen, storage }) =>
         Effect.gen(function*() {
           yield* Effect.forEach(keys, (key) => direct.save(key, bytes(1)), { concurrency: 32, discard: true })
-          const faults: ReadonlyArray<FaultProxy.Fault> = [
+          const faults: ReadonlyArray<Fault> = [
             Fault.ResetAnswer({}),
             Fault.ResetAnswer({ after: 10 }),
             Fault.ResetAnswer({ after: 1000 }),

@@ -2,15 +2,13 @@
  * What a storage on a bucket makes of saves that break: bodies on their way to the server, answers that get lost,
  * conditions, and uploads in parts, which must be completed or leave nothing.
  */
-import { AbortMultipartUploadCommand, ListMultipartUploadsCommand } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Logger, Schedule, type Scope, Stream } from "effect"
-import { once } from "node:events"
 import * as net from "node:net"
 import { setTimeout } from "node:timers/promises"
 import { S3Storage, type Storage, StorageError } from "surfing-weights"
-import type * as FaultProxy from "../support/faultProxy.js"
-import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
+import { listen } from "../support/loopback.js"
+import { abortUploads, makeBucket, options, server, unfinishedUploads } from "../support/s3Bucket.js"
 import {
   behindProxy,
   bytes,
@@ -18,25 +16,22 @@ import {
   Fault,
   is,
   isPart,
+  large,
+  look,
   type Match,
   MiB,
+  onServers,
   type Options,
   partSize,
   print,
   refusal,
   type Setup,
-  skipped,
+  small,
   timed
 } from "../support/s3Faults.js"
 
-const small = bytes(1000)
-const large = bytes(partSize + MiB, 1)
 const longer = bytes(2 * partSize + MiB, 4)
 const other = bytes(100, 2)
-
-/** What the emulator cannot do. */
-const onServers = (name: string, test: () => Effect.Effect<void, unknown, Scope.Scope>) =>
-  it.scopedLive.skipIf(skipped !== "")(`${name}${skipped}`, test)
 
 interface Saving {
   readonly name: string
@@ -62,14 +57,6 @@ const savings: ReadonlyArray<Saving> = [
 
 const run = ({ as, data }: Pick<Saving, "as" | "data">, storage: Storage.Service, key = "key") =>
   storage.save(key, as === undefined ? data : as(data))
-
-/** What is in the bucket, read past the proxy, and whether the storage has told the truth of it. */
-const look = ({ direct }: Setup, { etag, size }: Storage.ObjectInfo, key = "key") =>
-  Effect.gen(function*() {
-    const head = yield* direct.head(key)
-    expect({ etag, size }).toEqual({ etag: head.etag, size: head.size })
-    return print(yield* direct.load(key))
-  })
 
 for (const saving of savings) {
   const { breaks, data, length, name } = saving
@@ -126,7 +113,7 @@ describe("S3Storage, the body of a save", () => {
   onServers("may go more slowly in all than the idle limit, if only it moves", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
-      const endpoint = yield* slowServer(256 * 1024, 10)
+      const { endpoint } = yield* slowServer(256 * 1024, 10)
       const storage = yield* S3Storage.make({
         ...options,
         endpoint,
@@ -145,52 +132,33 @@ describe("S3Storage, the body of a save", () => {
 })
 
 /** The server behind something that takes so many bytes of a request at a time, and waits so many milliseconds then. */
-const slowServer = (count: number, wait: number) =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.promise(async () => {
-        const { hostname, port } = new URL(server.endpoint)
-        const sockets = new Set<net.Socket>()
-        const relay = net.createServer((client) => {
-          const upstream = net.connect(Number(port), hostname)
-          for (const socket of [client, upstream]) {
-            sockets.add(socket)
-            socket.on("error", () => {}).on("close", () => {
-              client.destroy()
-              upstream.destroy()
-            })
-          }
-          upstream.pipe(client)
-          client.on("readable", () => void pass())
-          let isPassing = false
-          const pass = async () => {
-            if (isPassing) return
-            isPassing = true
-            for (;;) {
-              const piece: unknown = client.read(Math.min(count, client.readableLength)) ?? undefined
-              if (!(piece instanceof Uint8Array)) break
-              upstream.write(piece)
-              await setTimeout(wait * piece.byteLength / count)
-            }
-            isPassing = false
-          }
-        })
-        relay.listen(0, "127.0.0.1")
-        await once(relay, "listening")
-        const address = relay.address()
-        const own = typeof address === "object" && address !== null ? address.port : 0
-        const stop = async () => {
-          const closed = once(relay, "close")
-          relay.close()
-          for (const socket of sockets) socket.destroy()
-          await closed
-        }
-        return { endpoint: `http://127.0.0.1:${own}`, stop }
-      }),
-      ({ stop }) => Effect.promise(stop)
-    ),
-    ({ endpoint }) => endpoint
-  )
+const slowServer = (count: number, wait: number) => {
+  const { hostname, port } = new URL(server.endpoint)
+  const relay = net.createServer((client) => {
+    const upstream = net.connect(Number(port), hostname)
+    for (const socket of [client, upstream]) {
+      socket.on("error", () => {}).on("close", () => {
+        client.destroy()
+        upstream.destroy()
+      })
+    }
+    upstream.pipe(client)
+    client.on("readable", () => void pass())
+    let isPassing = false
+    const pass = async () => {
+      if (isPassing) return
+      isPassing = true
+      for (;;) {
+        const piece: unknown = client.read(Math.min(count, client.readableLength)) ?? undefined
+        if (!(piece instanceof Uint8Array)) break
+        upstream.write(piece)
+        await setTimeout(wait * piece.byteLength / count)
+      }
+      isPassing = false
+    }
+  })
+  return listen(relay)
+}
 
 /** A save on the condition that there is nothing, or what there was. */
 const conditional = (on: "ifNoneMatch" | "ifMatch", data: Uint8Array) => ({
@@ -334,7 +302,7 @@ const stages: ReadonlyArray<readonly [name: string, matches: Match]> = [
 ]
 
 const inParts: ReadonlyArray<
-  readonly [name: string, saving: Pick<Saving, "as" | "data">, faults: ReadonlyArray<FaultProxy.Fault>]
+  readonly [name: string, saving: Pick<Saving, "as" | "data">, faults: ReadonlyArray<Fault>]
 > = [
   ["bytes", { data: large }, [Fault.ResetAnswer({}), Fault.DropAnswer()]],
   ["a stream of unknown length", { data: large, as: asStream }, [Fault.StallAnswer({}), refusal(503, "SlowDown")]]
@@ -481,7 +449,7 @@ describe("S3Storage, a save in parts", () => {
           expect(setup.seen(is.create).length).toBe(2)
           // Nothing tells it from one of somebody else's.
           expect((yield* unfinishedUploads(setup.bucket)).length).toBeLessThanOrEqual(1)
-          yield* abortAll(setup.bucket)
+          yield* abortUploads(setup.bucket)
         }))
   )
 
@@ -578,15 +546,6 @@ describe("S3Storage, a save in parts", () => {
       })))
 })
 
-const abortAll = (Bucket: string) =>
-  Effect.promise(async () => {
-    if (server.kind === "emulator") return
-    const { Uploads = [] } = await sdk.send(new ListMultipartUploadsCommand({ Bucket }))
-    for (const { Key, UploadId } of Uploads) {
-      await sdk.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
-    }
-  })
-
 describe.concurrent("S3Storage, the abort of an upload", () => {
   const failing = (storage: Storage.Service) => Effect.flip(storage.save("key", large))
 
@@ -636,12 +595,7 @@ describe.concurrent("S3Storage, the abort of an upload", () => {
           expect(log[0]).toContain("WARN")
           expect(log[0]).toContain("AbortIncompleteMultipartUpload")
           expect(yield* unfinishedUploads(bucket)).toEqual(["key"])
-          yield* Effect.promise(async () => {
-            const { Uploads = [] } = await sdk.send(new ListMultipartUploadsCommand({ Bucket: bucket }))
-            for (const { Key, UploadId } of Uploads) {
-              await sdk.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }))
-            }
-          })
+          yield* abortUploads(bucket)
         }))
   )
 })

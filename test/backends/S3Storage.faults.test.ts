@@ -3,12 +3,10 @@
  * happens to bodies on their way is in `S3Storage.faults.load.test.ts` and `S3Storage.faults.save.test.ts`.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Duration, Effect, Exit, Fiber, Schedule, type Scope, Stream } from "effect"
+import { Chunk, Duration, Effect, Exit, Fiber, Schedule, Stream } from "effect"
 import { RetryPolicy, S3Storage, type Storage, StorageError } from "surfing-weights"
-import type * as FaultProxy from "../support/faultProxy.js"
 import { options, server } from "../support/s3Bucket.js"
 import {
-  behindProxy,
   bytes,
   eventually,
   Fault,
@@ -16,14 +14,18 @@ import {
   is,
   isGetFrom,
   isPart,
+  large,
+  look,
   type Match,
+  onBucket,
+  onServers,
   type Options,
   partSize,
   print,
   quick,
   refusal,
   type Setup,
-  skipped,
+  small,
   timed
 } from "../support/s3Faults.js"
 import { client } from "../support/s3Server.js"
@@ -49,22 +51,15 @@ interface Operation {
   readonly conditional?: true
 }
 
-const small = bytes(1000)
-const large = bytes(partSize + 1000, 1)
 const listed = ["list/a", "list/b/c", "list/d"]
 
-/** Saves, and gives what is there then, and whether the storage has told the truth of it. */
+/** Saves, and gives what is there then. */
 const save = (
-  { direct, storage }: Setup,
+  setup: Setup,
   key: string,
   data: Uint8Array | Stream.Stream<Uint8Array>,
   options: Storage.SaveOptions = {}
-) =>
-  Effect.gen(function*() {
-    const { etag, size } = yield* storage.save(key, data, options)
-    const head = yield* direct.head(key)
-    return { isTrue: etag === head.etag && size === head.size, content: print(yield* direct.load(key)) }
-  })
+) => Effect.flatMap(setup.storage.save(key, data, options), (info) => look(setup, info, key))
 
 /** Runs it, and gives whether there is an object under the key then. */
 const andLook = ({ direct }: Setup, key: string, effect: Effect.Effect<unknown, StorageError.StorageError>) =>
@@ -176,7 +171,7 @@ function removing(operation: "remove" | "removeAll"): Operation["run"] {
 }
 
 /** What passes if one tries again. */
-const passing: ReadonlyArray<readonly [name: string, fault: FaultProxy.Fault, needs?: "body"]> = [
+const passing: ReadonlyArray<readonly [name: string, fault: Fault, needs?: "body"]> = [
   ["a reset", Fault.ResetAnswer({})],
   ["500", refusal(500, "InternalError")],
   ["502 from something in between", Fault.Answer({ status: 502, body: "<html>Bad Gateway</html>" })],
@@ -189,24 +184,12 @@ const passing: ReadonlyArray<readonly [name: string, fault: FaultProxy.Fault, ne
   ["409 OperationAborted", refusal(409, "OperationAborted"), "body"]
 ]
 
-/** On a bucket that has what the operations ask for. */
-const onBucket = (
-  { options = {}, reads = [] }: Pick<Operation, "options" | "reads">,
-  test: (setup: Setup) => Effect.Effect<unknown, unknown, Scope.Scope>
-) =>
-  behindProxy(options, (setup) =>
-    Effect.zipRight(
-      Effect.forEach(reads, (key) => setup.direct.save(key, key === "large" ? large : small)),
-      test(setup)
-    ))
-
 for (const operation of operations) {
   describe.concurrent(`S3Storage, ${operation.name}`, () => {
     const { breaks, isLarge, leaves = false, lost = 1, options = {}, run, speechless = false } = operation
-    const why = operation.conditional ? skipped : ""
-    const test = it.scopedLive.skipIf(why !== "")
+    const test = operation.conditional ? onServers : it.scopedLive
 
-    test(`succeeds with one request more, whatever passing thing breaks one${why}`, () =>
+    test("succeeds with one request more, whatever passing thing breaks one", () =>
       onBucket(operation, (setup) =>
         Effect.gen(function*() {
           // The first conditional save finds out in which form the server takes a condition.
@@ -228,7 +211,7 @@ for (const operation of operations) {
           expect(setup.seen().length, "a lost answer").toBe(calm + lost)
         })))
 
-    test(`gives up when the policy ends, and at once where it is forbidden${why}`, () =>
+    test("gives up when the policy ends, and at once where it is forbidden", () =>
       onBucket(operation, (setup) =>
         Effect.gen(function*() {
           const storage = yield* setup.open({ ...options, retry: Schedule.recurs(0) })
@@ -258,7 +241,7 @@ for (const operation of operations) {
           expect(setup.seen(breaks).length).toBe(1)
         })))
 
-    test(`ends at once when it is interrupted, on the way or between two tries${why}`, () =>
+    test("ends at once when it is interrupted, on the way or between two tries", () =>
       onBucket(
         { ...operation, options: { ...options, retry: Schedule.spaced("1 hour") } },
         (setup) =>
@@ -283,29 +266,26 @@ for (const operation of operations) {
 describe.concurrent("S3Storage, a wait for an answer", () => {
   for (const operation of operations) {
     const { breaks, name, options = {}, run } = operation
-    const why = operation.conditional ? skipped : ""
+    const test = operation.conditional ? onServers : it.scopedLive
     const limits: Options = { ...options, idleLimit: "400 millis", retry: Schedule.recurs(1) }
 
-    it.scopedLive.skipIf(why !== "")(
-      `ends at the idle limit: ${name}${why}`,
-      () =>
-        onBucket({ ...operation, options: limits }, (setup) =>
-          Effect.gen(function*() {
-            setup.breaks(breaks, Fault.StallAnswer({}), Infinity)
-            const [error, millis] = yield* timed(Effect.flip(run(setup, "key")))
-            expect(error).toMatchObject({ _tag: "StorageTimeout", attempts: 2 })
-            expect(StorageError.isRetryable(error)).toBe(false)
-            expect(setup.seen(breaks).length).toBe(2)
-            expect(millis).toBeGreaterThan(790)
-            expect(millis).toBeLessThan(800 + 1500)
-          }))
-    )
+    test(`ends at the idle limit: ${name}`, () =>
+      onBucket({ ...operation, options: limits }, (setup) =>
+        Effect.gen(function*() {
+          setup.breaks(breaks, Fault.StallAnswer({}), Infinity)
+          const [error, millis] = yield* timed(Effect.flip(run(setup, "key")))
+          expect(error).toMatchObject({ _tag: "StorageTimeout", attempts: 2 })
+          expect(StorageError.isRetryable(error)).toBe(false)
+          expect(setup.seen(breaks).length).toBe(2)
+          expect(millis).toBeGreaterThan(790)
+          expect(millis).toBeLessThan(800 + 1500)
+        })))
   }
 })
 
 type Permanent = readonly [
   tag: StorageError.StorageError["_tag"],
-  fault: FaultProxy.Fault,
+  fault: Fault,
   message: string,
   ...operations: ReadonlyArray<"load" | "stream" | "head" | "list" | "save" | "part" | "complete" | "remove" | "copy">
 ]
@@ -411,7 +391,7 @@ describe("S3Storage, a failure that does not pass", () => {
 })
 
 describe("S3Storage, removeAll", () => {
-  const failing = (code: string): FaultProxy.Fault =>
+  const failing = (code: string): Fault =>
     Fault.Answer({
       status: 200,
       headers: { "x-amz-request-id": "the-request-id" },
@@ -576,6 +556,20 @@ describe("S3Storage, a clock that is wrong", () => {
         expect(offsets.length).toBe(3)
         expect(Math.abs(offsets[0] ?? NaN)).toBeLessThan(5000)
         for (const offset of offsets.slice(1)) expect(Math.abs(offset - ahead)).toBeLessThan(5000)
+      })))
+
+  it.scopedLive("is known by the date of a refusal that has no body to say so, once", () =>
+    onBucket({ reads: ["small"] }, (setup) =>
+      Effect.gen(function*() {
+        const dated = (minutes: number) => ({
+          headers: { date: new Date(Date.now() + minutes * 60_000).toUTCString() }
+        })
+        setup.breaks(is.head, refusal(403, "RequestTimeTooSkewed", dated(-7)))
+        expect((yield* setup.storage.head("small")).size).toBe(small.byteLength)
+        expect(setup.seen().length).toBe(2)
+        setup.breaks(is.head, refusal(403, "AccessDenied", dated(-9)))
+        expect(yield* Effect.flip(setup.storage.head("small"))).toBeInstanceOf(StorageError.AccessDenied)
+        expect(setup.seen().length).toBe(1)
       })))
 
   it.scopedLive("is a failure that says so where it cannot be set right", () =>

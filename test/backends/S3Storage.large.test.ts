@@ -35,7 +35,7 @@ const makeUploads = (connection: Connection, bucket: string, cut: Partial<Upload
 /** Uploads to a bucket, with limits that can be reached. */
 const uploadsTo = (bucket: string, cut: Partial<Uploads.Cut>) =>
   Effect.map(
-    connect("S3(test)", sdk, bucket, "30 seconds"),
+    connect("S3(test)", sdk, bucket, 30_000),
     (connection) => makeUploads(connection, bucket, cut)
   )
 
@@ -51,7 +51,7 @@ const uploadsToNowhere = (
   cut: Partial<Uploads.Cut>,
   refuse: (request: Sent) => { readonly status: number; readonly code: string } | undefined = () => undefined
 ) =>
-  Effect.map(connect("S3(test)", sdk, "nowhere", "10 seconds"), (connection) => {
+  Effect.map(connect("S3(test)", sdk, "nowhere", 10_000), (connection) => {
     const sent: Array<Sent> = []
     const handle: Connection["handler"]["handle"] = async ({ body, headers, method, query }) => {
       const request = {

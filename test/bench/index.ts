@@ -98,12 +98,12 @@ const measure = async (row: Row, directory: string, rounds: number): Promise<Arr
     ]]
   })
   if (row.memory === undefined) return lines
-  const { atMost, object, work } = row.memory
+  const { atMost, object, what, work } = row.memory
   const peak = await peakOf(work, place)
   const over = (bytes: number) =>
     (object === 0 ? "" : bytes < 0 ? "object - " : "object + ") + `${thousands(Math.abs(bytes) / MiB)} MiB`
   return [...lines, [
-    `${row.work}: peak memory`,
+    `peak memory of ${what}`,
     "",
     "",
     over(peak - object),

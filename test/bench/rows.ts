@@ -5,7 +5,7 @@ import { Effect, Stream } from "effect"
 import assert from "node:assert/strict"
 import * as fs from "node:fs"
 import { dirname } from "node:path"
-import { ByteRange, FileSystemStorage, MemoryStorage } from "surfing-weights"
+import { ByteRange, FileSystemStorage, MemoryStorage, type Storage } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
 import * as nodeFs from "./nodeFs.js"
@@ -37,8 +37,13 @@ export interface Row {
   readonly unit: "MiB" | "loads" | "keys"
   /** How many bytes a run must show. */
   readonly bytes: number
-  /** The work whose peak memory is measured; `atMost` is what it may take besides the object. */
-  readonly memory?: { readonly work: Work; readonly object: number; readonly atMost?: number }
+  /** The work whose peak memory is measured, on its own; `atMost` is what it may take besides the object. */
+  readonly memory?: {
+    readonly work: Work
+    readonly what: string
+    readonly object: number
+    readonly atMost?: number
+  }
   /** Puts what is needed into an empty directory, or into a bucket, whose place it then gives. */
   readonly prepare: (directory: string) => Promise<{
     readonly ours: Contestant
@@ -55,7 +60,7 @@ const load: Row = {
   amount: 1024,
   unit: "MiB",
   bytes: GiB,
-  memory: { work: "load", object: GiB, atMost: 64 * MiB },
+  memory: { work: "load", what: "a load of 1 GiB", object: GiB, atMost: 64 * MiB },
   prepare: async (directory) => {
     const path = `${directory}/object`
     await content.writeFile(path, GiB)
@@ -79,7 +84,7 @@ const stream: Row = {
   amount: 1024,
   unit: "MiB",
   bytes: GiB,
-  memory: { work: "stream", object: 0 },
+  memory: { work: "stream", what: "a stream of 1 GiB", object: 0 },
   prepare: async (directory) => {
     const path = `${directory}/object`
     await content.writeFile(path, GiB)
@@ -139,7 +144,7 @@ const saveStream: Row = {
   amount: 1024,
   unit: "MiB",
   bytes: 0,
-  memory: { work: "save", object: 0 },
+  memory: { work: "save", what: "a save of 1 GiB from a stream", object: 0 },
   prepare: async (directory) => {
     const path = `${directory}/object`
     const storage = await storageOn(directory)
@@ -245,6 +250,24 @@ const list: Row = {
   }
 }
 
+/** Where to read 1 MiB each of an object of so many bytes. */
+export const randomStarts = (size: number): ReadonlyArray<number> =>
+  Array.from({ length: 200 }, () => Math.floor(Math.random() * (size - MiB)))
+
+export const loadingRanges = (storage: Storage.Service, starts: ReadonlyArray<number>): Contestant => ({
+  what: "Storage.load with a range",
+  run: (see) =>
+    Effect.runPromise(Effect.forEach(
+      starts,
+      (start) =>
+        Effect.map(
+          storage.load("object", { range: ByteRange.make(start, start + MiB) }),
+          (bytes) => see(bytes, start)
+        ),
+      { concurrency: 8, discard: true }
+    ))
+})
+
 const ranges: Row = {
   name: "ranges",
   work: "200 random ranges of 1 MiB, 8 at once",
@@ -255,21 +278,9 @@ const ranges: Row = {
     const path = `${directory}/object`
     await content.writeFile(path, GiB)
     const storage = await storageOn(directory)
-    const starts = Array.from({ length: 200 }, () => Math.floor(Math.random() * (GiB - MiB)))
+    const starts = randomStarts(GiB)
     return {
-      ours: {
-        what: "Storage.load with a range",
-        run: (see) =>
-          Effect.runPromise(Effect.forEach(
-            starts,
-            (start) =>
-              Effect.map(
-                storage.load("object", { range: ByteRange.make(start, start + MiB) }),
-                (bytes) => see(bytes, start)
-              ),
-            { concurrency: 8, discard: true }
-          ))
-      },
+      ours: loadingRanges(storage, starts),
       floors: [
         {
           what: "open, FileHandle.read, close",

@@ -7,11 +7,10 @@ import { Upload } from "@aws-sdk/lib-storage"
 import { Effect, Stream } from "effect"
 import assert from "node:assert/strict"
 import { Readable } from "node:stream"
-import { ByteRange } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
 import type { See } from "./nodeFs.js"
-import type { Contestant, Row } from "./rows.js"
+import { type Contestant, loadingRanges, randomStarts, type Row } from "./rows.js"
 import * as s3 from "./s3.js"
 
 const size = 256 * MiB
@@ -46,7 +45,7 @@ const load: Row = {
   amount: 256,
   unit: "MiB",
   bytes: size,
-  memory: { work: "load", object: size, atMost: 100 * MiB },
+  memory: { work: "load", what: "S3: a load of 256 MiB", object: size, atMost: 100 * MiB },
   prepare: async () => {
     const bench = await s3.open()
     await Effect.runPromise(bench.storage.save("object", content.firstBytes(size)))
@@ -162,7 +161,7 @@ const saveStream: Row = {
   amount: 256,
   unit: "MiB",
   bytes: 0,
-  memory: { work: "save", object: 0, atMost: 64 * MiB },
+  memory: { work: "save", what: "S3: a save of 1 GiB from a stream", object: 0, atMost: 64 * MiB },
   prepare: async () => {
     const bench = await s3.open()
     const after = checkSaved(bench)
@@ -289,23 +288,11 @@ const ranges: Row = {
   prepare: async () => {
     const bench = await s3.open()
     await Effect.runPromise(bench.storage.save("object", content.firstBytes(size)))
-    const starts = Array.from({ length: 200 }, () => Math.floor(Math.random() * (size - MiB)))
+    const starts = randomStarts(size)
     const reads = (read: (start: number) => Promise<Uint8Array>) => (see: See) =>
       each(starts, 8, async (start) => see(await read(start), start))
     return {
-      ours: {
-        what: "Storage.load with a range",
-        run: (see) =>
-          Effect.runPromise(Effect.forEach(
-            starts,
-            (start) =>
-              Effect.map(
-                bench.storage.load("object", { range: ByteRange.make(start, start + MiB) }),
-                (bytes) => see(bytes, start)
-              ),
-            { concurrency: 8, discard: true }
-          ))
-      },
+      ours: loadingRanges(bench.storage, starts),
       floors: [
         {
           what: "SDK: GetObject with a range",
@@ -328,7 +315,7 @@ const streamMemory: Row = {
   amount: 1024,
   unit: "MiB",
   bytes: GiB,
-  memory: { work: "stream", object: 0, atMost: 64 * MiB },
+  memory: { work: "stream", what: "S3: a stream of 1 GiB", object: 0, atMost: 64 * MiB },
   prepare: async () => {
     const bench = await s3.open()
     await Effect.runPromise(bench.storage.save("object", content.streamOf(GiB)))

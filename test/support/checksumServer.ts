@@ -8,10 +8,9 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { createHash, randomUUID } from "node:crypto"
-import { once } from "node:events"
 import * as http from "node:http"
-import type { Socket } from "node:net"
 import { buffer } from "node:stream/consumers"
+import { listen } from "./loopback.js"
 
 const algorithms = ["CRC32C", "CRC64NVME", "SHA256"] as const
 
@@ -85,12 +84,6 @@ export interface ChecksumServer {
   readonly rot: (key: string) => void
 }
 
-/** A server for as long as the scope is open. */
-export const make: Effect.Effect<ChecksumServer, never, Scope.Scope> = Effect.map(
-  Effect.acquireRelease(Effect.promise(() => start()), ({ stop }) => Effect.promise(stop)),
-  ({ server }) => server
-)
-
 /** A checksum by bits shifted out to the right, begun with ones and inverted at the end, by a table for each byte. */
 const crc = (size: 4 | 8, polynomial: bigint) => {
   const high = new Int32Array(256)
@@ -150,12 +143,12 @@ class Refusal extends Error {
   }
 }
 
-const start = async () => {
+/** A server for as long as the scope is open. */
+export const make: Effect.Effect<ChecksumServer, never, Scope.Scope> = Effect.gen(function*() {
   const bucket = "weights"
   const objects = new Map<string, StoredObject>()
   const uploads = new Map<string, Upload>()
   const requests: Array<Request> = []
-  const sockets = new Set<Socket>()
   let damages: ReadonlyArray<{ readonly direction: "in" | "out"; readonly match: Match }> = []
 
   const isDamaged = (direction: "in" | "out", request: Request) =>
@@ -405,17 +398,10 @@ const start = async () => {
       response.destroy(error instanceof Error ? error : new Error(String(error)))
     })
   })
-  server.on("connection", (socket) => {
-    sockets.add(socket)
-    socket.once("close", () => sockets.delete(socket))
-  })
-  server.listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const address = server.address()
-  const port = typeof address === "object" && address !== null ? address.port : 0
+  const { endpoint } = yield* listen(server)
 
-  const self: ChecksumServer = {
-    endpoint: `http://127.0.0.1:${port}`,
+  return {
+    endpoint,
     bucket,
     objects,
     uploads: () => [...uploads.values()].map(({ key }) => key),
@@ -431,14 +417,7 @@ const start = async () => {
       objects.set(key, { ...object, body: damaged(object.body) })
     }
   }
-  const stop = async () => {
-    const closed = once(server, "close")
-    server.close()
-    for (const socket of sockets) socket.destroy()
-    await closed
-  }
-  return { server: self, stop }
-}
+})
 
 /** The checksum that came with a body, which it must have. */
 const checked = ({ headers }: Request, body: Buffer): Omit<Checksum, "type"> | undefined => {

@@ -24,6 +24,7 @@ import { finished } from "node:stream/promises"
 import { setTimeout } from "node:timers/promises"
 import { vi } from "vitest"
 import * as FaultProxy from "./faultProxy.js"
+import { listen } from "./loopback.js"
 import { makeBucket, sdk, server } from "./s3Bucket.js"
 import { client } from "./s3Server.js"
 
@@ -142,13 +143,8 @@ describe("FaultProxy", () => {
           response.once("close", () => open--)
           response.write("the beginning")
         })
-        yield* Effect.acquireRelease(
-          Effect.promise(() => once(server.listen(0, "127.0.0.1"), "listening")),
-          () => Effect.sync(() => server.close())
-        )
-        const address = server.address()
-        assert(address !== null && typeof address === "object")
-        const proxy = yield* FaultProxy.make(`http://127.0.0.1:${address.port}`)
+        const { endpoint } = yield* listen(server)
+        const proxy = yield* FaultProxy.make(endpoint)
         const request = http.get(proxy.endpoint)
         yield* Effect.promise(() => once(request, "response"))
         expect([open, proxy.activeRequests(), proxy.openSockets()]).toEqual([1, 1, 1])

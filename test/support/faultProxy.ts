@@ -5,11 +5,11 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { once } from "node:events"
 import * as http from "node:http"
 import type { Socket } from "node:net"
 import { finished, pipeline } from "node:stream/promises"
 import { setTimeout } from "node:timers/promises"
+import { listen } from "./loopback.js"
 
 /** What happens to a request. A body that has not as many bytes as a fault comes `after` passes unharmed. */
 export type Fault = Data.TaggedEnum<{
@@ -78,70 +78,52 @@ export interface FaultProxy {
 
 /** A proxy to the server at this URL for as long as the scope is open. */
 export const make = (target: string): Effect.Effect<FaultProxy, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(Effect.promise(() => start(target)), ({ stop }) => Effect.promise(stop)),
-    ({ proxy }) => proxy
-  )
+  Effect.gen(function*() {
+    const agent = yield* Effect.acquireRelease(
+      Effect.sync(() => new http.Agent({ keepAlive: true })),
+      (agent) => Effect.sync(() => agent.destroy())
+    )
+    const requests: Array<SeenRequest> = []
+    let rules: ReadonlyArray<Rule & { left: number }> = []
+    let active = 0
+    const stalled = new Set<() => void>()
+    const stall = () => new Promise<void>((resolve) => stalled.add(resolve))
 
-const start = async (target: string) => {
-  const agent = new http.Agent({ keepAlive: true })
-  const sockets = new Set<Socket>()
-  const requests: Array<SeenRequest> = []
-  let rules: ReadonlyArray<Rule & { left: number }> = []
-  let active = 0
-  const stalled = new Set<() => void>()
-  const stall = () => new Promise<void>((resolve) => stalled.add(resolve))
+    const take = (request: Request): Fault | undefined => {
+      const rule = rules.find(({ left, match }) => left > 0 && match(request))
+      if (rule !== undefined) rule.left--
+      return rule?.fault
+    }
 
-  const take = (request: Request): Fault | undefined => {
-    const rule = rules.find(({ left, match }) => left > 0 && match(request))
-    if (rule !== undefined) rule.left--
-    return rule?.fault
-  }
+    const serve = (incoming: http.IncomingMessage, response: http.ServerResponse) => {
+      const request = requestOf(incoming)
+      const fault = take(request)
+      const seen: SeenRequest = { ...request, status: undefined, fault: fault?._tag }
+      requests.push(seen)
+      active++
+      response.once("close", () => active--)
+      void handle({ target, agent, incoming, response, socket: incoming.socket, fault, seen, stall })
+    }
 
-  const serve = (incoming: http.IncomingMessage, response: http.ServerResponse) => {
-    const request = requestOf(incoming)
-    const fault = take(request)
-    const seen: SeenRequest = { ...request, status: undefined, fault: fault?._tag }
-    requests.push(seen)
-    active++
-    response.once("close", () => active--)
-    void handle({ target, agent, incoming, response, socket: incoming.socket, fault, seen, stall })
-  }
+    // Connections stay open until a client closes them, however long a test takes.
+    const server = http.createServer({ keepAliveTimeout: 0, requestTimeout: 0 })
+    const { endpoint, sockets } = yield* listen(server.on("request", serve).on("checkContinue", serve))
 
-  // Connections stay open until a client closes them, however long a test takes.
-  const server = http.createServer({ keepAliveTimeout: 0, requestTimeout: 0 })
-  server.on("request", serve).on("checkContinue", serve).on("connection", (socket: Socket) => {
-    sockets.add(socket)
-    socket.once("close", () => sockets.delete(socket))
+    return {
+      endpoint,
+      add: (rule) => {
+        rules = [...rules, { ...rule, left: rule.times ?? 1 }]
+      },
+      clear: () => {
+        rules = []
+        for (const resume of stalled) resume()
+        stalled.clear()
+      },
+      requests,
+      openSockets: () => sockets.size,
+      activeRequests: () => active
+    }
   })
-  server.listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const address = server.address()
-  const port = typeof address === "object" && address !== null ? address.port : 0
-
-  const proxy: FaultProxy = {
-    endpoint: `http://127.0.0.1:${port}`,
-    add: (rule) => {
-      rules = [...rules, { ...rule, left: rule.times ?? 1 }]
-    },
-    clear: () => {
-      rules = []
-      for (const resume of stalled) resume()
-      stalled.clear()
-    },
-    requests,
-    openSockets: () => sockets.size,
-    activeRequests: () => active
-  }
-  const stop = async () => {
-    const closed = once(server, "close")
-    server.close()
-    for (const socket of sockets) socket.destroy()
-    await closed
-    agent.destroy()
-  }
-  return { proxy, stop }
-}
 
 const requestOf = ({ headers, method = "", url = "" }: http.IncomingMessage): Request => {
   const end = url.includes("?") ? url.indexOf("?") : url.length

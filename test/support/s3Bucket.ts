@@ -9,6 +9,7 @@ import {
   DeleteObjectCommand,
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
+  type MultipartUpload,
   type S3Client
 } from "@aws-sdk/client-s3"
 import * as Effect from "effect/Effect"
@@ -41,24 +42,26 @@ export const makeBucket: Effect.Effect<string, never, Scope.Scope> = Effect.acqu
     await sdk.send(new CreateBucketCommand({ Bucket }))
     return Bucket
   }),
-  (bucket) => Effect.promise(() => empty(bucket))
+  (bucket) => Effect.zipRight(abortUploads(bucket), Effect.promise(() => empty(bucket)))
 )
 
 /** The keys of the uploads that were begun in a bucket and neither completed nor aborted. */
 export const unfinishedUploads = (bucket: string): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.promise(async () => (await listUploads(bucket)).map(({ Key }) => Key ?? ""))
+
+/** Aborts those. */
+export const abortUploads = (bucket: string): Effect.Effect<void> =>
   Effect.promise(async () => {
-    if (server.kind === "emulator") return []
-    const { Uploads = [] } = await sdk.send(new ListMultipartUploadsCommand({ Bucket: bucket }))
-    return Uploads.map(({ Key }) => Key ?? "")
+    for (const { Key, UploadId } of await listUploads(bucket)) {
+      await sdk.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }))
+    }
   })
 
+// The emulator lists none.
+const listUploads = async (Bucket: string): Promise<ReadonlyArray<MultipartUpload>> =>
+  server.kind === "emulator" ? [] : (await sdk.send(new ListMultipartUploadsCommand({ Bucket }))).Uploads ?? []
+
 const empty = async (Bucket: string): Promise<void> => {
-  if (server.kind !== "emulator") {
-    const { Uploads = [] } = await sdk.send(new ListMultipartUploadsCommand({ Bucket }))
-    for (const { Key, UploadId } of Uploads) {
-      await sdk.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
-    }
-  }
   let objects: ReadonlyArray<_Object>
   do {
     objects = (await sdk.send(new ListObjectsV2Command({ Bucket }))).Contents ?? []

@@ -2,7 +2,7 @@
  * A storage on a new bucket behind a fault proxy, and what has to hold of it in the end, whatever broke: no request is
  * left on its way, no fiber, no connection, no unfinished upload.
  */
-import { expect } from "@effect/vitest"
+import { expect, it } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -16,7 +16,7 @@ import { vi } from "vitest"
 import * as FaultProxy from "./faultProxy.js"
 import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
 
-export const { Fault } = FaultProxy
+export { Fault } from "./faultProxy.js"
 
 export const MiB = 1024 * 1024
 
@@ -26,14 +26,29 @@ export const partSize = 5 * MiB
 /** Makes a request and three more. */
 export const quick = Schedule.intersect(Schedule.spaced("5 millis"), Schedule.recurs(3))
 
-/** What tests are called further that the emulator cannot run: it takes writes on any condition, and lists no uploads. */
-export const skipped = server.kind !== "emulator" ? "" : " (skipped: the emulator knows no conditions of writes)"
+const isEmulator = server.kind === "emulator"
+
+/** A test that the emulator cannot run: it takes writes on any condition, and lists no uploads. */
+export const onServers = (name: string, test: () => Effect.Effect<void, unknown, Scope.Scope>): void =>
+  it.scopedLive.skipIf(isEmulator)(
+    isEmulator ? `${name} (skipped: the emulator knows no conditions of writes)` : name,
+    test
+  )
 
 /** Bytes that repeat nowhere, and others for another `seed`. */
 export const bytes = (length: number, seed = 0): Uint8Array =>
   new Uint8Array(
     createCipheriv("aes-128-ctr", Buffer.alloc(16, seed), Buffer.alloc(16)).update(Buffer.alloc(length))
   )
+
+/** Fits one request. */
+export const small = bytes(1000)
+
+/** Takes two parts. */
+export const large = bytes(partSize + MiB, 1)
+
+/** What tests have under a key. */
+export const contentOf = (key: string): Uint8Array => key === "large" ? large : small
 
 /** What bytes are known by, short enough to be read where they differ. */
 export const print = (bytes: Uint8Array): string =>
@@ -51,7 +66,7 @@ export const refusal = (
   code: string,
   { elements = "", headers = {} }: { readonly elements?: string; readonly headers?: Record<string, string> } = {}
 ): FaultProxy.Fault =>
-  Fault.Answer({
+  FaultProxy.Fault.Answer({
     status,
     headers: { "content-type": "application/xml", "x-amz-request-id": "the-request-id", ...headers },
     body: `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${code}</Code><Message>It says ${code}.</Message>` +
@@ -154,6 +169,24 @@ export const behindProxy = <Err, R>(
     yield* Scope.close(scope, Exit.void)
     yield* eventually(() => expect(proxy.openSockets(), "connections that are left").toBe(0))
     expect(yield* unfinishedUploads(bucket), "unfinished uploads").toEqual([])
+  })
+
+/** The same where there are objects under these keys, each of them `contentOf` its key. */
+export const onBucket = <Err, R>(
+  { options: more = {}, reads = [] }: { readonly options?: Options; readonly reads?: ReadonlyArray<string> },
+  test: (setup: Setup) => Effect.Effect<unknown, Err, R>
+) =>
+  behindProxy(
+    more,
+    (setup) => Effect.zipRight(Effect.forEach(reads, (key) => setup.direct.save(key, contentOf(key))), test(setup))
+  )
+
+/** What is in the bucket, read past the proxy, and whether a storage has told the truth of it. */
+export const look = ({ direct }: Setup, { etag, size }: Storage.ObjectInfo, key = "key") =>
+  Effect.gen(function*() {
+    const head = yield* direct.head(key)
+    expect({ etag, size }).toEqual({ etag: head.etag, size: head.size })
+    return print(yield* direct.load(key))
   })
 
 /** What an effect gives, and after how many milliseconds. */

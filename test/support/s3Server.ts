@@ -6,12 +6,14 @@
  * - `emulator`: `fauxqs`, in this process. It knows no users and no conditional writes.
  */
 import { S3Client, type S3ClientConfig } from "@aws-sdk/client-s3"
+import * as Effect from "effect/Effect"
 import { buildApp } from "fauxqs"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 import { createServer } from "node:net"
 import { delimiter, join } from "node:path"
 import { setTimeout } from "node:timers/promises"
+import { listen } from "./loopback.js"
 
 export interface Credentials {
   readonly accessKeyId: string
@@ -99,12 +101,13 @@ const isOnPath = (program: string): boolean =>
 const startCeph = async (): Promise<RunningS3Server> => {
   const user = { accessKeyId: "test", secretAccessKey: "test-secret" }
   const other = { accessKeyId: "other", secretAccessKey: "other-secret" }
-  const [monitorPort, gatewayPort] = await Promise.all([freePort(), freePort()])
+  // Both are taken until both are known, so they are not one.
+  const [monitorPort, gatewayPort] = await Effect.runPromise(Effect.scoped(Effect.all([takePort(), takePort()])))
   const endpoint = `http://127.0.0.1:${gatewayPort}`
   const users = [user, other].map(({ accessKeyId, secretAccessKey }) => `${accessKeyId}:${secretAccessKey}`)
   const script = join(import.meta.dirname, "ceph.sh")
   // In a session of its own, Ctrl-C reaches only this process; the end of its input tells the script.
-  const ceph = spawn("bash", [script, `${monitorPort}`, `${gatewayPort}`, ...users], {
+  const ceph = spawn("bash", [script, monitorPort, gatewayPort, ...users], {
     detached: true,
     stdio: ["pipe", "ignore", "pipe"]
   })
@@ -134,15 +137,8 @@ const startCeph = async (): Promise<RunningS3Server> => {
   }
 }
 
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer().once("error", reject)
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address()
-      const port = typeof address === "object" && address !== null ? address.port : 0
-      server.close(() => resolve(port))
-    })
-  })
+/** A port that is free once the scope is closed. */
+const takePort = () => Effect.map(listen(createServer()), ({ endpoint }) => new URL(endpoint).port)
 
 /** Asks for a bucket that does not exist until the answer is that, for a minute at most. */
 const untilReady = async (endpoint: string, server: ChildProcess): Promise<void> => {

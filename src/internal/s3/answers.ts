@@ -4,7 +4,7 @@
  * Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
  */
 import * as Duration from "effect/Duration"
-import type { ObjectInfo } from "../../StorageBackend.js"
+import type { Checksum, ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import type { Answer, Place } from "./exchange.js"
 import * as xml from "./xml.js"
@@ -167,12 +167,31 @@ const toDelay = (value: string | undefined): Duration.Duration | undefined => {
 }
 
 /** What the headers of an answer tell of an object. */
-export const toInfo = (key: string, headers: Answer["headers"], size: number): ObjectInfo => ({
-  key,
-  size,
-  lastModified: new Date(headers["last-modified"] ?? headers["date"] ?? Date.now()),
-  etag: toEtag(headers["etag"] ?? "")
-})
+export const toInfo = (key: string, headers: Answer["headers"], size: number): ObjectInfo => {
+  const checksum = toChecksum(headers)
+  return {
+    key,
+    size,
+    lastModified: new Date(headers["last-modified"] ?? headers["date"] ?? Date.now()),
+    etag: toEtag(headers["etag"] ?? ""),
+    ...(checksum !== undefined && { checksum })
+  }
+}
+
+const checksumHeaders = [
+  ["CRC32C", "x-amz-checksum-crc32c"],
+  ["CRC64NVME", "x-amz-checksum-crc64nvme"],
+  ["SHA256", "x-amz-checksum-sha256"]
+] as const
+
+const toChecksum = (headers: Answer["headers"]): Checksum | undefined => {
+  for (const [algorithm, header] of checksumHeaders) {
+    const value = headers[header]
+    // One of the checksums of parts ends in their number, and is not that of the bytes.
+    if (value !== undefined && !value.includes("-")) return { algorithm, value }
+  }
+  return undefined
+}
 
 /** An etag without its quotes. */
 export const toEtag = (etag: string): string => /^(?:W\/)?"(.*)"$/s.exec(etag)?.[1] ?? etag

@@ -9,9 +9,13 @@
  */
 import * as Effect from "effect/Effect"
 import * as crypto from "node:crypto"
+import type { Checksum as ObjectChecksum } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 
-export type Algorithm = "CRC32C" | "SHA256" | "CRC64NVME"
+type Algorithm = ObjectChecksum["algorithm"]
+
+/** The header by which a server is asked to tell the checksum of an object. */
+export const mode = { "x-amz-checksum-mode": "ENABLED" }
 
 interface Digest {
   readonly update: (bytes: Uint8Array) => void

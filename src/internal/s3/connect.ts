@@ -1,27 +1,13 @@
 /**
- * From settings to a connection: an `S3Client`, of which the SDK finds credentials, region and endpoint as it does for
- * everybody, and what it takes to send requests to one bucket with it.
+ * From the SDK's settings to a connection: an `S3Client`, of which the SDK finds credentials, region and endpoint as it
+ * does for everybody, and what it takes to send requests to one bucket with it.
  */
 import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as E from "../../StorageError.js"
 import { type Connection, type Endpoint, noCredentials } from "./exchange.js"
-
-/** What an `S3Client` is made of; as in the options of `S3Storage`. */
-export interface ClientOptions {
-  readonly region?: string
-  readonly endpoint?: string
-  readonly forcePathStyle?: boolean
-  readonly credentials?: {
-    readonly accessKeyId: string
-    readonly secretAccessKey: Redacted.Redacted
-    readonly sessionToken?: Redacted.Redacted
-  }
-  readonly profile?: string
-}
 
 /** The SDK, loaded when it is needed. */
 const sdk = (backend: string) =>
@@ -40,14 +26,9 @@ const sdk = (backend: string) =>
 /** An `S3Client` that goes with the scope. */
 export const makeClient = (
   backend: string,
-  options: ClientOptions
-): Effect.Effect<S3Client, E.UnexpectedStorageError | E.UnsupportedOperation, Scope.Scope> =>
+  config: S3ClientConfig
+): Effect.Effect<S3Client, E.UnexpectedStorageError, Scope.Scope> =>
   Effect.gen(function*() {
-    const { endpoint } = options
-    if (endpoint !== undefined && !/^https?:\/\/./.test(endpoint)) {
-      const reason = `endpoint is a URL that begins with http:// or https://, not ${JSON.stringify(endpoint)}`
-      return yield* new E.UnsupportedOperation({ backend, operation: "open", reason })
-    }
     const { S3Client } = yield* sdk(backend)
     const make = (config: S3ClientConfig) =>
       Effect.acquireRelease(
@@ -63,60 +44,48 @@ export const makeClient = (
         }),
         (client) => Effect.sync(() => client.destroy())
       )
-    const client = yield* make(toConfig(options))
-    if (endpoint === undefined) return client
+    const client = yield* make(config)
+    if (config.endpoint === undefined) return client
     // A server of one's own seldom knows regions, but a signature needs one.
     return yield* Effect.matchEffect(Effect.tryPromise(() => client.config.region()), {
       onSuccess: () => Effect.succeed(client),
-      onFailure: () => make(toConfig({ ...options, region: "us-east-1" }))
+      onFailure: () => make({ ...config, region: "us-east-1" })
     })
   })
 
-const toConfig = ({ credentials, endpoint, forcePathStyle, profile, region }: ClientOptions): S3ClientConfig => ({
-  ...(region !== undefined && { region }),
-  ...(endpoint !== undefined && { endpoint }),
-  ...(profile !== undefined && { profile }),
-  // A server of one's own seldom has a name for each bucket.
-  forcePathStyle: forcePathStyle ?? endpoint !== undefined,
-  ...(credentials !== undefined && {
-    credentials: {
-      accessKeyId: credentials.accessKeyId,
-      secretAccessKey: Redacted.value(credentials.secretAccessKey),
-      ...(credentials.sessionToken !== undefined && { sessionToken: Redacted.value(credentials.sessionToken) })
-    }
-  }),
-  // How many requests there are at once is decided before they come here; idle limits, too, are kept elsewhere.
-  requestHandler: {
-    httpAgent: { keepAlive: true, maxSockets: Infinity },
-    httpsAgent: { keepAlive: true, maxSockets: Infinity }
-  }
-})
-
-/** What sends requests to `bucket` with this client. */
+/** What sends requests to `bucket` with this client; `idleLimit` in milliseconds. */
 export const connect = (
   backend: string,
   client: S3Client,
   bucket: string,
-  idleLimit: Duration.DurationInput,
+  idleLimit: number,
   profile?: string
-): Effect.Effect<Connection, E.AccessDenied | E.StorageTimeout | E.StorageNotFound | E.UnsupportedOperation> =>
+): Effect.Effect<Connection, E.CommonError | E.UnsupportedOperation> =>
   Effect.flatMap(
     Effect.zipRight(authenticate(backend, client, bucket, profile), resolve(backend, client, bucket)),
     (endpoint) =>
       Effect.map(
-        Effect.promise(() =>
-          client.config.signer({
-            name: "sigv4",
-            signingName: endpoint.signingName,
-            signingRegion: endpoint.signingRegion,
-            properties: {}
-          })
-        ),
+        Effect.tryPromise({
+          try: () =>
+            client.config.signer({
+              name: "sigv4",
+              signingName: endpoint.signingName,
+              signingRegion: endpoint.signingRegion,
+              properties: {}
+            }),
+          catch: (cause) =>
+            new E.UnexpectedStorageError({
+              backend,
+              operation: "open",
+              reason: `the client has no signer for its requests: ${messageOf(cause)}`,
+              cause
+            })
+        }),
         (signer) => ({
           handler: client.config.requestHandler,
           endpoint,
           signer,
-          idleLimit: Duration.toMillis(idleLimit),
+          idleLimit,
           clockOffset: 0,
           bareEtags: false
         })
@@ -124,7 +93,7 @@ export const connect = (
   ).pipe(
     Effect.timeoutFail({
       duration: idleLimit,
-      onTimeout: () => new E.StorageTimeout({ backend, operation: "open", limit: Duration.decode(idleLimit) })
+      onTimeout: () => new E.StorageTimeout({ backend, operation: "open", limit: Duration.millis(idleLimit) })
     })
   )
 
@@ -140,9 +109,9 @@ const resolve = (
   backend: string,
   client: S3Client,
   bucket: string
-): Effect.Effect<Endpoint, E.StorageNotFound | E.UnsupportedOperation> =>
+): Effect.Effect<Endpoint, E.StorageNotFound | E.UnsupportedOperation | E.UnexpectedStorageError> =>
   Effect.gen(function*() {
-    const { HeadBucketCommand } = yield* Effect.promise(() => import("@aws-sdk/client-s3"))
+    const { HeadBucketCommand } = yield* sdk(backend)
     let found: ResolvedEndpoint | undefined
     const command = new HeadBucketCommand({ Bucket: bucket })
     command.middlewareStack.add(

@@ -214,10 +214,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
   const announced = (key: string, options: LoadOptions) =>
     Effect.gen(function*() {
       const head = (query: Record<string, string> = {}) =>
-        retry(
-          requests.head("load", key, requests.ask, { query, headers: { "x-amz-checksum-mode": "ENABLED" } }),
-          policy
-        )
+        retry(requests.head("load", key, requests.ask, { query, headers: Checksums.mode }), policy)
       const { headers, info } = yield* head()
       yield* checkLoad(info, options, { backend, operation: "load" })
       const expected = headers[checksum.header]
@@ -231,7 +228,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
         }),
         (sizes) => sizes.every((size) => size === partSize)
       )
-      return { options: { ifMatch: info.etag }, expected, partSize, uniform }
+      return { info, options: { ifMatch: info.etag }, expected, partSize, uniform }
     })
 
   const verify = (
@@ -275,12 +272,13 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
 
   const open: StorageBackend["open"] = (key, options) =>
     options.range !== undefined ? openAsItIs(key, options) : Effect.gen(function*() {
-      const { expected, options: held, partSize, uniform } = yield* announced(key, options)
+      const { expected, info, options: held, partSize, uniform } = yield* announced(key, options)
       const opened = yield* openAsItIs(key, held)
       if (expected === undefined) return opened
       const verifier = Checksums.verifier(checksum, partSize)
       return {
         ...opened,
+        info,
         stream: Stream.concat(
           Stream.mapChunks(opened.stream, (chunk) => {
             for (const bytes of chunk) verifier.update(bytes)

@@ -227,7 +227,10 @@ export class Exchange {
               this.#body = toReadable(response.body)
               // A connection may break while nobody is reading, and must not bring the process down.
               this.#body.on("error", () => {})
-              if (this.#abort.signal.aborted) this.#body.destroy()
+              if (this.#abort.signal.aborted) {
+                this.#body.destroy()
+                return
+              }
               const answer = { status: response.statusCode, headers: response.headers }
               const target = plan?.(answer)
               if (target === undefined) return resume(Effect.succeed(answer))

@@ -60,7 +60,10 @@ export interface Headers {
 }
 
 /** The name of what is noted of each save whose answer may get lost, to know it again. */
-const saveId = "x-amz-meta-surfing-weights-save"
+export const saveId = "x-amz-meta-surfing-weights-save"
+
+/** How far the clocks may be apart before a refusal is taken to come of that, in milliseconds; S3 allows thrice that. */
+const allowedSkew = 5 * 60_000
 
 /** How many requests at once; those behind a stream come on top, since it is for whoever reads them to end them. */
 const maxRequests = 64
@@ -79,11 +82,13 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
 
   const refuse = (answer: Answer, body: string) => {
     const refusal = toRefusal(answer, body)
-    if (refusal.code === "RequestTimeTooSkewed") {
-      const date = Date.parse(answer.headers["date"] ?? "")
-      if (!Number.isNaN(date)) connection.clockOffset = date - Date.now()
-    }
-    return new Refused({ refusal })
+    const offset = Date.parse(answer.headers["date"] ?? "") - Date.now()
+    // The answer to a `HEAD` has no body that could say so.
+    const code = answer.status === 403 && body === "" && Math.abs(offset - connection.clockOffset) > allowedSkew
+      ? "RequestTimeTooSkewed"
+      : refusal.code
+    if (code === "RequestTimeTooSkewed" && !Number.isNaN(offset)) connection.clockOffset = offset
+    return new Refused({ refusal: { ...refusal, code } })
   }
 
   const limit = permits.withPermits(1)
@@ -253,7 +258,8 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
         begin(exchange, place, options, part).pipe(
           // A failed attempt must not hold its connection for as long as the scope lives.
           Effect.onError(() => exchange.close()),
-          Effect.catchTag("Mistaken", ({ instead }) => open(operation, key, instead))
+          Effect.catchTag("Mistaken", ({ instead }) =>
+            open(operation, key, instead, instead.range === options.range ? part : instead.range))
         )
     )
   }
@@ -277,7 +283,8 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
         (exchange) => Effect.flatMap(begin(exchange, place, options, part, plan, progress), use)
       ),
       "Mistaken",
-      ({ instead }) => get(operation, key, instead, instead.range, use, plan, progress)
+      ({ instead }) =>
+        get(operation, key, instead, instead.range === options.range ? part : instead.range, use, plan, progress)
     )
   }
 
@@ -379,7 +386,6 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
   return {
     backend,
     bucket,
-    prefix,
     full,
     at,
     limit,
@@ -387,18 +393,16 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
     send,
     head,
     open,
+    get,
     listPage,
     remove,
     removeBatch,
     verify,
     presign,
     headers,
-    connection,
-    get
+    connection
   }
 }
-
-export { saveId }
 
 export const namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
 

@@ -105,7 +105,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
 
   /** The object, if it is the one that this save wrote. */
   const own = ({ id, key, operation }: Target) =>
-    head(operation, key).pipe(
+    head(operation, key, ask, checksum && { headers: Checksums.mode }).pipe(
       Effect.map((found) => found.headers[saveId] === id ? found.info : undefined),
       Effect.catchTag("ObjectNotFound", () => Effect.succeed(undefined))
     )

@@ -233,6 +233,19 @@ describe("the headers of an object", () => {
     })
   })
 
+  it("tell a checksum of all the bytes, but not one of the checksums of parts", () => {
+    const checksumOf = (headers: Record<string, string>) => toInfo("a", headers, 5).checksum
+    expect(checksumOf({ "x-amz-checksum-crc32c": "4waSgw==" })).toEqual({ algorithm: "CRC32C", value: "4waSgw==" })
+    expect(checksumOf({ "x-amz-checksum-crc64nvme": "rosUhgp5mIg=" }))
+      .toEqual({ algorithm: "CRC64NVME", value: "rosUhgp5mIg=" })
+    expect(checksumOf({ "x-amz-checksum-sha256": "ungWv48B+pc=" })).toEqual({
+      algorithm: "SHA256",
+      value: "ungWv48B+pc="
+    })
+    expect(checksumOf({ "x-amz-checksum-sha256": "ungWv48B+pc=-2" })).toBeUndefined()
+    expect(checksumOf({ "x-amz-checksum-crc32": "y/Q5Jg==" })).toBeUndefined()
+  })
+
   it("have the time of the answer where they have no other", () => {
     expect(toInfo("a", { date: "Wed, 21 Oct 2015 07:28:00 GMT" }, 5).lastModified)
       .toEqual(new Date("2015-10-21T07:28:00Z"))
