@@ -3,20 +3,19 @@
  * `MemoryStorage.layer`, or a wrapper around either.
  *
  * Every operation enters here: the key is checked before any I/O, options that the backend cannot honour are refused,
- * and a span is opened where a tracer is installed. What remains goes to the `StorageBackend`.
+ * a span is opened where a tracer is installed, and metrics are counted. What remains goes to the `StorageBackend`.
  *
  * @module Storage
  * @since 0.1.0
  */
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
-import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
 import * as ByteRange from "./ByteRange.js"
 import { exactly } from "./internal/bytes.js"
+import { make as makeObserver, type Observer } from "./internal/observe.js"
 import * as ObjectKey from "./ObjectKey.js"
 import type {
   Capabilities,
@@ -214,32 +213,43 @@ export class Storage extends Context.Tag("surfing-weights/Storage")<Storage, Ser
 export const make = (backend: StorageBackend): Service => {
   const { name } = backend
 
-  // The one way in: refused with a failure of the caller's, or run; either way under a span if anyone is tracing.
+  const observers = new Map<string, Observer>()
+
+  const observe = (operation: string): Observer => {
+    let observer = observers.get(operation)
+    if (observer === undefined) {
+      observer = makeObserver(name, operation)
+      observers.set(operation, observer)
+    }
+    return observer
+  }
+
+  // The one way in: refused with a failure of the caller's, or run; seen from outside either way.
   const enter = <A, Err, R, Refusal>(
     operation: string,
     key: string,
     refusal: Refusal | undefined,
-    run: () => Effect.Effect<A, Err, R>
+    run: () => Effect.Effect<A, Err, R>,
+    bytesOf?: (result: A) => number
   ): Effect.Effect<A, Err | Refusal, R> =>
-    Effect.tracerWith((tracer) => {
-      const effect: Effect.Effect<A, Err | Refusal, R> = refusal === undefined ? run() : Effect.fail(refusal)
-      return tracer === nativeTracer
-        ? effect
-        : Effect.withSpan(effect, `Storage.${operation}`, spanOptions(name, key))
-    })
+    observe(operation).effect<A, Err | Refusal, R>(
+      key,
+      refusal === undefined ? run : () => Effect.fail(refusal),
+      bytesOf
+    )
 
   const enterStream = <A, Err, R, Refusal>(
     operation: string,
     key: string,
     refusal: Refusal | undefined,
-    run: () => Stream.Stream<A, Err, R>
+    run: () => Stream.Stream<A, Err, R>,
+    bytesOf?: (item: A) => number
   ): Stream.Stream<A, Err | Refusal, R> =>
-    Stream.unwrap(Effect.tracerWith((tracer) => {
-      const stream: Stream.Stream<A, Err | Refusal, R> = refusal === undefined ? run() : Stream.fail(refusal)
-      return Effect.succeed(
-        tracer === nativeTracer ? stream : Stream.withSpan(stream, `Storage.${operation}`, spanOptions(name, key))
-      )
-    }))
+    observe(operation).stream<A, Err | Refusal, R>(
+      key,
+      refusal === undefined ? run : () => Stream.fail(refusal),
+      bytesOf
+    )
 
   const badKey = (operation: string, key: string): E.InvalidKey | undefined => {
     const reason = ObjectKey.problem(key)
@@ -278,7 +288,8 @@ export const make = (backend: StorageBackend): Service => {
       "load",
       key,
       badKey("load", key) ?? badRange("load", key, options.range),
-      () => backend.load(key, options)
+      () => backend.load(key, options),
+      lengthOf
     )
 
   const loadRanges: Service["loadRanges"] = (key, ranges, options = {}) =>
@@ -287,7 +298,8 @@ export const make = (backend: StorageBackend): Service => {
       key,
       badKey("loadRanges", key) ??
         ranges.map((range) => badRange("loadRanges", key, range)).find((bad) => bad !== undefined),
-      () => backend.loadRanges(key, ranges, options)
+      () => backend.loadRanges(key, ranges, options),
+      (loaded) => loaded.reduce((sum, { byteLength }) => sum + byteLength, 0)
     )
 
   const open: Service["open"] = (key, options = {}) =>
@@ -295,7 +307,12 @@ export const make = (backend: StorageBackend): Service => {
       "open",
       key,
       badKey("open", key) ?? badRange("open", key, options.range),
-      () => backend.open(key, options)
+      () =>
+        Effect.map(backend.open(key, options), ({ info, range, stream }) => ({
+          info,
+          range,
+          stream: observe("open").bytes(stream)
+        }))
     )
 
   const stream: Service["stream"] = (key, options = {}) =>
@@ -303,7 +320,8 @@ export const make = (backend: StorageBackend): Service => {
       "stream",
       key,
       badKey("stream", key) ?? badRange("stream", key, options.range),
-      () => Stream.unwrapScoped(Effect.map(backend.open(key, options), (opened) => opened.stream))
+      () => Stream.unwrapScoped(Effect.map(backend.open(key, options), (opened) => opened.stream)),
+      lengthOf
     )
 
   const save: Service["save"] = (key, data, options = {}) => {
@@ -322,7 +340,8 @@ export const make = (backend: StorageBackend): Service => {
       key,
       cannotSave("save", key, options) ??
         (isBytes && size !== undefined && size !== data.byteLength ? wrongSize(data.byteLength) : undefined),
-      () => backend.save(key, isBytes || size === undefined ? data : exactly(data, size, wrongSize), options)
+      () => backend.save(key, isBytes || size === undefined ? data : exactly(data, size, wrongSize), options),
+      (info) => info.size
     )
   }
 
@@ -425,14 +444,7 @@ export const make = (backend: StorageBackend): Service => {
 
 const batchSize = 1000
 
-// A span costs as much as the load of a small object, and without a tracer nobody would see it.
-const nativeTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
-
-const spanOptions = (backend: string, key: string): Tracer.SpanOptions => ({
-  kind: "client",
-  captureStackTrace: false,
-  attributes: { "storage.backend": backend, "storage.key": key }
-})
+const lengthOf = ({ byteLength }: Uint8Array): number => byteLength
 
 const refusals: Record<Exclude<keyof Capabilities, "objectsWithinObjects">, string> = {
   write: "it is read-only",

@@ -197,7 +197,7 @@ export class StorageTimeout extends Schema.TaggedError<StorageTimeout>("surfing-
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: nothing came for ${Duration.format(this.limit)}${gaveUp(this)}`
+    return `${head(this)}: no answer within ${Duration.format(this.limit)}${gaveUp(this)}`
   }
 }
 

@@ -1,38 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Layer, Option, Stream, Tracer } from "effect"
+import { Context, Effect, Stream } from "effect"
 import type { StorageError } from "surfing-weights"
 import { ByteRange, MemoryStorage, Storage, StorageBackend } from "surfing-weights"
-
-/** A tracer that remembers the spans that ended. */
-const tracing = () => {
-  const spans: Array<{ readonly name: string; readonly attributes: unknown; readonly failed: boolean }> = []
-  const tracer = Tracer.make({
-    context: (f) => f(),
-    span: (name, parent, context, links, startTime, kind) => {
-      const attributes = new Map<string, unknown>()
-      const span: Tracer.Span = {
-        _tag: "Span",
-        spanId: String(spans.length),
-        traceId: "trace",
-        name,
-        parent,
-        context,
-        links,
-        kind,
-        sampled: true,
-        status: { _tag: "Started", startTime },
-        attributes,
-        attribute: (key, value) => void attributes.set(key, value),
-        event: () => {},
-        addLinks: () => {},
-        end: (_, exit) =>
-          void spans.push({ name, attributes: Object.fromEntries(attributes), failed: exit._tag === "Failure" })
-      }
-      return span
-    }
-  })
-  return { spans, layer: Layer.setTracer(tracer) }
-}
 
 /** A backend that counts what reaches it, over memory. */
 const counting = Effect.map(MemoryStorage.make(), ({ backend }) => {
@@ -48,41 +17,6 @@ const counting = Effect.map(MemoryStorage.make(), ({ backend }) => {
 })
 
 describe("Storage", () => {
-  it.effect("opens a span for each operation where a tracer is installed", () => {
-    const { layer, spans } = tracing()
-    return Effect.gen(function*() {
-      yield* Storage.save("k", new Uint8Array(3))
-      yield* Storage.load("k")
-      yield* Stream.runDrain(Storage.stream("k"))
-      yield* Effect.either(Storage.load("missing"))
-      yield* Effect.either(Storage.load("../k"))
-      const attributes = (key: string) => ({ "storage.backend": "Memory", "storage.key": key })
-      expect(spans).toEqual([
-        { name: "Storage.save", attributes: attributes("k"), failed: false },
-        { name: "Storage.load", attributes: attributes("k"), failed: false },
-        { name: "Storage.stream", attributes: attributes("k"), failed: false },
-        { name: "Storage.load", attributes: attributes("missing"), failed: true },
-        { name: "Storage.load", attributes: attributes("../k"), failed: true }
-      ])
-    }).pipe(Effect.provide(Layer.merge(MemoryStorage.layer(), layer)))
-  })
-
-  it.effect("opens no span where nobody would see it", () =>
-    Effect.gen(function*() {
-      const storage = yield* MemoryStorage.make()
-      const seen: Array<string> = []
-      const service = Storage.make(StorageBackend.make({
-        ...storage.backend,
-        head: (key) =>
-          Effect.zipRight(
-            Effect.map(Effect.option(Effect.currentSpan), (span) => seen.push(Option.isSome(span) ? "span" : "none")),
-            storage.backend.head(key)
-          )
-      }))
-      yield* Effect.exit(service.head("k"))
-      expect(seen).toEqual(["none"])
-    }))
-
   it.effect("refuses bad keys and ranges before the backend hears of them", () =>
     Effect.gen(function*() {
       const { calls, service } = yield* counting

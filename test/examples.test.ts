@@ -16,6 +16,7 @@ const examples = readdirSync(join(root, "examples")).filter((file) => file.endsW
 
 // What each has to say, among other things. An example that is not here has to say something.
 const says: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "cache-in-front-of-s3.ts": ["From memory: ", "After a restart, from disk: ", "1 hits, 0 misses so far"],
   "credentials.ts": [
     "Given outright: it is GIVEN",
     "From Config: it is CONFIG",
@@ -24,6 +25,8 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "Found in the environment: it is FOUND"
   ],
   "custom-backend.ts": ["Found both again after a restart", "Two saves on one etag: save \"bert/layer_0.bin\""],
+  "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
+  "failover.ts": ["only the first 3 asked the bucket", "Nothing else takes a write: save \"layer_1.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",
     "4.0 MiB  sentence-encoder/group1-shard1of7",
@@ -40,6 +43,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   ],
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
+  "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are as they were"],
   "typed-errors.ts": ["200 found", "404 missing", "504 late", "Sent and received: load \"layer_1.bin\""]
 }
 

@@ -166,12 +166,15 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         ? Effect.zipRight(checkRoot(operation), Effect.fail(notFound(operation, key)))
         : Effect.fail(toReadError(place(operation, key))(error))
 
-    /** A listing, of which an empty one is not taken for the absence of the base directory. */
+    /**
+     * A listing. Folders that go meanwhile are passed over, so the base directory is looked at before and after: its
+     * absence is not taken for an empty listing, nor for the end of one.
+     */
     const listing = (operation: string, names: Stream.Stream<string, files.SystemError>) =>
-      Stream.unwrap(Effect.as(
-        checkRoot(operation),
-        Stream.mapError(names, toReadError({ backend, operation, path: root.path }))
-      ))
+      Stream.execute(checkRoot(operation)).pipe(
+        Stream.concat(Stream.mapError(names, toReadError({ backend, operation, path: root.path }))),
+        Stream.concat(Stream.execute(checkRoot(operation)))
+      )
 
     /** What writing one failed with: no such folder is no base directory, for the others are made. */
     const writeFailed = (operation: string, key: string) => (error: files.SystemError) =>
@@ -484,7 +487,10 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
 
     const flushFolders = (operation: string, key: string, folders: ReadonlyArray<string>) =>
       durable
-        ? Effect.catchAll(Effect.forEach(folders, files.syncFolder, { discard: true }), writeFailed(operation, key))
+        ? Effect.forEach(folders, (folder) =>
+          Effect.catchAll(files.syncFolder(folder), (error) =>
+            // Somebody has removed the object meanwhile, and the folder with it.
+            isMissing(error) ? checkRoot(operation) : writeFailed(operation, key)(error)), { discard: true })
         : Effect.void
 
     /** A new file to write to, gone with the scope unless it was renamed. */

@@ -28,13 +28,13 @@ import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as crypto from "node:crypto"
+import { prefixed } from "../internal/prefixed.js"
 import { removeAllRetrying, retry } from "../internal/retry.js"
 import * as Checksums from "../internal/s3/checksums.js"
 import { connect, makeClient } from "../internal/s3/connect.js"
@@ -315,7 +315,6 @@ const makeBackend = (
     const folder = (options.prefix ?? "").replace(/\/$/, "")
     const wrong = folder === "" ? undefined : ObjectKey.problem(folder)
     if (wrong !== undefined) return yield* invalid(`prefix cannot be the beginning of a key: ${wrong}`)
-    const prefix = folder === "" ? "" : `${folder}/`
 
     const { cacheControl, contentType, serverSideEncryption: encryption, storageClass } = options
     if (encryption?.type === "SSE-C" && Redacted.value(encryption.key).byteLength !== 32) {
@@ -328,7 +327,7 @@ const makeBackend = (
       }
     }
     const connection = yield* connect(backend, client, bucket, idleLimit, profile)
-    const requests = Requests.make(connection, backend, bucket, prefix, toHeaders(options))
+    const requests = Requests.make(connection, backend, bucket, toHeaders(options))
     const cut = {
       partSize,
       uniformParts: options.uniformParts ?? false,
@@ -368,26 +367,10 @@ const makeBackend = (
           )
       })
 
-    /** A key that the prefix makes too long is the key of nothing. */
-    const tooLong = (operation: string, key: string): Either.Either<string, E.InvalidKey> => {
-      const length = prefix === "" ? 0 : ObjectKey.byteLength(prefix + key)
-      const reason = `it has ${length} bytes with the prefix, and S3 takes ${ObjectKey.maxBytes}`
-      return length <= ObjectKey.maxBytes
-        ? Either.right(key)
-        : Either.left(new E.InvalidKey({ backend, operation, key, reason }))
-    }
-
-    const withKey = <A, Err, R>(operation: string, key: string, effect: Effect.Effect<A, Err, R>) =>
-      Either.match(tooLong(operation, key), {
-        onLeft: (error): Effect.Effect<A, Err | E.InvalidKey, R> => Effect.fail(error),
-        onRight: () => effect
-      })
-
     const removeAll = (keys: ReadonlyArray<string>) =>
       Effect.gen(function*() {
-        const [long, short] = Arr.partitionMap(keys, (key) => tooLong("removeAll", key))
         // XML has no place for some characters that a key may have.
-        const [odd, plain] = Arr.partition(short, xml.canHold)
+        const [odd, plain] = Arr.partition(keys, xml.canHold)
         const alone = yield* Effect.forEach(
           odd,
           (key) => Effect.flip(requests.remove("removeAll", key)).pipe(Effect.option),
@@ -396,24 +379,19 @@ const makeBackend = (
           }
         )
         const together = plain.length === 0 ? [] : yield* requests.removeBatch(plain)
-        return [...long, ...Arr.getSomes(alone), ...together]
+        return [...Arr.getSomes(alone), ...together]
       })
 
     const store: Parameters<typeof StorageBackend.make>[0] = {
       name: backend,
       capabilities: { ...StorageBackend.full, presign: true },
-      open: (key, options) => withKey("open", key, downloads.open(key, options)),
-      load: (key, options) => withKey("load", key, downloads.load(key, options)),
-      head: (key) =>
-        withKey(
-          "head",
-          key,
-          Effect.map(
-            retry(requests.head("head", key, requests.ask, checksum && { headers: Checksums.mode }), policy),
-            ({ info }) => info
-          )
-        ),
-      save: (key, data, options) => withKey("save", key, uploads.save(key, data, options)),
+      open: downloads.open,
+      load: downloads.load,
+      head: (key) => {
+        const found = requests.head("head", key, requests.ask, checksum && { headers: Checksums.mode })
+        return Effect.map(retry(found, policy), ({ info }) => info)
+      },
+      save: uploads.save,
       entries: (options) => entries("entries", options),
       keys: (options) => Stream.map(entries("list", options), ({ key }) => key),
       listDirectory: (prefix) =>
@@ -421,38 +399,30 @@ const makeBackend = (
           objects: Chunk.toReadonlyArray(all).flatMap(({ objects }) => objects),
           prefixes: Chunk.toReadonlyArray(all).flatMap(({ prefixes }) => prefixes)
         })),
-      remove: (key) => withKey("remove", key, retry(requests.remove("remove", key), policy)),
+      remove: (key) => retry(requests.remove("remove", key), policy),
       removeAll: (keys) => removeAllRetrying(removeAll, keys, policy),
-      presign: (key, options) => withKey("presign", key, presignUrl(key, options))
+      presign: presignUrl
     }
 
     // Few servers can be asked not to overwrite by a copy, so a conditional one is a load and a save.
     const throughHere = StorageBackend.make(store).copy
 
     const copy = (operation: string): StorageBackend.StorageBackend["copy"] => (from, to, options) =>
-      withKey(
-        operation,
-        from,
-        withKey(
-          operation,
-          to,
-          options.ifNoneMatch === undefined
-            ? Effect.flatMap(retry(requests.head(operation, from), policy), (source) =>
-              uploads.copy(operation, source, to))
-            : throughHere(from, to, options)
-        )
-      )
+      options.ifNoneMatch === undefined
+        ? Effect.flatMap(retry(requests.head(operation, from), policy), (source) => uploads.copy(operation, source, to))
+        : throughHere(from, to, options)
 
     if (options.verifyBucket ?? true) {
-      yield* retry(requests.verify, policy)
+      yield* retry(requests.verify(folder === "" ? "" : `${folder}/`), policy)
     }
 
-    return StorageBackend.make({
+    const whole = StorageBackend.make({
       ...store,
       copy: copy("copy"),
       move: (from, to, options) =>
         Effect.zipLeft(copy("move")(from, to, options), retry(requests.remove("move", from), policy))
     })
+    return folder === "" ? whole : prefixed(whole, folder, backend)
   })
 
 const longest = Duration.days(7)

@@ -16,6 +16,7 @@ import * as ByteRange from "../ByteRange.js"
 import type { RetryPolicy } from "../RetryPolicy.js"
 import type { ListOptions, LoadOptions, OpenedObject, StorageBackend } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
+import { annotate } from "./observe.js"
 
 /**
  * The same effect, tried again after each retryable failure as the policy says. When the policy ends, it fails with the
@@ -174,6 +175,7 @@ interface Budget {
 const makeBudget = (policy: RetryPolicy): Budget => {
   let driver: Schedule.ScheduleDriver<unknown, E.StorageError> | undefined
   let failures = 0
+  let attempts = 1
   const current = Effect.suspend(() =>
     driver === undefined
       ? Effect.tap(Schedule.driver(policy), (made) => {
@@ -189,7 +191,7 @@ const makeBudget = (policy: RetryPolicy): Budget => {
         return Effect.flatMap(
           current,
           (driver) => Effect.mapError(driver.next(error), () => E.exhausted(error, failures))
-        )
+        ).pipe(Effect.zipRight(Effect.suspend(() => annotate("storage.attempts", ++attempts))))
       }),
     renew: () => {
       driver = undefined

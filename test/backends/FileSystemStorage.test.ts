@@ -835,6 +835,25 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
+      "because the base directory goes during a listing is StorageNotFound, and not the end of the listing",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          for (let i = 0; i < 4000; i++) put(path.join(directory, `folder-${i % 40}/${i}`), "x")
+          const storage = yield* FileSystemStorage.make({ directory })
+          const away = `${directory}-away`
+          yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(away, { recursive: true, force: true })))
+          let pages = 0
+          const { tag } = yield* failure(Stream.runForEachChunk(storage.entries(), () =>
+            Effect.sync(() => {
+              if (pages++ === 0) fs.renameSync(directory, away)
+            })))
+          expect(tag).toBe("StorageNotFound")
+          expect(pages).toBeGreaterThan(0)
+        }).pipe(Effect.scoped)
+      )
+    )
+
+    it.live(
       "because the base directory is gone is StorageNotFound, and not an empty storage",
       onDirectory((directory) =>
         Effect.gen(function*() {

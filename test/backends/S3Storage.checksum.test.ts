@@ -437,7 +437,7 @@ describe("S3Storage with a checksum", () => {
 const uploadsOn = (server: ChecksumServer.ChecksumServer, algorithm: StorageBackend.Checksum["algorithm"]) =>
   Effect.gen(function*() {
     const connection = yield* connect("S3(weights)", sdkFor(server), server.bucket, 10_000)
-    const requests = Requests.make(connection, "S3(weights)", server.bucket, "", {
+    const requests = Requests.make(connection, "S3(weights)", server.bucket, {
       create: {},
       access: {},
       copySource: {}

@@ -27,7 +27,7 @@ const put = (Bucket: string, Key: string, Body: Uint8Array | string = Key, Conte
 /** What uploads do with requests that go over a connection. */
 const makeUploads = (connection: Connection, bucket: string, cut: Partial<Uploads.Cut>) =>
   Uploads.make(
-    Requests.make(connection, "S3(test)", bucket, "", { create: {}, access: {}, copySource: {} }),
+    Requests.make(connection, "S3(test)", bucket, { create: {}, access: {}, copySource: {} }),
     quick,
     { partSize, uniformParts: false, concurrency: 4, largestCopy: Uploads.limits.largestCopy, ...cut }
   )

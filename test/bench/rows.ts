@@ -27,6 +27,8 @@ interface Floor extends Contestant {
   readonly atLeast?: number
   /** The processor time that it may take, in parts of this one's. */
   readonly cpuAtMost?: number
+  /** How much longer than this one's an operation may take, in microseconds. */
+  readonly microsecondsMore?: number
 }
 
 export interface Row {
@@ -37,6 +39,8 @@ export interface Row {
   readonly unit: "MiB" | "loads" | "keys"
   /** How many bytes a run must show. */
   readonly bytes: number
+  /** How long one operation may take. */
+  readonly microsecondsAtMost?: number
   /** The work whose peak memory is measured, on its own; `atMost` is what it may take besides the object. */
   readonly memory?: {
     readonly work: Work
@@ -52,7 +56,38 @@ export interface Row {
   }>
 }
 
-const storageOn = (directory: string) => Effect.runPromise(FileSystemStorage.make({ directory }))
+export const storageOn = (directory: string) => Effect.runPromise(FileSystemStorage.make({ directory }))
+
+/** Reads an object from its start to its end. */
+export const streaming = (what: string, storage: Storage.Service, key: string): Contestant => ({
+  what,
+  run: (see) => {
+    let at = 0
+    return storage.stream(key).pipe(
+      Stream.runForEachChunk((chunks) =>
+        Effect.sync(() => {
+          for (const chunk of chunks) {
+            see(chunk, at)
+            at += chunk.length
+          }
+        })
+      ),
+      Effect.runPromise
+    )
+  }
+})
+
+/** Loads one object again and again, one load after the other. */
+export const loading = (what: string, storage: Storage.Service, key: string, times: number): Contestant => {
+  const keys = new Array<string>(times).fill(key)
+  return {
+    what,
+    run: (see) =>
+      Effect.forEach(keys, (key) => Effect.map(storage.load(key), (bytes) => see(bytes, 0)), { discard: true }).pipe(
+        Effect.runPromise
+      )
+  }
+}
 
 const load: Row = {
   name: "load",
@@ -90,21 +125,7 @@ const stream: Row = {
     await content.writeFile(path, GiB)
     const storage = await storageOn(directory)
     return {
-      ours: {
-        what: "Storage.stream",
-        run: (see) => {
-          let at = 0
-          return storage.stream("object").pipe(
-            Stream.runForEach((chunk) =>
-              Effect.sync(() => {
-                see(chunk, at)
-                at += chunk.length
-              })
-            ),
-            Effect.runPromise
-          )
-        }
-      },
+      ours: streaming("Storage.stream", storage, "object"),
       floors: [
         { what: "createReadStream", atLeast: 3, run: (see) => nodeFs.readStream(path, see) },
         { what: "bare: 1 MiB reads", atLeast: 0.85, run: (see) => nodeFs.bareStream(path, GiB, see) }
@@ -303,16 +324,17 @@ const entry: Row = {
     const bytes = content.bytesAt(0, 16)
     const storage = await Effect.runPromise(MemoryStorage.make())
     await Effect.runPromise(storage.save("key", bytes))
-    const keys = new Array<string>(200_000).fill("key")
-    const loadAll = (load: (key: string) => Effect.Effect<Uint8Array, unknown>, see: See) =>
-      Effect.runPromise(
-        Effect.forEach(keys, (key) => Effect.map(load(key), (bytes) => see(bytes, 0)), { discard: true })
-      )
+    const copying = Effect.sync(() => bytes.slice())
+    const times = Array.from({ length: 200_000 })
     return {
-      ours: { what: "Storage.load", run: (see) => loadAll(storage.load, see) },
-      floors: [
-        { what: "an effect that copies 16 bytes", run: (see) => loadAll(() => Effect.sync(() => bytes.slice()), see) }
-      ]
+      ours: loading("Storage.load", storage, "key", 200_000),
+      floors: [{
+        what: "an effect that copies 16 bytes",
+        run: (see) =>
+          Effect.runPromise(
+            Effect.forEach(times, () => Effect.map(copying, (bytes) => see(bytes, 0)), { discard: true })
+          )
+      }]
     }
   }
 }

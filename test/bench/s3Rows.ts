@@ -4,13 +4,13 @@
  */
 import { GetObjectCommand, paginateListObjectsV2, PutObjectCommand } from "@aws-sdk/client-s3"
 import { Upload } from "@aws-sdk/lib-storage"
-import { Effect, Stream } from "effect"
+import { Effect } from "effect"
 import assert from "node:assert/strict"
 import { Readable } from "node:stream"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
 import type { See } from "./nodeFs.js"
-import { type Contestant, loadingRanges, randomStarts, type Row } from "./rows.js"
+import { loadingRanges, randomStarts, type Row, streaming } from "./rows.js"
 import * as s3 from "./s3.js"
 
 const size = 256 * MiB
@@ -64,24 +64,6 @@ const load: Row = {
   }
 }
 
-const streaming = ({ storage }: s3.Bench): Contestant => ({
-  what: "Storage.stream",
-  run: (see) => {
-    let at = 0
-    return storage.stream("object").pipe(
-      Stream.runForEachChunk((chunks) =>
-        Effect.sync(() => {
-          for (const chunk of chunks) {
-            see(chunk, at)
-            at += chunk.length
-          }
-        })
-      ),
-      Effect.runPromise
-    )
-  }
-})
-
 const stream: Row = {
   name: "s3-stream",
   work: "S3: stream 256 MiB",
@@ -92,7 +74,7 @@ const stream: Row = {
     const bench = await s3.open()
     await Effect.runPromise(bench.storage.save("object", content.firstBytes(size)))
     return {
-      ours: streaming(bench),
+      ours: streaming("Storage.stream", bench.storage, "object"),
       floors: [
         {
           what: "SDK: GetObject, its body",
@@ -319,7 +301,7 @@ const streamMemory: Row = {
   prepare: async () => {
     const bench = await s3.open()
     await Effect.runPromise(bench.storage.save("object", content.streamOf(GiB)))
-    return { place: bench.place, ours: streaming(bench), floors: [] }
+    return { place: bench.place, ours: streaming("Storage.stream", bench.storage, "object"), floors: [] }
   }
 }
 

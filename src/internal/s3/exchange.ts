@@ -19,7 +19,7 @@ import * as E from "../../StorageError.js"
 /** A request to the bucket, or to an object in it. */
 export interface Request {
   readonly method: "GET" | "HEAD" | "PUT" | "POST" | "DELETE"
-  /** The key of an object, prefix and all, as it is. Default: the bucket itself. */
+  /** The key of an object, as it is. Default: the bucket itself. */
   readonly key?: string
   readonly query?: Readonly<Record<string, string>>
   readonly headers?: Readonly<Record<string, string>>

@@ -70,9 +70,8 @@ const maxRequests = 64
 
 export type Requests = ReturnType<typeof make>
 
-export const make = (connection: Connection, backend: string, bucket: string, prefix: string, headers: Headers) => {
+export const make = (connection: Connection, backend: string, bucket: string, headers: Headers) => {
   const permits = Effect.unsafeMakeSemaphore(maxRequests)
-  const full = (key: string) => prefix + key
   const at = (operation: string, key?: string): Place => ({
     backend,
     bucket,
@@ -112,7 +111,7 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
   /** `via` is `send` for whoever has been let in already. */
   const head = (operation: string, key: string, via = ask, extra: Pick<Request, "query" | "headers"> = {}) => {
     const place = at(operation, key)
-    return via(place, { ...extra, method: "HEAD", key: full(key), headers: { ...headers.access, ...extra.headers } })
+    return via(place, { ...extra, method: "HEAD", key, headers: { ...headers.access, ...extra.headers } })
       .pipe(
         Effect.map((reply) => ({
           info: toInfo(key, reply.headers, Number(reply.headers["content-length"] ?? 0)),
@@ -140,7 +139,7 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
     part: ByteRange.ByteRange | undefined
   ): Request => ({
     method: "GET",
-    key: full(key),
+    key,
     headers: {
       ...headers.access,
       ...(part !== undefined && { range: ByteRange.toHttp(part) }),
@@ -299,18 +298,18 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
       query: {
         "list-type": "2",
         "encoding-type": "url",
-        prefix: full(options.prefix ?? ""),
+        prefix: options.prefix ?? "",
         ...(options.delimiter !== undefined && { delimiter: options.delimiter }),
         ...(options.limit !== undefined && { "max-keys": String(options.limit) }),
         ...(options.token !== undefined
           ? { "continuation-token": options.token }
-          : options.startAfter && { "start-after": full(options.startAfter) })
+          : options.startAfter && { "start-after": options.startAfter })
       }
     }).pipe(
       Effect.map(({ body }) => {
         // Some servers do not encode, and say so by not saying it.
         const toKey = (text: string | undefined = "") =>
-          (xml.text(body, "EncodingType") === "url" ? decodeKey(text) : text).slice(prefix.length)
+          xml.text(body, "EncodingType") === "url" ? decodeKey(text) : text
         return {
           objects: xml.elements(body, "Contents")
             .map((entry): ObjectInfo => ({
@@ -333,7 +332,7 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
 
   const remove = (operation: string, key: string): Effect.Effect<void, E.RemoveError> => {
     const place = at(operation, key)
-    return ask(place, { method: "DELETE", key: full(key) }).pipe(
+    return ask(place, { method: "DELETE", key }).pipe(
       Effect.catchTag("Refused", ({ refusal }) =>
         refusal.status === 404 && refusal.code !== "NoSuchBucket"
           ? Effect.void
@@ -345,7 +344,7 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
   /** Removes up to 1,000 keys at once; gives the failures of those that remain. */
   const removeBatch = (keys: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<E.RemoveError>, E.RemoveError> => {
     const place = at("removeAll")
-    const objects = Arr.dedupe(keys).map((key) => `<Object><Key>${xml.escape(full(key))}</Key></Object>`).join("")
+    const objects = Arr.dedupe(keys).map((key) => `<Object><Key>${xml.escape(key)}</Key></Object>`).join("")
     const body = Buffer.from(`<Delete xmlns="${namespace}"><Quiet>true</Quiet>${objects}</Delete>`)
     return ask(place, {
       method: "POST",
@@ -359,7 +358,7 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
     }).pipe(
       Effect.map(({ body, headers, status }) =>
         xml.elements(body, "Error").flatMap((error) => {
-          const key = (xml.text(error, "Key") ?? "").slice(prefix.length)
+          const key = xml.text(error, "Key") ?? ""
           const refusal = toRefusal({ status, headers }, error)
           return refusal.code === "NoSuchKey" ? [] : [withoutFull(toFailure(at("removeAll", key), refusal))]
         })
@@ -368,25 +367,25 @@ export const make = (connection: Connection, backend: string, bucket: string, pr
     )
   }
 
-  /** Finds out whether the bucket is there, and may be listed. */
-  const verify = Effect.asVoid(listPage("open", { limit: 1 })).pipe(
-    Effect.mapError((error) =>
-      error._tag === "AccessDenied" && error.reason.startsWith(mayNot)
-        ? new E.AccessDenied({
-          ...error,
-          reason: `${error.reason}; credentials that may load but not list need verifyBucket: false`
-        })
-        : error
+  /** Finds out whether the bucket is there, and may be listed from this prefix on. */
+  const verify = (prefix: string) =>
+    Effect.mapError(
+      Effect.asVoid(listPage("open", { prefix, limit: 1 })),
+      (error) =>
+        error._tag === "AccessDenied" && error.reason.startsWith(mayNot)
+          ? new E.AccessDenied({
+            ...error,
+            reason: `${error.reason}; credentials that may load but not list need verifyBucket: false`
+          })
+          : error
     )
-  )
 
   const presign = (key: string, method: "GET" | "PUT", expiresIn: number) =>
-    presignRequest(connection, at("presign", key), { method, key: full(key) }, expiresIn)
+    presignRequest(connection, at("presign", key), { method, key }, expiresIn)
 
   return {
     backend,
     bucket,
-    full,
     at,
     limit,
     ask,

@@ -63,7 +63,7 @@ interface Part {
 }
 
 export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum?: Checksum) => {
-  const { ask, at, backend, connection, full, head, headers } = requests
+  const { ask, at, backend, connection, head, headers } = requests
 
   /** The object that is to be put in place. */
   interface Target {
@@ -146,7 +146,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
     const request = Effect.suspend(() =>
       askChecked(at(operation, key), {
         method: "PUT",
-        key: full(key),
+        key,
         headers: {
           ...headers.create,
           ...headers.access,
@@ -211,7 +211,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
     let completed = false
     const create = ask(at(operation, key), {
       method: "POST",
-      key: full(key),
+      key,
       query: { uploads: "" },
       headers: {
         ...headers.create,
@@ -256,7 +256,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
   const abort = ({ key, operation }: Target, uploadId: string): Effect.Effect<void> => {
     const place = at(operation, key)
     return retry(
-      ask(place, { method: "DELETE", key: full(key), query: { uploadId } }).pipe(
+      ask(place, { method: "DELETE", key, query: { uploadId } }).pipe(
         Effect.catchTag(
           "Refused",
           ({ refusal }) => refusal.status === 404 ? Effect.void : Effect.fail(toFailure(place, refusal))
@@ -283,7 +283,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
     const place = at(target.operation, target.key)
     const request = askChecked(place, {
       method: "PUT",
-      key: full(target.key),
+      key: target.key,
       query: { partNumber: String(number), uploadId },
       headers: headers.access,
       body
@@ -312,7 +312,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
     )
     const request = ask(at(operation, key), {
       method: "POST",
-      key: full(key),
+      key,
       query: { uploadId: upload.uploadId },
       headers: { ...headers.access, ...conditions(target), "content-type": "application/xml" },
       body: Buffer.from(
@@ -442,7 +442,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
     const target = makeTarget(operation, key, {})
     const { etag, size } = source.info
     const from = {
-      "x-amz-copy-source": escapeKey(`${requests.bucket}/${full(source.info.key)}`),
+      "x-amz-copy-source": escapeKey(`${requests.bucket}/${source.info.key}`),
       "x-amz-copy-source-if-match": `"${etag}"`,
       ...headers.copySource
     }
@@ -468,7 +468,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
       )
     if (size <= cut.largestCopy) {
       const copied = ask(
-        { method: "PUT", key: full(key), headers: { ...headers.create, ...headers.access, ...from } },
+        { method: "PUT", key, headers: { ...headers.create, ...headers.access, ...from } },
         (body): ObjectInfo => ({
           key,
           size,
@@ -493,7 +493,7 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
           ask(
             {
               method: "PUT",
-              key: full(key),
+              key,
               query: { partNumber: String(index + 1), uploadId },
               headers: {
                 ...headers.access,

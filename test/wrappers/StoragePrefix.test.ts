@@ -1,0 +1,645 @@
+/**
+ * A folder as a storage: what goes in under another key, what comes out without the folder, and what stays out of reach.
+ */
+import { describe, expect, it } from "@effect/vitest"
+import { Chunk, Data, Duration, Effect, Exit, FastCheck, Layer, Schedule, Schema, Stream } from "effect"
+import type { StorageBackend } from "surfing-weights"
+import {
+  ByteRange,
+  MemoryStorage,
+  ObjectKey,
+  Storage,
+  StorageChaos,
+  StorageError,
+  StoragePrefix,
+  StorageRetry
+} from "surfing-weights"
+import * as StorageContract from "surfing-weights/StorageContract"
+import { leftovers, storageOnDirectory } from "../support/directory.js"
+import { type Call, filled, noting, type Operation, operations, pattern } from "../support/intercepting.js"
+
+const runCollect = <A, E, R>(stream: Stream.Stream<A, E, R>) =>
+  Effect.map(Stream.runCollect(stream), Chunk.toReadonlyArray)
+
+/** The folder `folder` of a storage that notes what it is asked for, and the memory below, with objects in the folder. */
+const setup = Effect.gen(function*() {
+  const calls: Array<Call> = []
+  const memory = yield* filled("folder/")
+  const storage = yield* StoragePrefix.make(noting(memory, calls), "folder")
+  return { calls, memory, storage }
+})
+
+const name = "Prefix(folder, Memory)"
+
+describe("StoragePrefix", () => {
+  it.effect("shows the folder and what it is in in its name, and can what the storage can", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const models = yield* StoragePrefix.make(memory, "models/tiny")
+      expect(models.backend.name).toBe("Prefix(models/tiny, Memory)")
+      expect(models.backend.capabilities).toEqual(memory.backend.capabilities)
+      expect((yield* StoragePrefix.make(models, "bert")).backend.name).toBe("Prefix(bert, Prefix(models/tiny, Memory))")
+    }))
+
+  const inFull: Readonly<Record<Operation, ReadonlyArray<unknown>>> = {
+    open: ["folder/k", { range: ByteRange.from(3) }],
+    load: ["folder/k", { range: ByteRange.last(4), ifNoneMatch: "other" }],
+    loadRanges: ["folder/k", [ByteRange.make(0, 2), ByteRange.last(1)], { ifNoneMatch: "other" }],
+    head: ["folder/k"],
+    save: ["folder/new", pattern(5), { ifNoneMatch: "*", size: 5 }],
+    entries: [{ prefix: "folder/k", startAfter: "folder/k/a" }],
+    keys: [{ prefix: "folder/k/" }],
+    listDirectory: ["folder/k"],
+    remove: ["folder/k"],
+    removeAll: [["folder/k", "folder/k/a", "folder/missing"]],
+    copy: ["folder/k", "folder/new", { ifNoneMatch: "*" }],
+    move: ["folder/k", "folder/k/c", { ifNoneMatch: "*" }],
+    presign: ["folder/k", { method: "GET", expiresIn: "1 hour" }]
+  }
+
+  it.effect("hands every operation on with the folder before each key, and the rest as it is", () =>
+    Effect.forEach(operations, ([operation, run]) =>
+      Effect.gen(function*() {
+        const { calls, storage } = yield* setup
+        yield* run(storage)
+        expect(calls, operation).toEqual([{ operation, args: inFull[operation] }])
+      })))
+
+  it.effect("gives what a storage without the folder gives", () =>
+    Effect.forEach(operations, ([operation, run]) =>
+      Effect.gen(function*() {
+        const plain = noting(yield* filled(), [])
+        const { memory, storage } = yield* setup
+        expect(yield* run(storage), operation).toEqual(yield* run(plain))
+        expect(yield* storage.list(), operation).toEqual(yield* plain.list())
+        expect(yield* memory.list()).toEqual((yield* plain.list()).map((key) => `folder/${key}`))
+      })))
+
+  it.effect("takes a listing up again after any string, be it a key or not", () =>
+    Effect.gen(function*() {
+      const { memory, storage } = yield* setup
+      yield* memory.save("folde", pattern(1))
+      yield* memory.save("foldes/k", pattern(1))
+      const after = (startAfter: string, prefix = "") =>
+        Effect.map(runCollect(storage.entries({ prefix, startAfter })), (infos) => infos.map(({ key }) => key))
+      expect(yield* after("")).toEqual(["k", "k/a", "k/b"])
+      expect(yield* after("k")).toEqual(["k/a", "k/b"])
+      expect(yield* after("k/a")).toEqual(["k/b"])
+      expect(yield* after("k/aa")).toEqual(["k/b"])
+      expect(yield* after("k/b")).toEqual([])
+      expect(yield* after("folder/k/b")).toEqual(["k", "k/a", "k/b"])
+      expect(yield* after("../foldes")).toEqual(["k", "k/a", "k/b"])
+      expect(yield* after("/")).toEqual(["k", "k/a", "k/b"])
+      expect(yield* after("k", "k/b")).toEqual(["k/b"])
+      expect(yield* after("z", "k")).toEqual([])
+    }))
+
+  const segment = FastCheck.constantFrom("a", "b", "folder", "folder2", "f", "\u{1f600}", "\uffff", "a.b", " ")
+  const anyKey = FastCheck.array(segment, { minLength: 1, maxLength: 4 }).map((segments) => segments.join("/"))
+
+  it.effect.prop(
+    "lists what a storage of these keys alone would list, whatever is beside the folder",
+    [
+      FastCheck.array(anyKey, { maxLength: 12 }),
+      FastCheck.array(anyKey, { maxLength: 6 }),
+      FastCheck.oneof(anyKey, anyKey.map((key) => key.slice(0, 2)), FastCheck.constant("")),
+      FastCheck.oneof(anyKey, FastCheck.constant(""))
+    ],
+    ([inside, outside, prefix, startAfter]) =>
+      Effect.gen(function*() {
+        const memory = yield* MemoryStorage.make()
+        const plain = yield* MemoryStorage.make()
+        const storage = yield* StoragePrefix.make(memory, "a/folder")
+        for (const key of inside) {
+          yield* storage.save(key, pattern(1))
+          yield* plain.save(key, pattern(1))
+        }
+        for (const key of outside.filter((key) => !key.startsWith("a/folder/"))) yield* memory.save(key, pattern(1))
+        const keysOf = (listed: Storage.Service) =>
+          Effect.all([
+            listed.list(prefix),
+            Effect.map(runCollect(listed.entries({ prefix, startAfter })), (infos) => infos.map(({ key }) => key)),
+            Effect.map(
+              listed.listDirectory(prefix),
+              ({ objects, prefixes }) => ({ objects: objects.map(({ key }) => key), prefixes })
+            )
+          ])
+        expect(yield* keysOf(storage)).toEqual(yield* keysOf(plain))
+      })
+  )
+
+  it.effect("neither lists, nor reads, nor changes what stands outside the folder", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const outside = [
+        "a/folder/k",
+        "folde",
+        "folde/k",
+        "folder",
+        "folder.txt",
+        "folder2",
+        "folder2/k",
+        "folders/k",
+        "k"
+      ]
+      for (const key of outside) yield* memory.save(key, pattern(3))
+      const storage = yield* StoragePrefix.make(memory, "folder")
+
+      for (const prefix of ["", "2", "2/", "s", "k", "folder", "folder/", "..", "../", "../folder2", "/", "./"]) {
+        expect(yield* storage.list(prefix), prefix).toEqual([])
+        expect(yield* runCollect(storage.entries({ prefix })), prefix).toEqual([])
+        expect(yield* storage.listDirectory(prefix), prefix).toEqual({ objects: [], prefixes: [] })
+      }
+      for (const key of ["k", "2", "2/k", "s/k", "folder", "folder/k", "folder2/k", "a/folder/k"]) {
+        expect(yield* storage.exists(key), key).toBe(false)
+        expect(yield* Effect.flip(storage.load(key))).toMatchObject({ _tag: "ObjectNotFound", key })
+        yield* storage.remove(key)
+      }
+      const ways = ["../k", "..", "../folder2/k", "/k", "a/../../k", "./k", ".", "", "../folder/k"]
+      for (const key of ways) {
+        const attempts: ReadonlyArray<Effect.Effect<unknown, StorageError.StorageError>> = [
+          storage.load(key),
+          storage.head(key),
+          Stream.runDrain(storage.stream(key)),
+          storage.save(key, pattern(1)),
+          storage.remove(key),
+          storage.copy(key, "new"),
+          storage.move(key, "new")
+        ]
+        for (const attempt of attempts) {
+          expect(yield* Effect.flip(attempt)).toMatchObject({ _tag: "InvalidKey", backend: name, key })
+        }
+      }
+      expect((yield* storage.removeAll([...ways, "2/k", "k"])).failed.map(({ key }) => key)).toEqual(ways)
+      expect(yield* memory.list()).toEqual(outside)
+    }))
+
+  it.effect("takes a prefix that ends within a segment", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      for (const key of ["layer_0", "layer_1", "layers/0", "lay"]) yield* storage.save(key, pattern(1))
+      expect(yield* storage.list("layer_")).toEqual(["layer_0", "layer_1"])
+      expect(yield* storage.list("layers/0")).toEqual(["layers/0"])
+      const { objects, prefixes } = yield* storage.listDirectory("layer")
+      expect(objects.map(({ key }) => key)).toEqual(["layer_0", "layer_1"])
+      expect(prefixes).toEqual(["layers/"])
+    }))
+
+  it.effect("takes only the folder away where a key says its name again", () =>
+    Effect.gen(function*() {
+      const { memory, storage } = yield* setup
+      yield* storage.removeAll(yield* storage.list())
+      const keys = ["folder/folder/k", "folder/k", "folder2"]
+      for (const key of keys) expect((yield* storage.save(key, pattern(3))).key).toBe(key)
+      expect(yield* memory.list()).toEqual(keys.map((key) => `folder/${key}`))
+      expect(yield* storage.list()).toEqual(keys)
+      expect((yield* runCollect(storage.entries({ prefix: "folder/" }))).map(({ key }) => key)).toEqual(
+        keys.slice(0, 2)
+      )
+      expect((yield* storage.listDirectory("folder/")).prefixes).toEqual(["folder/folder/"])
+      expect((yield* storage.head("folder/k")).key).toBe("folder/k")
+      expect((yield* storage.copy("folder/k", "folder/folder/l")).key).toBe("folder/folder/l")
+      expect(yield* Effect.flip(storage.load("folder/missing"))).toMatchObject({ key: "folder/missing" })
+    }))
+
+  it.effect("is in the folder of a folder", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const outer = yield* StoragePrefix.make(memory, "a")
+      const storage = yield* StoragePrefix.make(outer, "a/b")
+      expect((yield* storage.save("k", pattern(3))).key).toBe("k")
+      expect(yield* outer.list()).toEqual(["a/b/k"])
+      expect(yield* memory.list()).toEqual(["a/a/b/k"])
+      expect(yield* storage.list()).toEqual(["k"])
+      expect(yield* Effect.flip(storage.load("a/b/k"))).toMatchObject({
+        _tag: "ObjectNotFound",
+        backend: "Prefix(a/b, Prefix(a, Memory))",
+        key: "a/b/k"
+      })
+    }))
+
+  it.live("keeps keys of all kinds", () =>
+    Effect.gen(function*() {
+      const keys = ["%2F/%2F", " / / ", "con/aux", "é/e\u0301", "\u{1f600}", `${"d/".repeat(490)}e`, "a#?&+"]
+      const directory = yield* Storage.Storage
+      const storage = yield* StoragePrefix.make(directory, "odd %2F folder")
+      for (const [index, key] of keys.entries()) yield* storage.save(key, pattern(index + 1))
+      for (const [index, key] of keys.entries()) expect(yield* storage.load(key)).toEqual(pattern(index + 1))
+      const sorted = [...keys].sort(ObjectKey.compare)
+      expect(yield* storage.list()).toEqual(sorted)
+      expect(yield* directory.list()).toEqual(sorted.map((key) => `odd %2F folder/${key}`))
+    }).pipe(Effect.provide(storageOnDirectory({ durability: "relaxed" }))))
+
+  it.effect("is what its layer provides", () =>
+    Effect.gen(function*() {
+      expect((yield* Storage.Storage).backend.name).toBe(name)
+    }).pipe(Effect.provide(Layer.provide(StoragePrefix.layer("folder"), MemoryStorage.layer()))))
+})
+
+describe("StoragePrefix, the name of the folder", () => {
+  it.effect("may end in a slash, which makes no difference", () =>
+    Effect.gen(function*() {
+      const memory = yield* filled("models/bert/")
+      for (const folder of ["models/bert", "models/bert/"]) {
+        const storage = yield* StoragePrefix.make(memory, folder)
+        expect(storage.backend.name).toBe("Prefix(models/bert, Memory)")
+        expect(yield* storage.list()).toEqual(["k", "k/a", "k/b"])
+      }
+    }))
+
+  it.effect("is a key, and anything else is InvalidKey when the storage is built", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const bad = [
+        "",
+        "/",
+        "//",
+        "/models",
+        "models//",
+        "models//bert",
+        ".",
+        "./",
+        "..",
+        "../models",
+        "models/..",
+        "models/../",
+        "a\0b",
+        "a\nb/",
+        "\ud800",
+        "a".repeat(1025)
+      ]
+      for (const folder of bad) {
+        const error = yield* Effect.flip(StoragePrefix.make(memory, folder))
+        expect(error, JSON.stringify(folder)).toMatchObject({ _tag: "InvalidKey", backend: "Memory", key: folder })
+        const layer = Effect.provide(
+          Effect.void,
+          StoragePrefix.layer(folder).pipe(Layer.provide(MemoryStorage.layer()))
+        )
+        expect(yield* Effect.flip(layer)).toEqual(error)
+      }
+      expect((yield* Effect.flip(StoragePrefix.make(memory, ""))).message).toContain("it is empty")
+      expect((yield* Effect.flip(StoragePrefix.make(memory, "/"))).message).toContain("it is empty")
+    }))
+})
+
+describe("StoragePrefix, failures", () => {
+  it.effect("tells of the key as it was given, and of itself, whichever operation failed", () =>
+    Effect.forEach(operations, ([operation, run]) =>
+      Effect.gen(function*() {
+        const memory = yield* filled("folder/")
+        const cause = new Error("below")
+        const failing = yield* StorageChaos.make(noting(memory, []), [{
+          operation,
+          error: (struck) => new StorageError.AccessDenied({ ...struck, reason: "no", cause })
+        }])
+        const error = yield* Effect.flip(run(yield* StoragePrefix.make(failing, "folder")))
+        // Chaos gives the prefix of a listing as its key, and no key of a batch.
+        const key = operation === "keys" ? "k/" : operation === "removeAll" ? "" : "k"
+        expect(error).toMatchObject({
+          _tag: "AccessDenied",
+          backend: "Prefix(folder, Chaos(Memory))",
+          operation,
+          key: operation === "save" ? "new" : key,
+          reason: "no"
+        })
+        expect(error).toBeInstanceOf(StorageError.AccessDenied)
+        expect(error.cause).toBe(cause)
+      })))
+
+  const context = { backend: "Inner", operation: "there", key: "folder/k", cause: new Error("below") }
+
+  const ofLoads: ReadonlyArray<StorageError.LoadError> = [
+    new StorageError.ObjectNotFound(context),
+    new StorageError.PreconditionFailed(context),
+    new StorageError.ObjectNotModified(context),
+    new StorageError.InvalidKey({ ...context, reason: "bad" }),
+    new StorageError.InvalidRange({ ...context, reason: "bad" }),
+    new StorageError.AccessDenied({ ...context, reason: "bad" }),
+    new StorageError.StorageNotFound({ ...context, reason: "bad" }),
+    new StorageError.StorageUnavailable({ ...context, reason: "bad", retryAfter: Duration.seconds(7) }),
+    new StorageError.StorageUnavailable({ ...context, reason: "bad", attempts: 3 }),
+    new StorageError.StorageTimeout({ ...context, limit: Duration.seconds(7) }),
+    new StorageError.StorageTimeout({ ...context, limit: Duration.seconds(7), attempts: 3 }),
+    new StorageError.CorruptObject({ ...context, problem: "truncated", reason: "bad" }),
+    new StorageError.CorruptObject({ ...context, problem: "checksum", reason: "bad", attempts: 3 }),
+    new StorageError.UnsupportedOperation({ ...context, reason: "bad" }),
+    new StorageError.UnexpectedStorageError({ ...context, reason: "bad" })
+  ]
+
+  const ofCopies: ReadonlyArray<StorageError.CopyError> = [
+    new StorageError.ObjectAlreadyExists(context),
+    new StorageError.StorageFull({ ...context, reason: "bad" })
+  ]
+
+  it.effect("keeps all else of a failure: its class, its fields, its cause, and whether it is retried", () =>
+    Effect.gen(function*() {
+      const { backend } = yield* MemoryStorage.make()
+      const folderOf = (inner: StorageBackend.StorageBackend) => StoragePrefix.make(Storage.make(inner), "folder")
+      const failures = [
+        ...ofLoads.map((error) => ({
+          error,
+          failing: Effect.flatMap(
+            folderOf({ ...backend, load: () => Effect.fail(error) }),
+            (folder) => folder.load("k")
+          )
+        })),
+        ...ofCopies.map((error) => ({
+          error,
+          failing: Effect.flatMap(
+            folderOf({ ...backend, copy: () => Effect.fail(error) }),
+            (folder) => folder.copy("k", "l")
+          )
+        }))
+      ]
+      expect(new Set(failures.map(({ error }) => error._tag)).size).toBe(StorageError.StorageError.members.length)
+      for (const { error, failing } of failures) {
+        const actual = yield* Effect.flip<unknown, StorageError.StorageError, never>(failing)
+        expect(actual.constructor, error._tag).toBe(error.constructor)
+        expect({ ...actual, cause: actual.cause }).toEqual({ ...error, cause: error.cause, backend: name, key: "k" })
+        expect(actual.cause).toBe(error.cause)
+        expect(StorageError.isRetryable(actual), error._tag).toBe(StorageError.isRetryable(error))
+        expect(Schema.is(StorageError.StorageError)(actual)).toBe(true)
+      }
+    }))
+
+  it.effect("leaves a failure without a key without one, and a key of somewhere else as it is", () =>
+    Effect.gen(function*() {
+      const { backend } = yield* MemoryStorage.make()
+      const keyOf = (fields: { readonly key?: string }) =>
+        Effect.gen(function*() {
+          const error = new StorageError.AccessDenied({ backend: "Inner", operation: "head", reason: "no", ...fields })
+          const inner = Storage.make({ ...backend, head: () => Effect.fail(error) })
+          const actual = yield* Effect.flip((yield* StoragePrefix.make(inner, "folder")).head("k"))
+          expect(actual.backend).toBe(name)
+          return "key" in actual ? { key: actual.key } : {}
+        })
+      expect(yield* keyOf({})).toEqual({})
+      for (const key of ["folder", "folder2/k", "elsewhere/folder/k"]) expect(yield* keyOf({ key })).toEqual({ key })
+      expect(yield* keyOf({ key: "folder/folder/k" })).toEqual({ key: "folder/k" })
+    }))
+
+  it.effect("reads as if there were no folder", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      expect((yield* Effect.flip(storage.load("missing"))).message).toBe(
+        `load "missing" on ${name}: there is no such object`
+      )
+      expect(yield* Effect.flip(storage.copy("missing", "new"))).toMatchObject({ key: "missing", backend: name })
+      expect(yield* Effect.flip(storage.copy("k", "k/a", { ifNoneMatch: "*" }))).toMatchObject({ key: "k/a" })
+      expect(yield* Effect.flip(storage.save("k", pattern(1), { ifNoneMatch: "*" }))).toMatchObject({ key: "k" })
+    }))
+
+  it.effect("tells so too where a stream or a listing breaks on its way, after what had come", () =>
+    Effect.gen(function*() {
+      const memory = yield* filled("folder/")
+      const chaos = yield* StorageChaos.make(memory, [
+        {
+          operation: "open",
+          afterBytes: 4,
+          error: (struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+        },
+        { operation: ["entries", "keys"], when: "after", times: 2 }
+      ])
+      const storage = yield* StoragePrefix.make(chaos, "folder")
+      const seen: Array<unknown> = []
+      const until = <A, E>(stream: Stream.Stream<A, E>) =>
+        Effect.flip(Stream.runForEach(stream, (item) => Effect.sync(() => void seen.push(item))))
+      expect(yield* until(storage.stream("k"))).toMatchObject({
+        _tag: "AccessDenied",
+        backend: "Prefix(folder, Chaos(Memory))",
+        key: "k"
+      })
+      expect(seen).toEqual([pattern(10).slice(0, 4)])
+      seen.length = 0
+      expect(yield* until(storage.entries({ prefix: "k/" }))).toMatchObject({ _tag: "StorageUnavailable", key: "k/" })
+      expect(seen).toMatchObject([{ key: "k/a" }, { key: "k/b" }])
+      expect(yield* Effect.flip(storage.list("k/"))).toMatchObject({
+        backend: "Prefix(folder, Chaos(Memory))",
+        key: "k/"
+      })
+    }))
+
+  it.effect("tells by its own keys which of a batch remain", () =>
+    Effect.gen(function*() {
+      const memory = yield* filled("folder/")
+      const chaos = yield* StorageChaos.make(memory, [{
+        operation: "removeAll",
+        key: (key) => key !== "folder/k/a",
+        times: Infinity
+      }])
+      const storage = yield* StoragePrefix.make(chaos, "folder")
+      const { failed, removed } = yield* storage.removeAll(["k", "k/a", "k/b"])
+      expect(removed).toBe(1)
+      expect(failed).toMatchObject(
+        ["k", "k/b"].map((key) => ({ _tag: "StorageUnavailable", backend: "Prefix(folder, Chaos(Memory))", key }))
+      )
+      expect(yield* storage.list()).toEqual(["k", "k/b"])
+    }))
+
+  it.effect("is tried again by a storage around it, unless one inside has done so already", () =>
+    Effect.gen(function*() {
+      const rules: ReadonlyArray<StorageChaos.Rule> = [{ operation: "load", times: 3 }]
+      const inner = yield* StorageChaos.make(yield* filled("folder/"), rules)
+      const around = StorageRetry.make(yield* StoragePrefix.make(inner, "folder"), Schedule.recurs(3))
+      expect(yield* around.load("k")).toEqual(pattern(10))
+
+      const calls: Array<Call> = []
+      const failing = noting(yield* StorageChaos.make(yield* filled("folder/"), rules), calls)
+      const inside = yield* StoragePrefix.make(StorageRetry.make(failing, Schedule.recurs(1)), "folder")
+      const error = yield* Effect.flip(StorageRetry.make(inside, Schedule.recurs(9)).load("k"))
+      expect(error).toMatchObject({ _tag: "StorageUnavailable", key: "k", attempts: 2 })
+      expect(calls.length).toBe(2)
+    }))
+})
+
+describe("StoragePrefix, keys that are too long with the folder", () => {
+  // The folder and its slash have seven bytes.
+  const longest = "é".repeat(508) + "x"
+  const long = "é".repeat(509)
+
+  it.effect("takes keys up to what is left beside the folder, in bytes", () =>
+    Effect.gen(function*() {
+      expect([longest, long].map(ObjectKey.byteLength)).toEqual([1017, 1018])
+      const { memory, storage } = yield* setup
+      expect((yield* storage.save(longest, pattern(3))).key).toBe(longest)
+      expect(yield* storage.load(longest)).toEqual(pattern(3))
+      expect(yield* storage.list("é")).toEqual([longest])
+      expect(yield* storage.list(longest)).toEqual([longest])
+      expect(ObjectKey.byteLength((yield* memory.list("folder/é"))[0] ?? "")).toBe(1024)
+    }))
+
+  it.effect("refuses longer ones with InvalidKey, before anything is asked of the storage", () =>
+    Effect.gen(function*() {
+      const { calls, storage } = yield* setup
+      const attempts: ReadonlyArray<readonly [string, Effect.Effect<unknown, StorageError.StorageError>]> = [
+        ["load", storage.load(long)],
+        ["loadRanges", storage.loadRanges(long, [ByteRange.last(1)])],
+        ["open", Stream.runDrain(storage.stream(long))],
+        ["open", Effect.scoped(storage.open(long))],
+        ["head", storage.head(long)],
+        ["head", storage.exists(long)],
+        ["save", storage.save(long, pattern(3))],
+        ["save", storage.save(long, Stream.dieMessage("the source was read"))],
+        ["remove", storage.remove(long)],
+        ["copy", storage.copy(long, "new")],
+        ["copy", storage.copy("k", long)],
+        ["move", storage.move(long, "new")],
+        ["move", storage.move("k", long)],
+        ["presign", storage.presign(long, { method: "GET", expiresIn: "1 hour" })]
+      ]
+      for (const [operation, attempt] of attempts) {
+        const error = yield* Effect.flip(attempt)
+        expect(error, operation).toMatchObject({ _tag: "InvalidKey", backend: name, operation, key: long })
+        expect(error.message).toContain("1018 bytes")
+        expect(error.message).toContain("at most 1017")
+      }
+      expect(calls).toEqual([])
+    }))
+
+  it.effect("lists nothing under a prefix that no key in the folder can have, without asking", () =>
+    Effect.gen(function*() {
+      const { calls, storage } = yield* setup
+      expect(yield* storage.list(long)).toEqual([])
+      expect(yield* runCollect(storage.entries({ prefix: long }))).toEqual([])
+      expect(yield* storage.listDirectory(long)).toEqual({ objects: [], prefixes: [] })
+      expect(calls).toEqual([])
+    }))
+
+  it.effect("removes the others of a batch, and tells of each of them", () =>
+    Effect.gen(function*() {
+      const { calls, storage } = yield* setup
+      const { failed, removed } = yield* storage.removeAll(["k", long, "", "k/b", long, `${long}x`, "missing"])
+      expect(removed).toBe(3)
+      expect(failed.map(({ _tag, backend, key, operation }) => [_tag, backend, operation, key])).toEqual(
+        ["", long, long, `${long}x`].map((key) => ["InvalidKey", name, "removeAll", key])
+      )
+      expect(calls).toEqual([{ operation: "removeAll", args: [["folder/k", "folder/k/b", "folder/missing"]] }])
+      expect(yield* storage.list()).toEqual(["k/a"])
+    }))
+
+  it.effect("tells of them beside what the storage could not remove", () =>
+    Effect.gen(function*() {
+      const chaos = yield* StorageChaos.make(yield* filled("folder/"), [{ operation: "removeAll", key: "folder/k" }])
+      const storage = yield* StoragePrefix.make(chaos, "folder")
+      const { failed, removed } = yield* storage.removeAll([long, "k", "k/a"])
+      expect(removed).toBe(1)
+      expect(failed.map(({ _tag, key }) => [_tag, key])).toEqual([["InvalidKey", long], ["StorageUnavailable", "k"]])
+    }))
+
+  it.effect("counts the folders of all that are nested", () =>
+    Effect.gen(function*() {
+      const { calls, storage } = yield* setup
+      const inner = yield* StoragePrefix.make(storage, "deep")
+      const key = "a".repeat(1012)
+      yield* inner.save(key, pattern(3))
+      expect(yield* inner.list("a")).toEqual([key])
+      calls.length = 0
+      expect(yield* Effect.flip(inner.load(`${key}a`))).toMatchObject({
+        _tag: "InvalidKey",
+        backend: `Prefix(deep, ${name})`,
+        key: `${key}a`
+      })
+      expect(calls).toEqual([])
+    }))
+
+  it.effect("has room for none where the folder itself is as long as a key", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const storage = yield* StoragePrefix.make(memory, "f".repeat(1022))
+      yield* storage.save("k", pattern(3))
+      expect(yield* storage.list()).toEqual(["k"])
+      for (const length of [1023, 1024]) {
+        const full = yield* StoragePrefix.make(memory, "f".repeat(length))
+        expect(yield* Effect.flip(full.save("k", pattern(3)))).toMatchObject({ _tag: "InvalidKey", key: "k" })
+        expect(yield* full.list()).toEqual([])
+        expect(yield* full.listDirectory()).toEqual({ objects: [], prefixes: [] })
+      }
+    }))
+})
+
+describe("StoragePrefix, what a saved stream fails with", () => {
+  class Mine extends Data.TaggedError("Mine") {}
+
+  const elsewhere = new StorageError.StorageUnavailable({
+    backend: "Elsewhere",
+    operation: "load",
+    key: "folder/k",
+    reason: "down"
+  })
+
+  it.effect("comes through as it is, be it of another storage and its key begin with the same folder", () =>
+    Effect.gen(function*() {
+      const { memory, storage } = yield* setup
+      const nested = yield* StoragePrefix.make(yield* StoragePrefix.make(memory, "a"), "b")
+      const folder = yield* StoragePrefix.make(storage, "folder")
+      for (const failure of [new Mine(), elsewhere, "a string", undefined]) {
+        const source = Stream.concat(Stream.make(pattern(3)), Stream.fail(failure))
+        for (const target of [storage, nested, folder]) {
+          expect(yield* Effect.flip(target.save("new", source))).toBe(failure)
+          expect(yield* target.exists("new")).toBe(false)
+        }
+      }
+    }))
+
+  it.effect("comes through as it is where it is read from a folder, too", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      const other = yield* StoragePrefix.make(
+        yield* StorageChaos.make(yield* filled("folder/folder/"), [{ operation: "open", afterBytes: 4 }]),
+        "folder"
+      )
+      const error = yield* Effect.flip(storage.save("new", other.stream("folder/k")))
+      expect(error).toMatchObject({ backend: "Prefix(folder, Chaos(Memory))", key: "folder/k" })
+    }))
+
+  it.effect("is told of by this storage where the source gives another number of bytes than was said", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      expect(yield* Effect.flip(storage.save("new", Stream.make(pattern(3)), { size: 4 }))).toMatchObject({
+        _tag: "CorruptObject",
+        backend: name,
+        key: "new"
+      })
+    }))
+
+  it.effect("is not taken for the storage's own failure, which is told of by this one", () =>
+    Effect.gen(function*() {
+      const chaos = yield* StorageChaos.make(yield* filled("folder/"), [{ operation: "save", afterBytes: 2 }])
+      const storage = yield* StoragePrefix.make(chaos, "folder")
+      expect(yield* Effect.flip(storage.save("new", Stream.make(pattern(3))))).toMatchObject({
+        _tag: "StorageUnavailable",
+        backend: "Prefix(folder, Chaos(Memory))",
+        key: "new"
+      })
+    }))
+
+  it.effect("leaves the source what it needs, and its defects", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      const source = Stream.fromEffect(Effect.map(Storage.Storage, ({ backend }) => Buffer.from(backend.name)))
+      yield* Effect.provideService(storage.save("new", source), Storage.Storage, storage)
+      expect(Buffer.from(yield* storage.load("new")).toString()).toBe(name)
+      const defect = new Error("defect")
+      expect(yield* Effect.exit(storage.save("new", Stream.die(defect)))).toEqual(Exit.die(defect))
+    }))
+})
+
+const skip = {
+  "keys of long segments are kept byte for byte, and no other spelling reaches them":
+    "the longest keys are too long with a folder before them",
+  "keys with folders of any name and depth are kept byte for byte":
+    "the longest keys are too long with a folder before them"
+}
+
+StorageContract.suite("StoragePrefix(Memory)", {
+  layer: StoragePrefix.layer("f").pipe(Layer.provide(MemoryStorage.layer())),
+  skip
+})
+
+StorageContract.suite("StoragePrefix(FileSystem)", {
+  layer: StoragePrefix.layer("f").pipe(
+    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
+  ),
+  leftovers,
+  skip
+})
