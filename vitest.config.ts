@@ -1,11 +1,13 @@
-import { readdirSync } from "node:fs"
+import { existsSync, readdirSync } from "node:fs"
 import { basename } from "node:path"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
 // Tests and examples import the package by its name, as its users do; here the name means the sources.
 const src = fileURLToPath(new URL("./src", import.meta.url))
-const publicFolders = ["", "/backends", "/wrappers", "/testing"]
+const publicFolders = ["", "/backends", "/wrappers", "/weights", "/server", "/testing"].filter((folder) =>
+  existsSync(src + folder)
+)
 const modules = publicFolders.flatMap((folder) =>
   readdirSync(src + folder).filter((file) => file.endsWith(".ts")).map((file) => ({
     find: `surfing-weights/${basename(file, ".ts")}`,
