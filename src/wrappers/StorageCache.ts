@@ -193,7 +193,7 @@ export const make = (
  *   capacity: 2 * 1024 ** 3,
  *   freshness: { timeToLive: "10 minutes" },
  *   tier: {
- *     layer: FileSystemStorage.layer({ directory: "/var/cache/weights", durability: "relaxed" }),
+ *     layer: FileSystemStorage.layer({ directory: "/var/cache/weights" }),
  *     capacity: 50 * 1024 ** 3
  *   }
  * }).pipe(
