@@ -894,6 +894,20 @@ describe("StorageCache, streams that pass by", () => {
       expect(yield* sizeOf(kept)).toBeLessThan(inTier(size))
     }))
 
+  it.effect("fill memory once when several do", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { memory, storage } = yield* setup({ capacity: size, shared: true })
+      yield* memory.save("large", large)
+      const first = yield* Stream.toPull(storage.stream("large"))
+      const second = yield* Stream.toPull(storage.stream("large"))
+      yield* first
+      yield* second
+      yield* Effect.exit(Effect.forever(first))
+      const kept = yield* storage.load("large")
+      yield* Effect.exit(Effect.forever(second))
+      expect((yield* storage.load("large")) === kept).toBe(true)
+    })))
+
   it.effect("that do not fit anywhere pass by as they are", () =>
     Effect.gen(function*() {
       const { cache, kept, memory, storage } = yield* withTier({ capacity: 9 }, 500)
@@ -1203,6 +1217,24 @@ describe("StorageCache, a second tier that fails", () => {
       expect(logged[0]).toContain("WARN the second tier of Cache(Chaos(Memory)) fails")
     }))
 
+  it.effect("to read an object does not have it any more", () =>
+    Effect.forEach(["load", "loadRanges", "open"] as const, (operation) =>
+      Effect.gen(function*() {
+        const { asked, cache, kept, storage } = yield* withTier({ capacity: 1, tierRules: [{ operation }] })
+        yield* storage.load("k")
+        asked()
+        const run = { load: reads.load, loadRanges: reads.loadRanges, open: reads.stream }[operation]
+        const range = ByteRange.last(3)
+        expect(yield* operation === "loadRanges" ? run(storage) : run(storage, "k", { range })).toEqual(
+          operation === "loadRanges" ? pattern(10) : pattern(10).slice(7)
+        )
+        expect(asked(), operation).toEqual([operation])
+        expect(yield* cache.statistics).toMatchObject({ failures: 1, tier: { objects: 0, size: 0 } })
+        // It has gone when something else comes.
+        yield* storage.load("k/a")
+        expect(yield* kept.list()).toEqual(["k+/a-"])
+      })))
+
   it.effect("in the middle of a stream has the rest come from the storage, of the same object", () =>
     Effect.forEach([0, 1, 4, 9, 10], (afterBytes) =>
       Effect.gen(function*() {
@@ -1278,12 +1310,15 @@ describe("StorageCache, a second tier that fails", () => {
       const kept = yield* MemoryStorage.make()
       const first = yield* setup({ tier: { storage: kept, capacity: MiB } })
       for (const key of ["k", "k/a"]) yield* first.storage.load(key)
-      const tier = yield* StorageChaos.make(kept, [{ operation: "entries", times: 2 }])
+      const tier = yield* StorageChaos.make(kept, [
+        { operation: "entries", times: 2 },
+        { operation: "removeAll" }
+      ])
       const { asked, cache, storage } = yield* setup({ capacity: 1, tier: { storage: tier, capacity: MiB } })
       // What is changed meanwhile is not taken from it later.
       yield* storage.save("k", pattern(20))
       expect(yield* storage.load("k")).toEqual(pattern(20))
-      expect(yield* cache.statistics).toMatchObject({ failures: 2, tier: { objects: 0 } })
+      expect(yield* cache.statistics).toMatchObject({ failures: 3, tier: { objects: 0 } })
       yield* storage.load("k/b")
       expect((yield* cache.statistics).tier.objects).toBe(2)
       asked()
@@ -1291,6 +1326,7 @@ describe("StorageCache, a second tier that fails", () => {
       expect(asked()).toEqual([])
       expect(yield* storage.load("k")).toEqual(pattern(20))
       expect(asked()).toEqual(["open"])
+      expect((yield* cache.statistics).failures).toBe(3)
     }))
 })
 
