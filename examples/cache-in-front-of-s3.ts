@@ -28,9 +28,9 @@ const cached = (directory: string) =>
     capacity: 64 * MiB,
     // The keys of these weights are never given to others.
     freshness: "immutable",
-    // Outlives the process; what is lost in a crash is loaded again.
+    // Outlives the process.
     tier: {
-      layer: FileSystemStorage.layer({ directory, durability: "relaxed" }),
+      layer: FileSystemStorage.layer({ directory }),
       capacity: 1024 * MiB
     }
   })

@@ -33,15 +33,22 @@ export interface Tier {
     info: ObjectInfo,
     ranges: ReadonlyArray<ByteRange.ResolvedRange>
   ) => Perhaps<ReadonlyArray<Uint8Array>>
-  /** A stream of them, which may break. */
+  /** A stream of them, which may break; that, too, is told to `onFailure`. */
   readonly open: (
     info: ObjectInfo,
     range: ByteRange.ResolvedRange
   ) => Perhaps<Stream.Stream<Uint8Array, LoadError>, Scope.Scope>
   /** Whether there is a place for an object like this. */
   readonly takes: (info: ObjectInfo) => boolean
-  /** Keeps an object, all of it or nothing. A stream has to yield as many bytes as `info` says. */
-  readonly save: (info: ObjectInfo, data: Uint8Array | Stream.Stream<Uint8Array>) => Effect.Effect<void>
+  /**
+   * Keeps an object, all of it or nothing, unless it is removed meanwhile, or not wanted any more when there is a place
+   * for it, or another of this key is on its way. A stream has to yield as many bytes as `info` says.
+   */
+  readonly save: (
+    info: ObjectInfo,
+    data: Uint8Array | Stream.Stream<Uint8Array>,
+    isWanted: () => boolean
+  ) => Effect.Effect<unknown>
   readonly remove: (keys: ReadonlyArray<string>) => Effect.Effect<void>
   readonly state: () => { readonly objects: number; readonly size: number }
 }
@@ -50,7 +57,7 @@ export interface Tier {
 interface Kept {
   /** In bytes, with all that belongs to it. */
   readonly size: number
-  /** Its etag in the tier; none while it is only on its way. */
+  /** Its etag in the tier; none while it is on its way. */
   readonly etag?: string
   /** What the origin said, once that has been read. */
   readonly info?: ObjectInfo
@@ -63,13 +70,20 @@ export const make = (
   onEviction: () => void
 ): Effect.Effect<Tier> =>
   Effect.gen(function*() {
-    let evicted: Array<string> = []
+    /** The names of what has to go. */
+    const leaving = new Set<string>()
+    /** The keys of what is being saved. */
+    const coming = new Set<string>()
+    let isListed = false
+    const oneByOne = Effect.unsafeMakeSemaphore(1).withPermits(1)
+
     const kept = new LRUCache<string, Kept>({
       maxSize: capacity,
-      sizeCalculation: ({ size }) => size,
+      // What a crash has left may be empty.
+      sizeCalculation: ({ size }) => Math.max(1, size),
       dispose: (_, key, reason) => {
         if (reason !== "evict") return
-        evicted.push(toName(key))
+        leaving.add(toName(key))
         onEviction()
       }
     })
@@ -80,74 +94,149 @@ export const make = (
         onSuccess: Effect.succeedSome
       })
 
-    /** Reads an object, which is forgotten where that fails. */
+    /** Whether all that has to go is gone. What cannot be removed is tried again the next time. */
+    const tidy: Effect.Effect<boolean> = oneByOne(Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const names = new Set(leaving)
+        leaving.clear()
+        return names
+      }),
+      (names) =>
+        Effect.forEach(Arr.chunksOf(names, 1000), (batch) =>
+          Effect.flatMap(attempt(backend.removeAll(batch)), (failures) => {
+            if (Option.isNone(failures)) {
+              return Effect.void
+            }
+            for (const name of batch) {
+              names.delete(name)
+            }
+            for (const { key } of failures.value) {
+              if (key !== undefined) {
+                names.add(key)
+              }
+            }
+            return Effect.forEach(failures.value, onFailure, { discard: true })
+          }), { discard: true }).pipe(Effect.map(() =>
+            names.size === 0
+          )),
+      (names) =>
+        Effect.sync(() => {
+          for (const name of names) {
+            leaving.add(name)
+          }
+        })
+    ))
+
+    /** Learns what is here from before. As long as that fails nothing is kept, since nobody knows how much room there is. */
+    const list = oneByOne(Effect.suspend(() =>
+      isListed ? Effect.void : Effect.map(
+        attempt(Stream.runCollect(backend.entries({}))),
+        Option.match({
+          onNone: () => {},
+          onSome: (listed) => {
+            const byAge = [...listed].sort((one, other) =>
+              one.lastModified.getTime() - other.lastModified.getTime()
+            )
+            for (const { etag, key: name, size } of byAge) {
+              const key = toKey(name)
+              if (key === undefined || leaving.has(name)) continue
+              kept.set(key, { size, etag })
+              // It is larger than all there is room for.
+              if (!kept.has(key)) leaving.add(name)
+            }
+            isListed = true
+          }
+        })
+      )
+    ))
+
+    const drop = (key: string, found: Kept) => {
+      if (kept.peek(key) !== found) return
+      kept.delete(key)
+      leaving.add(toName(key))
+    }
+
+    /** Reads an object that was found, if it is still the same; it is dropped where that fails. */
     const read = <A, R>(
-      { key }: { readonly key: string },
-      reading: (name: string, ifMatch: { readonly ifMatch: string }) => Effect.Effect<A, StorageError, R>
+      info: ObjectInfo,
+      reading: (
+        name: string,
+        ifMatch: { readonly ifMatch: string },
+        fail: () => void
+      ) => Effect.Effect<A, StorageError, R>
     ): Perhaps<A, R> =>
       Effect.suspend(() => {
-        const etag = kept.get(key)?.etag
-        if (etag === undefined) return Effect.succeedNone
-        return Effect.tap(attempt(reading(toName(key), { ifMatch: etag })), (result) => {
-          if (Option.isNone(result)) kept.delete(key)
+        const { key } = info
+        const found = kept.get(key)
+        if (found?.etag === undefined || found.info !== info) return Effect.succeedNone
+        const fail = () => drop(key, found)
+        return Effect.tap(attempt(reading(toName(key), { ifMatch: found.etag }, fail)), (result) => {
+          if (Option.isNone(result)) fail()
         })
       })
-
-    const removeNames = (names: ReadonlyArray<string>) =>
-      Effect.forEach(Arr.chunksOf(names, 1000), (batch) =>
-        Effect.flatMap(attempt(backend.removeAll(batch)), (failures) =>
-          Effect.forEach(Option.getOrElse(failures, () => []), onFailure)), { discard: true })
-
-    const removeEvicted = Effect.suspend(() => {
-      const names = evicted
-      evicted = []
-      return removeNames(names)
-    })
 
     const find: Tier["find"] = (key) =>
       Effect.suspend(() => {
         const found = kept.get(key)
-        if (found?.etag === undefined) {
-          return Effect.succeed(undefined)
-        }
-        if (found.info !== undefined) {
-          return Effect.succeed(found.info)
-        }
+        if (found?.etag === undefined || found.info !== undefined) return Effect.succeed(found?.info)
         const range = ByteRange.last(longestEnd)
-        const end = read({ key }, (name, ifMatch) =>
-          backend.load(name, { range, ...ifMatch }))
-        return Effect.flatMap(end, (end) => {
-          if (Option.isNone(end)) {
-            return Effect.succeed(undefined)
-          }
-          const info = readEnd(key, end.value, found.size)
-          if (info === undefined) {
-            return Effect.as(remove([key]), undefined)
-          }
-          kept.set(key, { ...found, info })
-          return Effect.succeed(info)
+        return Effect.map(attempt(backend.load(toName(key), { range, ifMatch: found.etag })), (end) => {
+          const now = kept.peek(key)
+          if (now !== found) return now?.info
+          const info = Option.isNone(end) ? undefined : readEnd(key, end.value, found.size)
+          if (info === undefined) drop(key, found)
+          else kept.set(key, { ...found, info })
+          return info
         })
       })
 
-    const remove: Tier["remove"] = (keys) =>
-      Effect.suspend(() =>
-        removeNames(
-          keys.filter((key) =>
-            kept.delete(key)
-          ).map(toName)
+    const save: Tier["save"] = (info, data, isWanted) => {
+      const { key } = info
+      const name = toName(key)
+      const end = writeEnd(info)
+      const size = info.size + end.byteLength
+      const place: Kept = { size }
+      const bytes = data instanceof Uint8Array ? Stream.make(data) : data
+      const saving = Effect.flatMap(
+        tidy,
+        (isTidy) =>
+          isTidy
+            ? attempt(backend.save(name, Stream.concat(bytes, Stream.make(end)), { size }))
+            : Effect.succeedNone
+      )
+      const takePlace = Effect.sync(() => {
+        if (!isListed || end.byteLength > longestEnd || coming.has(key) || !isWanted()) return false
+        coming.add(key)
+        // An older version goes first, like whatever has to go for this one.
+        if (kept.delete(key)) leaving.add(name)
+        kept.set(key, place)
+        return true
+      })
+      const settle = (saved: { readonly etag: string } | undefined) =>
+        Effect.suspend(() => {
+          // Meanwhile it may have been removed, or had to go for others.
+          const isMine = kept.peek(key) === place
+          if (saved !== undefined && isMine) {
+            kept.set(key, { size, etag: saved.etag, info })
+          } else {
+            if (isMine) kept.delete(key)
+            leaving.add(name)
+          }
+          return Effect.zipRight(tidy, Effect.sync(() => coming.delete(key)))
+        })
+      return Effect.zipRight(
+        list,
+        Effect.acquireUseRelease(
+          takePlace,
+          (isTaken) => isTaken ? saving : Effect.succeedNone,
+          (isTaken, exit) =>
+            isTaken ? settle(Exit.isSuccess(exit) ? Option.getOrUndefined(exit.value) : undefined) : Effect.void
         )
       )
-
-    const listed = yield* attempt(Stream.runCollect(backend.entries({})))
-    const byAge = [...Option.getOrElse(listed, () => [])]
-      .sort((one, other) => one.lastModified.getTime() - other.lastModified.getTime())
-    for (const { etag, key: name, size } of byAge) {
-      const key = toKey(name)
-      if (key !== undefined) {
-        kept.set(key, { size, etag })
-      }
     }
-    yield* removeEvicted
+
+    yield* list
+    yield* tidy
 
     return {
       find,
@@ -162,38 +251,19 @@ export const make = (
       open: (info, range) =>
         info.size === 0
           ? Effect.succeedSome(Stream.empty)
-          : read(
-            info,
-            (name, ifMatch) =>
-              Effect.map(backend.open(name, { range: toRange(range), ...ifMatch }), ({ stream }) => stream)
-          ),
+          : read(info, (name, ifMatch, fail) =>
+            Effect.map(
+              backend.open(name, { range: toRange(range), ...ifMatch }),
+              ({ stream }) => Stream.tapError(stream, (error) => Effect.zipRight(Effect.sync(fail), onFailure(error)))
+            )),
       takes: ({ key, size }) => ObjectKey.problem(toName(key)) === undefined && size + longestEnd <= capacity,
-      save: (info, data) => {
-        const { key } = info
-        const end = writeEnd(info)
-        const size = info.size + end.byteLength
-        if (end.byteLength > longestEnd) return Effect.void
-        const makeRoom = Effect.suspend(() => {
-          // An older version goes first, like whatever has to go for this one.
-          if (kept.delete(key)) evicted.push(toName(key))
-          kept.set(key, { size })
-          return removeEvicted
-        })
-        const bytes = data instanceof Uint8Array ? Stream.make(data) : data
-        const save = backend.save(toName(key), Stream.concat(bytes, Stream.make(end)), { size })
-        return attempt(Effect.zipRight(makeRoom, save)).pipe(
-          Effect.onExit((exit) => {
-            if (Exit.isSuccess(exit) && Option.isSome(exit.value)) {
-              kept.set(key, { size, etag: exit.value.value.etag, info })
-            } else {
-              kept.delete(key)
-            }
-            return removeEvicted
-          }),
-          Effect.asVoid
-        )
-      },
-      remove,
+      save,
+      remove: (keys) =>
+        Effect.suspend(() => {
+          // As long as nobody knows what is here, any of them may be.
+          for (const key of keys) if (kept.delete(key) || !isListed) leaving.add(toName(key))
+          return leaving.size > 0 ? Effect.asVoid(tidy) : Effect.void
+        }),
       state: () => ({ objects: kept.size, size: kept.calculatedSize })
     }
   })

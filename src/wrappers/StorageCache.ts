@@ -10,7 +10,8 @@
  *   fail. What others change in the storage is seen as `freshness` says.
  * - Whoever loads bytes has an array of their own. Streams give views of the cached bytes, which are not to be written
  *   to; with `shared: true` loads do, too.
- * - A load that names the etag of what is in the cache by `ifMatch` is answered from there: it could not be another.
+ * - A load that names the etag of what is in the cache by `ifMatch` is answered from there: it could not be another. One
+ *   that names another etag is for the storage.
  * - Where the second tier fails, the storage is asked; the failure is counted, and the first one is logged.
  *
  * @module StorageCache
@@ -20,10 +21,12 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
@@ -105,7 +108,7 @@ export interface Statistics {
  */
 export interface Cache {
   readonly statistics: Effect.Effect<Statistics>
-  /** Loads objects ahead, four at once, where they are not in the cache yet. */
+  /** Loads objects ahead, four at once, where they are not in the cache yet and there is a place for them. */
   readonly warm: (keys: Iterable<string>) => Effect.Effect<void, E.LoadError>
 }
 
@@ -119,7 +122,8 @@ export class StorageCache extends Context.Tag("surfing-weights/StorageCache")<St
 
 /**
  * A cache in front of a storage, with a second tier or without. Fails with `UnsupportedOperation` where a capacity or a
- * time is not above zero. What the second tier holds from before is looked for once, here.
+ * time is not above zero, or where the second tier cannot list and save. What the second tier holds from before is looked
+ * for here; where that fails, again before something is put there.
  *
  * @since 0.1.0
  * @category constructors
@@ -143,9 +147,15 @@ export const make = (
       const reason = `${limit} is ${unit} above zero, not ${value}`
       return yield* new E.UnsupportedOperation({ backend: name, operation: "open", reason })
     }
+    if (tier !== undefined && !(tier.storage.backend.capabilities.write && tier.storage.backend.capabilities.list)) {
+      const reason = `${tier.storage.backend.name} cannot be its second tier, since it cannot ${
+        tier.storage.backend.capabilities.list ? "save" : "list"
+      }`
+      return yield* new E.UnsupportedOperation({ backend: name, operation: "open", reason })
+    }
     const counts = makeCounts(name)
     const second = tier && (yield* Tier.make(tier.storage.backend, limits["tier.capacity"], counts.fail, counts.evict))
-    const { backend, contents } = makeBackend(storage.backend, name, {
+    const { backend, contents, lacks } = makeBackend(storage.backend, name, {
       capacity: limits.capacity,
       lifetime: freshness === "revalidate" ? 0 : freshness === "immutable" ? Infinity : limits.timeToLive,
       shared: options.shared ?? false,
@@ -158,7 +168,13 @@ export const make = (
       cache: {
         statistics: Effect.sync(() => ({ ...counts.now(), ...contents() })),
         warm: (keys) =>
-          Effect.forEach(keys, (key) => Stream.runDrain(cached.stream(key)), { concurrency: 4, discard: true })
+          Effect.forEach(
+            new Set(keys),
+            (key) =>
+              Effect.scoped(Effect.flatMap(cached.open(key), ({ info, stream }) =>
+                Effect.whenEffect(Stream.runDrain(stream), lacks(info)))),
+            { concurrency: 4, discard: true }
+          )
       }
     }
   })
@@ -177,7 +193,7 @@ export const make = (
  *   capacity: 2 * 1024 ** 3,
  *   freshness: { timeToLive: "10 minutes" },
  *   tier: {
- *     layer: FileSystemStorage.layer({ directory: "/var/cache/weights", durability: "relaxed" }),
+ *     layer: FileSystemStorage.layer({ directory: "/var/cache/weights" }),
  *     capacity: 50 * 1024 ** 3
  *   }
  * }).pipe(
@@ -210,8 +226,9 @@ interface Coming {
 }
 
 /** An object that is being loaded, for everybody who wants it. */
-interface Flight {
-  readonly loading: Fiber.Fiber<Cached, E.LoadError>
+interface Flight extends Coming {
+  readonly landing: Deferred.Deferred<Cached, E.LoadError>
+  loading: Fiber.Fiber<unknown, unknown> | undefined
   waiting: number
 }
 
@@ -269,6 +286,8 @@ const makeBackend = (
   }
 ): {
   readonly backend: StorageBackend.StorageBackend
+  /** Whether there is a place for an object that was opened, and it is not there yet. */
+  readonly lacks: (info: StorageBackend.ObjectInfo) => Effect.Effect<boolean>
   readonly contents: () => Pick<Statistics, "memory" | "tier">
 } => {
   const memory = new LRUCache<string, Cached>({
@@ -287,6 +306,9 @@ const makeBackend = (
 
   const isFresh = (info: StorageBackend.ObjectInfo, now: number) =>
     lifetime === Infinity || now - (confirmed.get(info) ?? -Infinity) < lifetime
+
+  /** Whether there is a place for an object like this. */
+  const fits = (info: StorageBackend.ObjectInfo) => info.size <= capacity || tier?.takes(info) === true
 
   /** What is known of an object that is in the cache. */
   const find = (key: string): Effect.Effect<StorageBackend.ObjectInfo | undefined> =>
@@ -316,17 +338,13 @@ const makeBackend = (
     coming: Coming
   ): Effect.Effect<void> =>
     tier?.takes(info) === true
-      ? Effect.zipRight(
-        tier.save(info, data),
-        Effect.suspend(() => coming.stale ? tier.remove([info.key]) : Effect.void)
-      )
+      ? Effect.asVoid(tier.save(info, data, () => !coming.stale))
       : Effect.void
 
   /** To be done before an object is asked for that may be kept. */
-  const announce = (key: string): Effect.Effect<Coming, never, Scope.Scope> =>
+  const announce = (key: string, coming: Coming = { stale: false }): Effect.Effect<Coming, never, Scope.Scope> =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        const coming: Coming = { stale: false }
         const all = comings.get(key)
         if (all === undefined) comings.set(key, new Set([coming]))
         else all.add(coming)
@@ -343,7 +361,6 @@ const makeBackend = (
     Effect.suspend(() => {
       for (const key of keys) {
         memory.delete(key)
-        flights.delete(key)
         for (const coming of comings.get(key) ?? []) coming.stale = true
       }
       return tier?.remove(keys) ?? Effect.void
@@ -353,43 +370,48 @@ const makeBackend = (
     Clock.clockWith((clock) => Effect.sync(() => void confirmed.set(info, clock.unsafeCurrentTimeMillis())))
 
   /** Loads an object whole, with what is known of it, on one request; unless it has this etag. */
-  const fetch = (key: string, unless: string | undefined): Effect.Effect<Cached, E.LoadError> =>
+  const fetch = (key: string, unless: string | undefined, coming: Coming): Effect.Effect<Cached, E.LoadError> =>
     Effect.scoped(Effect.gen(function*() {
-      const coming = yield* announce(key)
+      yield* announce(key, coming)
       const { info, stream } = yield* inner.open(key, unless === undefined ? {} : { ifNoneMatch: unless })
+      yield* confirm(info)
       const bytes = allocate(info.size)
       if (bytes === undefined) return yield* tooLargeForAnArray(info.size, { backend: name, operation: "load", key })
       yield* fill(bytes, stream)
-      yield* confirm(info)
       yield* keep({ info, bytes }, coming)
       return { info, bytes }
     }))
 
-  /** Begins to load an object for everybody who wants it. */
-  const takeOff = (key: string, unless: string | undefined): Effect.Effect<Flight> =>
-    Effect.map(Effect.forkDaemon(Effect.interruptible(fetch(key, unless))), (loading) => {
-      const flight = { loading, waiting: 0 }
-      flights.set(key, flight)
-      loading.addObserver(() => land(key, flight))
-      return flight
-    })
-
-  const land = (key: string, flight: Flight): void => {
-    if (flights.get(key) === flight) flights.delete(key)
-  }
-
   /** The bytes of a whole object. Whoever wants them at the time has them of one request, as long as anybody waits. */
-  const fetchOnce = (key: string, unless: string | undefined): Effect.Effect<Uint8Array, E.LoadError> =>
-    Effect.uninterruptibleMask((restore) =>
+  const fetchOnce = (key: string, unless: string | undefined): Effect.Effect<Uint8Array, E.LoadError> => {
+    // Who asks for anything cannot do with the answer that nothing has changed.
+    const id = unless === undefined ? key : `${key}\0${unless}`
+    const land = (flight: Flight) => {
+      if (flights.get(id) === flight) flights.delete(id)
+    }
+    return Effect.uninterruptibleMask((restore) =>
       Effect.gen(function*() {
-        const flight = flights.get(key) ?? (yield* takeOff(key, unless))
+        const flying = flights.get(id)
+        const flight: Flight = flying?.stale === false
+          ? flying
+          : { stale: false, landing: Deferred.unsafeMake(FiberId.none), loading: undefined, waiting: 0 }
         flight.waiting++
+        if (flight !== flying) {
+          flights.set(id, flight)
+          flight.loading = yield* Effect.interruptible(fetch(key, unless, flight)).pipe(
+            Effect.onExit((exit) => {
+              land(flight)
+              return Deferred.done(flight.landing, exit)
+            }),
+            Effect.forkDaemon
+          )
+        }
         const leave = Effect.suspend(() => {
           if (--flight.waiting > 0) return Effect.void
-          land(key, flight)
-          return Fiber.interrupt(flight.loading)
+          land(flight)
+          return flight.loading === undefined ? Effect.void : Fiber.interrupt(flight.loading)
         })
-        return yield* restore(Effect.flatten(Fiber.await(flight.loading))).pipe(
+        return yield* restore(Deferred.await(flight.landing)).pipe(
           // Whoever comes last may have the array itself, if the cache does not.
           Effect.map(({ bytes, info }) =>
             memory.peek(key)?.bytes !== bytes && flight.waiting === 1 ? bytes : own(bytes, wholeOf(info))
@@ -398,6 +420,7 @@ const makeBackend = (
         )
       })
     )
+  }
 
   /** Where the bytes of a read may come from. */
   interface Sources<A, R> {
@@ -424,17 +447,18 @@ const makeBackend = (
         ? Effect.zipRight(counts.hit, sources.memory(cached))
         : tier === undefined
         ? miss
-        : Effect.flatMap(
-          sources.tier(tier, info),
-          Option.match({
+        : Effect.matchEffect(sources.tier(tier, info), {
+          onFailure: (error) => Effect.zipRight(counts.hit, Effect.fail(error)),
+          onSuccess: Option.match({
             onNone: () => miss,
             onSome: (found) => Effect.as(counts.hit, found)
           })
-        )
+        })
 
     const fromHere = (info: StorageBackend.ObjectInfo, cached: Cached | undefined) =>
       Effect.clockWith((clock) =>
-        isFresh(info, clock.unsafeCurrentTimeMillis()) || info.etag === ifMatch
+        // What somebody knows of another version is newer than what is here.
+        (ifMatch === undefined ? isFresh(info, clock.unsafeCurrentTimeMillis()) : info.etag === ifMatch)
           ? fromCache(info, cached)
           : ifMatch !== undefined || ifNoneMatch !== undefined
           ? miss
@@ -443,7 +467,7 @@ const makeBackend = (
             onFailure: (error) =>
               error._tag === "ObjectNotModified"
                 ? Effect.zipRight(confirm(info), fromCache(info, cached))
-                : Effect.fail(error)
+                : Effect.zipRight(counts.miss, Effect.fail(error))
           })
       )
 
@@ -513,9 +537,13 @@ const makeBackend = (
           )),
       storage: (unless) =>
         Effect.flatMap(announce(key), (coming) =>
-          Effect.map(
+          Effect.flatMap(
             inner.open(key, unless === undefined ? options : { ...options, ifNoneMatch: unless }),
-            (opened) => ({ info: opened.info, range: opened.range, stream: filling(opened, coming) })
+            (opened) =>
+              Effect.as(
+                confirm(opened.info),
+                { info: opened.info, range: opened.range, stream: filling(opened, coming) }
+              )
           ))
     })
 
@@ -531,14 +559,11 @@ const makeBackend = (
         for (const bytes of chunk) at += counts.serve(bytes).byteLength
         return chunk
       })
-      return Stream.catchAll(counted, (error) =>
-        Stream.concat(
-          Stream.execute(counts.fail(error)),
-          Stream.unwrapScoped(Effect.map(
-            inner.open(info.key, { range: ByteRange.make(at, range.endExclusive), ifMatch: info.etag }),
-            ({ stream }) => stream
-          ))
-        ))
+      return Stream.catchAll(counted, () =>
+        at === range.endExclusive ? Stream.empty : Stream.unwrapScoped(Effect.map(
+          inner.open(info.key, { range: ByteRange.make(at, range.endExclusive), ifMatch: info.etag }),
+          ({ stream }) => stream
+        )))
     })
 
   /** A stream that fills the cache as it passes by, if it is that of a whole object and no other does. */
@@ -548,7 +573,7 @@ const makeBackend = (
   ): Stream.Stream<Uint8Array, E.LoadError> => {
     const { key, size } = info
     const intoTier = tier?.takes(info) === true
-    if (range.start > 0 || range.endExclusive < size || !(intoTier || size <= capacity)) return stream
+    if (range.start > 0 || range.endExclusive < size || !fits(info)) return stream
     return Stream.unwrapScoped(Effect.gen(function*() {
       if (fills.has(key)) return stream
       yield* Effect.acquireRelease(
@@ -575,10 +600,8 @@ const makeBackend = (
       }
       return chunk
     })
-    const keeping = Effect.suspend(() => {
-      if (at !== info.size || coming.stale) return Effect.void
-      memory.set(info.key, { info, bytes })
-      return confirm(info)
+    const keeping = Effect.sync(() => {
+      if (at === info.size && !coming.stale) memory.set(info.key, { info, bytes })
     })
     return Stream.concat(gathered, Stream.execute(keeping))
   }
@@ -604,7 +627,7 @@ const makeBackend = (
         ))
       return Stream.concat(
         passed,
-        Stream.execute(Effect.zipRight(chunks.end, Effect.zipRight(Fiber.await(saving), confirm(info))))
+        Stream.execute(Effect.zipRight(chunks.end, Fiber.await(saving)))
       )
     })
 
@@ -639,6 +662,7 @@ const makeBackend = (
       move: (from, to, options) => changing(inner.move(from, to, options), from, to),
       presign: inner.presign
     },
+    lacks: (info) => Effect.map(find(info.key), (known) => known !== info && fits(info)),
     contents: () => ({
       memory: { objects: memory.size, size: memory.calculatedSize },
       tier: tier?.state() ?? { objects: 0, size: 0 }
