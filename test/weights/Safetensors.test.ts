@@ -4,18 +4,17 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { safetensors as loaders } from "@jax-js/loaders"
-import { Cause, Chunk, Deferred, Effect, Either, Exit, FastCheck, Fiber, Layer, Option, Stream } from "effect"
+import { Cause, Chunk, Effect, Either, Exit, FastCheck, Fiber, Option, Stream } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import {
   ByteRange,
   FileSystemStorage,
   MemoryStorage,
-  ObjectKey,
   S3Storage,
   Safetensors,
   Storage,
-  type StorageError
+  StorageBackend
 } from "surfing-weights"
 import { temporaryDirectory } from "../support/directory.js"
 import { type Call, intercepting, noting, pattern } from "../support/intercepting.js"
@@ -48,6 +47,10 @@ const opened = (bytes: Uint8Array) =>
 
 const all = (file: Safetensors.SafetensorsFile, ...args: Parameters<Safetensors.SafetensorsFile["stream"]>) =>
   Effect.map(Stream.runCollect(file.stream(...args)), Chunk.toReadonlyArray)
+
+/** Faster than `toEqual` for many. */
+const sameBytes = (a: unknown, b: unknown) =>
+  a instanceof Uint8Array && b instanceof Uint8Array && Buffer.compare(a, b) === 0
 
 const names = (tensors: Iterable<{ readonly name: string }>) => Array.from(tensors, ({ name }) => name)
 
@@ -497,5 +500,572 @@ describe("Safetensors.open reads", () => {
         ])
         for (const { bytes, values } of tensors) expect(values?.buffer ?? bytes.buffer).toBe(bytes.buffer)
       }
+    }))
+})
+
+/** A storage on a directory of its own, and that directory. */
+const onDirectory = Effect.flatMap(
+  temporaryDirectory,
+  (directory) =>
+    Effect.map(FileSystemStorage.make({ directory, durability: "relaxed" }), (storage) => ({ storage, directory }))
+)
+
+describe("Safetensors gives back what was saved", () => {
+  const shape = FastCheck.array(FastCheck.nat(4), { maxLength: 4 })
+  const sizes = { F4: 4, F6_E2M3: 6, F6_E3M2: 6, BF16: 16, I32: 32, C64: 64, U64: 64, F32: 32, BOOL: 8, F8_E4M3FNUZ: 8 }
+  const tensor = FastCheck.record({
+    name: FastCheck.oneof(
+      FastCheck.string({ unit: "binary" }),
+      FastCheck.constantFrom("__proto__", "constructor", "toString", "a")
+    ),
+    dtype: FastCheck.constantFrom(...Object.keys(sizes) as Array<keyof typeof sizes>),
+    shape,
+    streamed: FastCheck.boolean(),
+    seed: FastCheck.nat(250)
+  }).map(({ dtype, name, seed, shape, streamed }) => {
+    const bits = shape.reduce((product, length) => product * length, sizes[dtype])
+    const whole = bits % 8 === 0 ? shape : [...shape, 4]
+    const size = (bits % 8 === 0 ? bits : bits * 4) / 8
+    const bytes = pattern(size + seed).subarray(seed)
+    return { name, dtype, shape: whole, bytes, streamed }
+  })
+  const set = FastCheck.record({
+    tensors: FastCheck.uniqueArray(tensor, { selector: ({ name }) => name, maxLength: 12 }),
+    metadata: FastCheck.dictionary(FastCheck.string({ unit: "binary" }), FastCheck.string({ unit: "binary" }), {
+      maxKeys: 3
+    })
+  })
+
+  const holds = (make: Effect.Effect<Storage.Service, unknown>, numRuns: number) =>
+    Effect.promise(() =>
+      FastCheck.assert(
+        FastCheck.asyncProperty(set, ({ metadata, tensors }) =>
+          Effect.gen(function*() {
+            const storage = yield* make
+            const sources = tensors.map(({ bytes, streamed, ...tensor }): Safetensors.TensorSource => ({
+              ...tensor,
+              data: streamed
+                ? Stream.rechunk(Stream.fromIterable(Array.from(bytes, (byte) => new Uint8Array([byte]))), 3)
+                : bytes
+            }))
+            const info = yield* on(storage, Safetensors.save("a/model", sources, { metadata }))
+            const file = yield* on(storage, Safetensors.open("a/model"))
+            expect(file.info.etag).toBe(info.etag)
+            expect(file.info.size).toBe(info.size)
+            expect(file.metadata).toEqual({ ...metadata })
+            const streamed = yield* all(file)
+            expect(names(streamed)).toEqual([...file.tensors.keys()])
+            expect(streamed.length).toBe(tensors.length)
+            const byName = new Map(streamed.map((tensor) => [tensor.name, tensor]))
+            const loaded = yield* file.loadMany(names(tensors))
+            for (const [i, { bytes, dtype, name, shape }] of tensors.entries()) {
+              expect(byName.get(name)).toMatchObject({ dtype, shape, bytes })
+              expect(loaded[i]).toMatchObject({ name, dtype, shape, bytes })
+              expect((yield* file.load(name)).bytes).toEqual(bytes)
+            }
+          }).pipe(Effect.runPromise)),
+        { numRuns }
+      )
+    )
+
+  it.effect("whatever it is, in memory", () => holds(MemoryStorage.make(), 200))
+
+  it.scoped("whatever it is, in a directory", () =>
+    Effect.flatMap(onDirectory, ({ storage }) => holds(Effect.succeed(storage), 60)))
+
+  it.effect("also 10,000 tensors, whose header takes a second read", () =>
+    Effect.gen(function*() {
+      const calls: Array<Call> = []
+      const storage = noting(yield* MemoryStorage.make(), calls)
+      const tensors = tensorsOf(10_000, 50)
+      yield* on(storage, Safetensors.save("model", tensors))
+      calls.length = 0
+      const file = yield* on(storage, Safetensors.open("model"))
+      expect(calls.map(({ operation }) => operation)).toEqual(["open", "load"])
+      expect([...file.tensors.keys()]).toEqual(names(tensors))
+      expect((yield* file.load("t009999")).bytes).toEqual(tensors[9999]?.data)
+      const streamed = yield* all(file)
+      expect(streamed.map(({ bytes }) => bytes)).toEqual(tensors.map(({ data }) => data))
+      const many = yield* file.loadMany(names(tensors).reverse())
+      expect(many.map(({ bytes }) => bytes)).toEqual(streamed.map(({ bytes }) => bytes).reverse())
+    }))
+})
+
+describe("A file that was opened", () => {
+  it.effect("costs one request for a small header, and one for each tensor, all on its etag", () =>
+    Effect.gen(function*() {
+      const calls: Array<Call> = []
+      const storage = noting(yield* MemoryStorage.make(), calls)
+      const { etag } = yield* on(storage, Safetensors.save("model", tensorsOf(3, 8)))
+      calls.length = 0
+      const file = yield* on(storage, Safetensors.open("model"))
+      expect(calls).toEqual([{ operation: "open", args: ["model", { range: ByteRange.make(0, 128 * 1024) }] }])
+      calls.length = 0
+      const { range: { endExclusive, start } } = yield* file.load("t000001")
+      expect(calls).toEqual([
+        { operation: "load", args: ["model", { range: ByteRange.make(start, endExclusive), ifMatch: etag }] }
+      ])
+      calls.length = 0
+      yield* file.loadSlice("t000001", 2, 5)
+      expect(calls).toEqual([
+        { operation: "load", args: ["model", { range: ByteRange.make(start + 2, start + 5), ifMatch: etag }] }
+      ])
+      calls.length = 0
+      yield* file.loadMany(["t000002", "t000000"])
+      expect(calls).toMatchObject([{ operation: "loadRanges", args: ["model", [{}, {}], { ifMatch: etag }] }])
+      calls.length = 0
+      yield* all(file)
+      expect(calls).toEqual([
+        { operation: "load", args: ["model", { range: ByteRange.make(start - 8, endExclusive + 8), ifMatch: etag }] }
+      ])
+    }))
+
+  it.effect("asks for what its header lacks on the etag of the first read", () =>
+    Effect.gen(function*() {
+      const calls: Array<Call> = []
+      const storage = noting(yield* MemoryStorage.make(), calls)
+      const { etag } = yield* on(storage, Safetensors.save("model", tensorsOf(3000, 1)))
+      calls.length = 0
+      const { tensors } = yield* on(storage, Safetensors.open("model"))
+      const dataStart = tensors.get("t000000")?.range.start ?? 0
+      expect(calls).toEqual([
+        { operation: "open", args: ["model", { range: ByteRange.make(0, 128 * 1024) }] },
+        { operation: "load", args: ["model", { range: ByteRange.make(128 * 1024, dataStart), ifMatch: etag }] }
+      ])
+    }))
+
+  it.effect("is never read together with what has taken its place", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      const save = on(storage, Safetensors.save("model", tensorsOf(3, 8)))
+      yield* save
+      const file = yield* on(storage, Safetensors.open("model"))
+      yield* save
+      const reads: ReadonlyArray<Effect.Effect<unknown, Safetensors.ReadError>> = [
+        file.load("t000000"),
+        file.loadSlice("t000000", 0, 1),
+        file.loadMany(["t000000"]),
+        all(file)
+      ]
+      for (const read of reads) expect(yield* Effect.flip(read)).toMatchObject({ _tag: "PreconditionFailed" })
+    }))
+
+  it.effect("is not opened when it is overwritten between the two reads of its header", () =>
+    Effect.gen(function*() {
+      const inner = yield* MemoryStorage.make()
+      const save = on(inner, Safetensors.save("model", tensorsOf(3000, 1)))
+      yield* save
+      const storage = intercepting(inner, {
+        around: (effect, { operation }) => operation === "load" ? Effect.zipRight(Effect.orDie(save), effect) : effect
+      })
+      expect(yield* Effect.flip(on(storage, Safetensors.open("model")))).toMatchObject({ _tag: "PreconditionFailed" })
+    }))
+
+  it.effect("has no tensor of a name that it does not name", () =>
+    Effect.gen(function*() {
+      const file = yield* opened(fixture("empty"))
+      const reads: ReadonlyArray<Effect.Effect<unknown, Safetensors.ReadError>> = [
+        file.load("__proto__"),
+        file.loadMany(["constructor"]),
+        file.loadSlice("a", 0, 0),
+        all(file, ["toString"])
+      ]
+      for (const read of reads) {
+        expect(yield* Effect.flip(read)).toMatchObject({ _tag: "SafetensorsError", field: "name", key: "model" })
+      }
+    }))
+
+  it.effect("is not there: that is ObjectNotFound", () =>
+    Effect.gen(function*() {
+      const failure = yield* on(yield* MemoryStorage.make(), Effect.flip(Safetensors.open("model")))
+      expect(failure).toMatchObject({ _tag: "ObjectNotFound", key: "model" })
+    }))
+})
+
+describe("loadMany", () => {
+  it.effect("gives tensors in the order asked for, each in an array of its own, also one asked for twice", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      yield* on(storage, Safetensors.save("model", tensorsOf(5, 8)))
+      const file = yield* on(storage, Safetensors.open("model"))
+      const tensors = yield* file.loadMany(["t000003", "t000000", "t000003"])
+      expect(names(tensors)).toEqual(["t000003", "t000000", "t000003"])
+      expect(tensors.map(({ bytes }) => bytes)).toEqual([3, 0, 3].map((i) => pattern(8 + i).subarray(i)))
+      expect(new Set(tensors.map(({ bytes }) => bytes.buffer)).size).toBe(3)
+      expect(yield* file.loadMany([])).toEqual([])
+    }))
+
+  it.scoped("of 10 tensors scattered over 1 GiB moves less than 1.2 times their bytes and the header", () =>
+    Effect.gen(function*() {
+      const { directory, storage: inner } = yield* onDirectory
+      const count = 4096
+      const size = 256 * 1024
+      sparse(path.join(directory, "model"), count, size)
+      // Everything that is read passes through `open`, from which this backend makes the rest.
+      let moved = 0
+      const { capabilities, entries, open, remove, save } = inner.backend
+      const storage = Storage.make(StorageBackend.make({
+        name: "counting",
+        capabilities,
+        entries,
+        remove,
+        save,
+        open: (key, options) =>
+          Effect.map(open(key, options), (opened) => ({
+            ...opened,
+            stream: Stream.tap(opened.stream, ({ byteLength }) => Effect.sync(() => moved += byteLength))
+          }))
+      }))
+      const file = yield* on(storage, Safetensors.open("model"))
+      const dataStart = file.tensors.get("t000000")?.range.start ?? 0
+      const wanted = Array.from({ length: 10 }, (_, i) => `t${String(i * 409 + 3).padStart(6, "0")}`)
+      const tensors = yield* file.loadMany(wanted)
+      expect(tensors.map(({ bytes }) => bytes.byteLength)).toEqual(Array.from({ length: 10 }, () => size))
+      expect(moved).toBeGreaterThanOrEqual(10 * size)
+      expect(moved).toBeLessThanOrEqual(1.2 * 10 * size + dataStart)
+    }))
+})
+
+/** Tensors without a bit that is set. */
+const zeros = (count: number, size: number): ReadonlyArray<Safetensors.TensorSource> => {
+  const data = new Uint8Array(size)
+  return Array.from({ length: count }, (_, i) => ({ name: `t${10 + i}`, dtype: "U8", shape: [size], data }))
+}
+
+/** A file of tensors of one size of which nothing but the header is on the disk. */
+const sparse = (file: string, count: number, size: number): number => {
+  const entries = Array.from(
+    { length: count },
+    (_, i) =>
+      `"t${String(i).padStart(6, "0")}":{"dtype":"U8","shape":[${size}],"data_offsets":[${i * size},${(i + 1) * size}]}`
+  )
+  const header = fileOf(`{${entries.join()}}`)
+  fs.writeFileSync(file, header)
+  fs.truncateSync(file, header.length + count * size)
+  return header.length
+}
+
+describe("loadSlice", () => {
+  const slices = Effect.gen(function*() {
+    const storage = yield* MemoryStorage.make()
+    const tensors: ReadonlyArray<Safetensors.TensorSource> = [
+      { name: "matrix", dtype: "F32", shape: [4, 3], data: Float32Array.from({ length: 12 }, (_, i) => i) },
+      { name: "scalar", dtype: "F32", shape: [], data: new Float32Array(1) },
+      { name: "none", dtype: "F32", shape: [0, 3], data: new Float32Array() },
+      { name: "wide", dtype: "F32", shape: [5, 0], data: new Float32Array() },
+      { name: "nibbles", dtype: "F4", shape: [4, 3], data: new Uint8Array([0x10, 0x32, 0x54, 0x76, 0x98, 0xba]) }
+    ]
+    yield* on(storage, Safetensors.save("model", tensors))
+    return yield* on(storage, Safetensors.open("model"))
+  })
+
+  it.effect("gives rows of a matrix", () =>
+    Effect.gen(function*() {
+      const file = yield* slices
+      const rows = yield* file.loadSlice("matrix", 1, 3)
+      expect(rows).toMatchObject({ name: "matrix", shape: [2, 3], values: new Float32Array([3, 4, 5, 6, 7, 8]) })
+      expect((yield* file.loadSlice("matrix", 0, 4)).bytes).toEqual((yield* file.load("matrix")).bytes)
+      expect(yield* file.loadSlice("matrix", 2, 2)).toMatchObject({ shape: [0, 3], values: new Float32Array() })
+      expect(yield* file.loadSlice("none", 0, 0)).toMatchObject({ shape: [0, 3] })
+      expect(yield* file.loadSlice("wide", 1, 3)).toMatchObject({ shape: [2, 0] })
+      expect(yield* file.loadSlice("nibbles", 2, 4)).toMatchObject({ bytes: new Uint8Array([0x76, 0x98, 0xba]) })
+    }))
+
+  const refused: ReadonlyArray<readonly [what: string, name: string, start: number, end: number]> = [
+    ["beyond the end", "matrix", 0, 5],
+    ["that goes back", "matrix", 2, 1],
+    ["from before the start", "matrix", -1, 1],
+    ["of a fraction", "matrix", 0, 1.5],
+    ["that is no number", "matrix", NaN, 1],
+    ["of a scalar", "scalar", 0, 1],
+    ["that begins within a byte", "nibbles", 1, 4],
+    ["that ends within a byte", "nibbles", 0, 3]
+  ]
+  for (const [what, name, start, end] of refused) {
+    it.effect(`refuses one ${what}`, () =>
+      Effect.gen(function*() {
+        const failure = yield* Effect.flatMap(slices, (file) => Effect.flip(file.loadSlice(name, start, end)))
+        expect(failure).toMatchObject({ _tag: "SafetensorsError", field: "slice", tensor: name })
+      }))
+  }
+})
+
+describe("stream", () => {
+  const MiB = 1024 * 1024
+
+  it.effect("gives the tensors of some names in the order of the file, each once", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      yield* on(storage, Safetensors.save("model", tensorsOf(5, 8)))
+      const file = yield* on(storage, Safetensors.open("model"))
+      const some = yield* all(file, ["t000004", "t000001", "t000004"])
+      expect(names(some)).toEqual(["t000001", "t000004"])
+      expect(some.map(({ bytes }) => bytes)).toEqual([1, 4].map((i) => pattern(8 + i).subarray(i)))
+      expect(yield* all(file, [])).toEqual([])
+    }))
+
+  it.effect("reads neighbours together, up to 8 MiB, what is larger by itself, and not what nobody asked for", () =>
+    Effect.gen(function*() {
+      const calls: Array<Call> = []
+      const storage = noting(yield* MemoryStorage.make(), calls)
+      const sizes = [3, 3, 3, 9, 1, 1]
+      const tensors = sizes.map((
+        size,
+        i
+      ) => ({ name: `t${i}`, dtype: "U8", shape: [size * MiB], data: new Uint8Array(size * MiB).fill(i) } as const))
+      yield* on(storage, Safetensors.save("model", tensors))
+      const file = yield* on(storage, Safetensors.open("model"))
+      const lengths = (names?: ReadonlyArray<string>) =>
+        Effect.gen(function*() {
+          calls.length = 0
+          const streamed = yield* all(file, names)
+          for (const { bytes, name, shape: [length = 0] } of streamed) {
+            expect(bytes.byteLength).toBe(length)
+            expect([bytes[0], bytes[length - 1]]).toEqual([Number(name.slice(1)), Number(name.slice(1))])
+          }
+          return calls.map(({ args: [, options] }) => {
+            const { range } = options as { readonly range: Storage.LoadOptions["range"] }
+            const { endExclusive, start } = Either.getOrThrow(ByteRange.resolve(range, file.info.size))
+            return (endExclusive - start) / MiB
+          })
+        })
+      expect(yield* lengths()).toEqual([6, 3, 9, 2])
+      expect(yield* lengths(["t0", "t2", "t4", "t5"])).toEqual([3, 3, 2])
+    }))
+
+  for (const prefetch of [0, 1, 2, 5]) {
+    it.effect(`has ${prefetch} reads under way or done, and no more, besides what the consumer is busy with`, () =>
+      Effect.gen(function*() {
+        const inner = yield* MemoryStorage.make()
+        yield* on(inner, Safetensors.save("model", zeros(12, 8 * MiB)))
+        let begun = 0
+        const storage = intercepting(inner, {
+          around: (effect, { operation }) =>
+            operation === "load" ? Effect.zipRight(Effect.sync(() => begun++), effect) : effect
+        })
+        const file = yield* on(storage, Safetensors.open("model"))
+        let taken = 0
+        const ahead: Array<number> = []
+        yield* Stream.runForEach(file.stream(undefined, { prefetch }), () =>
+          Effect.gen(function*() {
+            taken++
+            for (let i = 0; i < 100; i++) yield* Effect.yieldNow()
+            ahead.push(begun - taken)
+          }))
+        expect(ahead).toEqual(Array.from({ length: 12 }, (_, i) => Math.min(prefetch, 11 - i)))
+      }))
+  }
+
+  for (const prefetch of [-1, 0.5, NaN]) {
+    it.effect(`refuses a prefetch of ${prefetch}`, () =>
+      Effect.gen(function*() {
+        const file = yield* opened(fixture("empty"))
+        const failure = yield* Effect.flip(all(file, undefined, { prefetch }))
+        expect(failure).toMatchObject({ _tag: "UnsupportedOperation", key: "model" })
+      }))
+  }
+
+  /** Four tensors that are read one by one; the first read ends, the others never do. */
+  const stuck = Effect.gen(function*() {
+    const inner = yield* MemoryStorage.make()
+    yield* on(inner, Safetensors.save("model", zeros(4, 5 * MiB)))
+    const seen = { begun: 0, interrupted: 0 }
+    const never = Effect.onInterrupt(Effect.never, () => Effect.sync(() => seen.interrupted++))
+    const storage = intercepting(inner, {
+      around: (effect, { operation }) =>
+        operation === "load" ? Effect.suspend(() => ++seen.begun === 1 ? effect : never) : effect
+    })
+    return { file: yield* on(storage, Safetensors.open("model")), seen }
+  })
+
+  it.effect("interrupts the reads that are under way when its consumer has enough", () =>
+    Effect.gen(function*() {
+      const { file, seen } = yield* stuck
+      const first = Stream.tap(file.stream(), () => Effect.repeatN(Effect.yieldNow(), 100))
+      expect(names(yield* Stream.runCollect(Stream.take(first, 1)))).toEqual(["t10"])
+      expect(seen).toEqual({ begun: 3, interrupted: 2 })
+    }))
+
+  it.effect("interrupts them when its consumer is interrupted", () =>
+    Effect.gen(function*() {
+      const { file, seen } = yield* stuck
+      const fiber = yield* Effect.fork(all(file))
+      yield* Effect.repeatN(Effect.yieldNow(), 1000)
+      expect(seen).toEqual({ begun: 3, interrupted: 0 })
+      yield* Fiber.interrupt(fiber)
+      expect(seen).toEqual({ begun: 3, interrupted: 2 })
+    }))
+
+  it.effect("fails with what a read fails with", () =>
+    Effect.gen(function*() {
+      const inner = yield* MemoryStorage.make()
+      yield* on(inner, Safetensors.save("model", zeros(4, 5 * MiB)))
+      const file = yield* on(inner, Safetensors.open("model"))
+      yield* inner.remove("model")
+      expect(yield* Effect.flip(all(file))).toMatchObject({ _tag: "ObjectNotFound" })
+    }))
+})
+
+describe("Safetensors.openSharded", () => {
+  const sharded = (index: string, shards: Readonly<Record<string, ReadonlyArray<Safetensors.TensorSource>>>) =>
+    Effect.gen(function*() {
+      const calls: Array<Call> = []
+      const storage = noting(yield* MemoryStorage.make(), calls)
+      for (const [key, tensors] of Object.entries(shards)) {
+        yield* on(storage, Safetensors.save(key, tensors, { metadata: { format: "pt" } }))
+      }
+      yield* storage.save("llama/model.safetensors.index.json", text(index))
+      calls.length = 0
+      const model = yield* on(storage, Effect.either(Safetensors.openSharded("llama/model.safetensors.index.json")))
+      return { calls, model, storage }
+    })
+
+  const u8 = (name: string, value: number): Safetensors.TensorSource => ({
+    name,
+    dtype: "U8",
+    shape: [2],
+    data: new Uint8Array([value, value])
+  })
+  const shards = {
+    "llama/model-00002-of-00002.safetensors": [u8("c", 3), u8("b", 2)],
+    "llama/model-00001-of-00002.safetensors": [u8("__proto__", 1), u8("unnamed", 9)]
+  }
+  const index = `{"metadata":{"total_size":6,"of":"llama"},"weight_map":{"c":"model-00002-of-00002.safetensors",` +
+    `"__proto__":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"},"other":[]}`
+
+  it.effect("gives one model out of several files", () =>
+    Effect.gen(function*() {
+      const { calls, model: either } = yield* sharded(index, shards)
+      const model = yield* either
+      expect(calls.map(({ args: [key], operation }) => `${operation} ${String(key)}`).sort()).toEqual([
+        "open llama/model-00001-of-00002.safetensors",
+        "open llama/model-00002-of-00002.safetensors",
+        "open llama/model.safetensors.index.json"
+      ])
+      expect(model.info.key).toBe("llama/model.safetensors.index.json")
+      expect(model.metadata).toEqual({ total_size: "6", of: "llama" })
+      expect([...model.tensors.keys()]).toEqual(["__proto__", "b", "c"])
+      expect([...model.files.keys()]).toEqual(Object.keys(shards).reverse())
+      expect(model.tensors.get("b")?.key).toBe("llama/model-00002-of-00002.safetensors")
+      expect((yield* model.load("c")).bytes).toEqual(new Uint8Array([3, 3]))
+      expect((yield* model.loadSlice("b", 1, 2)).bytes).toEqual(new Uint8Array([2]))
+      const many = yield* model.loadMany(["c", "__proto__", "b"])
+      expect(many.map(({ bytes }) => bytes[0])).toEqual([3, 1, 2])
+      expect((yield* all(model)).map(({ bytes }) => bytes[0])).toEqual([1, 2, 3])
+      expect(yield* Effect.flip(model.load("unnamed"))).toMatchObject({ field: "name", key: model.info.key })
+    }))
+
+  it.effect("notices when a shard is overwritten", () =>
+    Effect.gen(function*() {
+      const { model: either, storage } = yield* sharded(index, shards)
+      const model = yield* either
+      yield* on(storage, Safetensors.save("llama/model-00001-of-00002.safetensors", []))
+      expect((yield* model.load("b")).bytes).toEqual(new Uint8Array([2, 2]))
+      expect(yield* Effect.flip(model.load("__proto__"))).toMatchObject({ _tag: "PreconditionFailed" })
+      expect(yield* Effect.flip(model.loadMany(["b", "__proto__"]))).toMatchObject({ _tag: "PreconditionFailed" })
+      expect(yield* Effect.flip(all(model))).toMatchObject({ _tag: "PreconditionFailed" })
+    }))
+
+  const weights = (map: string) => `{"weight_map":${map}}`
+  const refused: ReadonlyArray<readonly [what: string, index: string, field: string, tensor?: string]> = [
+    ["no JSON", "nothing", "index"],
+    ["a list", "[]", "index"],
+    ["what ends early", `{"weight_map":{}`, "index"],
+    ["no weight_map", "{}", "weight_map"],
+    ["a weight_map that is a list", weights("[]"), "weight_map"],
+    ["a weight_map twice", `{"weight_map":{},"weight_map":{}}`, "index"],
+    ["a file that is no string", weights(`{"a":1}`), "weight_map", "a"],
+    ["a tensor twice", weights(`{"a":"x","a":"y"}`), "weight_map", "a"],
+    ["a file outside of its folder", weights(`{"a":"../x"}`), "weight_map", "a"],
+    ["a file outside of its folder, further on", weights(`{"a":"x/../../y"}`), "weight_map", "a"],
+    ["a file at the root", weights(`{"a":"/x"}`), "weight_map", "a"],
+    ["itself as a folder", weights(`{"a":"."}`), "weight_map", "a"],
+    ["a file without a name", weights(`{"a":""}`), "weight_map", "a"],
+    ["a file whose key is too long", weights(`{"a":"${"x".repeat(1022)}"}`), "weight_map", "a"],
+    ["a tensor that its file lacks", weights(`{"z":"model-00002-of-00002.safetensors"}`), "weight_map", "z"]
+  ]
+  for (const [what, bad, field, tensor] of refused) {
+    it.effect(`refuses an index that is or names ${what}`, () =>
+      Effect.gen(function*() {
+        const { calls, model } = yield* sharded(bad, shards)
+        const failure = yield* Effect.flip(model)
+        expect(failure).toMatchObject({
+          _tag: "SafetensorsError",
+          key: "llama/model.safetensors.index.json",
+          field,
+          ...(tensor !== undefined && { tensor })
+        })
+        expect(calls.length).toBe(what === "a tensor that its file lacks" ? 2 : 1)
+      }))
+  }
+
+  it.effect("fails with that of a shard that is missing, or malformed", () =>
+    Effect.gen(function*() {
+      const { model: missing } = yield* sharded(weights(`{"a":"sub/x"}`), {})
+      expect(yield* Effect.flip(missing)).toMatchObject({ _tag: "ObjectNotFound", key: "llama/sub/x" })
+      const { model: malformed } = yield* sharded(weights(`{"a":"model.safetensors.index.json"}`), {})
+      expect(yield* Effect.flip(malformed)).toMatchObject({ _tag: "SafetensorsError", field: "header size" })
+    }))
+})
+
+describe("Safetensors.decode", () => {
+  it("reads the tensors of a file that is in memory, and refuses what open refuses", () => {
+    const tensors = Either.getOrThrow(Safetensors.decode(fixture("numpy"), "numpy"))
+    expect(tensors.get("__proto__")?.values).toEqual(new Float64Array([1.5, -2.5]))
+    expect(tensors.size).toBe(20)
+    for (const [what, file, field] of malformed) {
+      expect(Either.getLeft(Safetensors.decode(file, "k")).pipe(Option.getOrUndefined), what).toMatchObject({ field })
+    }
+  })
+})
+
+describe("One tensor of many", () => {
+  it.scoped("of a file of 5 GiB on a disk costs two small reads", () =>
+    Effect.gen(function*() {
+      const { directory, storage: inner } = yield* onDirectory
+      const calls: Array<Call> = []
+      const size = 5 * 1024 * 1024
+      const start = sparse(path.join(directory, "model"), 1024, size)
+      const last = fs.openSync(path.join(directory, "model"), "r+")
+      fs.writeSync(last, pattern(16), 0, 16, start + 1023 * size + 100)
+      fs.closeSync(last)
+      const storage = noting(inner, calls)
+      const file = yield* on(storage, Safetensors.open("model"))
+      expect(file.info.size).toBe(start + 1024 * size)
+      const rows = yield* file.loadSlice("t001023", 100, 116)
+      expect(rows.bytes).toEqual(pattern(16))
+      expect(calls).toEqual([
+        { operation: "open", args: ["model", { range: ByteRange.make(0, 128 * 1024) }] },
+        {
+          operation: "load",
+          args: ["model", {
+            range: ByteRange.make(start + 1023 * size + 100, start + 1023 * size + 116),
+            ifMatch: file.info.etag
+          }]
+        }
+      ])
+      const whole = yield* file.load("t001023")
+      expect(whole.bytes.byteLength).toBe(size)
+      expect(whole.bytes.subarray(100, 116)).toEqual(pattern(16))
+      expect(calls.length).toBe(3)
+    }))
+
+  it.scoped("of a file in a bucket costs two small requests", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      const inner = yield* S3Storage.make({ ...s3Options, bucket })
+      const calls: Array<Call> = []
+      const storage = noting(inner, calls)
+      const tensors = tensorsOf(40, 256 * 1024)
+      yield* on(storage, Safetensors.save("model", tensors))
+      calls.length = 0
+      const file = yield* on(storage, Safetensors.open("model"))
+      expect(sameBytes((yield* file.load("t000017")).bytes, tensors[17]?.data)).toBe(true)
+      expect(calls.map(({ operation }) => operation)).toEqual(["open", "load"])
+      const [last, first] = yield* file.loadMany(["t000039", "t000000"])
+      expect(sameBytes(last?.bytes, tensors[39]?.data) && sameBytes(first?.bytes, tensors[0]?.data)).toBe(true)
+      expect((yield* all(file)).every(({ bytes }, i) => sameBytes(bytes, tensors[i]?.data))).toBe(true)
+      yield* on(storage, Safetensors.save("model", []))
+      expect(yield* Effect.flip(file.load("t000017"))).toMatchObject({ _tag: "PreconditionFailed" })
     }))
 })
