@@ -78,7 +78,10 @@ export type {
  */
 export interface TensorOf<D extends Dtype> extends TensorInfo {
   readonly dtype: D
-  /** Little-endian, the last axis fastest; in an array of its own, to keep, change or hand on. */
+  /**
+   * Little-endian, the last axis fastest; to keep and to change. Those of a tensor from a stream may share their buffer
+   * with its neighbours': copy them before the buffer is transferred to a worker, or where a small tensor is kept long.
+   */
   readonly bytes: Uint8Array
   /**
    * The elements, over the same memory as `bytes`, where JavaScript has their type: `undefined` for floats of 16 bits

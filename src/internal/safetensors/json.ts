@@ -17,10 +17,10 @@ const comma = 0x2c
 const colon = 0x3a
 
 export const quote = 0x22
-export const openBracket = 0x5b
-export const closeBracket = 0x5d
+const openBracket = 0x5b
+const closeBracket = 0x5d
 export const openBrace = 0x7b
-export const closeBrace = 0x7d
+const closeBrace = 0x7d
 
 // The reference implementation goes no deeper.
 const deepest = 128
