@@ -13,6 +13,7 @@
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
 import { collect, copyOf, exactly } from "../internal/bytes.js"
@@ -121,6 +122,17 @@ export interface StreamOptions {
 export type ReadError = E.LoadError | SafetensorsError
 
 /**
+ * An object that holds tensors, as it was when it was opened.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface FileInfo {
+  readonly info: Storage.ObjectInfo
+  readonly metadata: Readonly<Record<string, string>>
+}
+
+/**
  * A file, or a model in several, whose header is read and is right.
  *
  * @since 0.1.0
@@ -129,6 +141,8 @@ export type ReadError = E.LoadError | SafetensorsError
 export interface SafetensorsFile {
   /** The object that was opened: the file or, of a sharded model, its index. */
   readonly info: Storage.ObjectInfo
+  /** The objects that hold the tensors, by their keys: the file or, of a sharded model, its shards. */
+  readonly files: ReadonlyMap<string, FileInfo>
   /** By name, in the order of their bytes, shard after shard. */
   readonly tensors: ReadonlyMap<string, TensorInfo>
   /** What else the file says of itself. */
@@ -246,7 +260,9 @@ const make = (
 ): SafetensorsFile => {
   const tensors = new Map<string, TensorInfo>()
   for (const { header } of parts) for (const tensor of header.tensors) tensors.set(tensor.name, tensor)
-  const etags = new Map(parts.map(({ info }) => [info.key, info.etag]))
+  const files = new Map(
+    parts.map(({ header, info }): [string, FileInfo] => [info.key, { info, metadata: header.metadata }])
+  )
 
   const find = (name: string) => {
     const tensor = tensors.get(name)
@@ -259,8 +275,8 @@ const make = (
 
   /** Of the object that was opened, and no other that took its place. */
   const condition = (key: string) => {
-    const etag = etags.get(key)
-    return etag === undefined ? {} : { ifMatch: etag }
+    const file = files.get(key)
+    return file === undefined ? {} : { ifMatch: file.info.etag }
   }
 
   const loadBytes = (key: string, { endExclusive, start }: ByteRange.ResolvedRange) =>
@@ -332,8 +348,39 @@ const make = (
     }))
   }
 
-  return { info, tensors, metadata, load, loadMany, loadSlice, stream }
+  return { info, files, tensors, metadata, load, loadMany, loadSlice, stream }
 }
+
+/**
+ * The tensors of a file that is in memory whole, such as a chunk of a model, by name and in the order of their bytes. They
+ * are views of the same memory, as far as an array of their elements may lie where they do. `key` is what failures tell
+ * of the file.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Safetensors, Storage } from "surfing-weights"
+ *
+ * const tensors = Effect.gen(function*() {
+ *   const bytes = yield* Storage.load("bert/layer_0.safetensors")
+ *   return yield* Safetensors.decode(bytes, "bert/layer_0.safetensors")
+ * })
+ * ```
+ */
+export const decode = (
+  bytes: Uint8Array,
+  key: string
+): Either.Either<ReadonlyMap<string, Tensor>, SafetensorsError> =>
+  Either.gen(function*() {
+    const end = Header.prefixLength + (yield* Header.lengthOf(key, bytes, bytes.byteLength))
+    const { tensors } = yield* Header.parse(key, bytes.subarray(Header.prefixLength, end), bytes.byteLength)
+    return new Map(tensors.map((tensor) => {
+      const { endExclusive, start } = tensor.range
+      return [tensor.name, withBytes(tensor)(bytes.subarray(start, endExclusive))]
+    }))
+  })
 
 const objectsAtOnce = 8
 
