@@ -31,6 +31,7 @@
  * @module ModelChunks
  * @since 0.1.0
  */
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
 import * as Data from "effect/Data"
@@ -41,13 +42,16 @@ import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as ByteRange from "../ByteRange.js"
 import { collect } from "../internal/bytes.js"
-import { natural } from "../internal/chunks/grouping.js"
+import * as Grouping from "../internal/chunks/grouping.js"
 import { hashOf, type Sha256, sha256 } from "../internal/chunks/sha256.js"
 import { pastCaches } from "../internal/pastCaches.js"
+import * as Header from "../internal/safetensors/header.js"
 import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
 import * as E from "../StorageError.js"
+import * as Safetensors from "./Safetensors.js"
 
 /**
  * The key of a manifest, after the prefix.
@@ -113,7 +117,8 @@ const repetitions = (chunks: ReadonlyArray<ChunkInfo>): ReadonlyArray<Schema.Fil
     const first = seen[field].get(value)
     if (first === undefined) seen[field].set(value, index)
     else if (issues.length === 0) {
-      issues.push({ path: [index, field], message: `${shown(value)} is in chunks[${first}] already` })
+      const other = field === "tensors" ? `, which is ${shown(chunks[first]?.name ?? "")}` : ""
+      issues.push({ path: [index, field], message: `${shown(value)} is in chunks[${first}] already${other}` })
     }
   }
   for (const [index, { key, name, tensors = [] }] of chunks.entries()) {
@@ -202,6 +207,85 @@ export interface Model {
 }
 
 /**
+ * What to split, and into what.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface MakeOptions {
+  /** The key of a safetensors file, or of the index of one in shards, which ends in `.json`. */
+  readonly source: string
+  /** The folder of the chunks and their manifest: a key or, for the storage itself, empty. */
+  readonly target: string
+  /**
+   * Which tensors go together:
+   *
+   * - `"layer"` (the default): `embeddings`, `layer_0` and so on, and what comes after the last layer as `head`. Of a model
+   *   with two stacks of layers, such as T5: `embeddings`, `encoder_layer_0` …, `encoder_norm`, `decoder_layer_0` …,
+   *   `head`. It knows the names that BERT, GPT-2, Llama, T5 and their like have in the libraries of Hugging Face.
+   * - a function that gives the name of the chunk for that of a tensor
+   * - `{ bytes }`: tensors one after another, as long as they are so many bytes; a larger one has a chunk of its own.
+   *   The chunks are `chunk_0` and so on.
+   *
+   * In each case chunks come in the order of the forward pass, as far as names tell it.
+   */
+  readonly by?: "layer" | ((tensor: string) => string) | { readonly bytes: FileSystem.SizeInput }
+}
+
+/**
+ * What making, indexing and verifying a model can meet.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type ModelError = E.StorageError | Safetensors.SafetensorsError | ModelChunksError
+
+/**
+ * Splits a safetensors model into chunks, each a safetensors file: `layer_0` is the object `layer_0.safetensors` below
+ * `target`. Bytes go from the source into the chunks as streams, one chunk after another, and are hashed on the way;
+ * memory does not grow with the size of a chunk.
+ *
+ * The manifest that was there goes before the first chunk is written, and the new one is written last: a `make` that
+ * fails leaves chunks, and no manifest that tells of others. Done again, it writes them again. What an earlier one has
+ * left of other chunks stays.
+ *
+ * A source that is overwritten meanwhile fails with `PreconditionFailed`. A `StorageLimit` has to leave room for a read
+ * beside a save.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { ModelChunks } from "surfing-weights"
+ *
+ * const manifest = ModelChunks.make({
+ *   source: "llama/model.safetensors.index.json",
+ *   target: "llama/chunks"
+ * })
+ * ```
+ */
+export const make = (
+  { by = "layer", source, target }: MakeOptions
+): Effect.Effect<Manifest, ModelError, Storage.Storage> =>
+  Effect.gen(function*() {
+    const storage = yield* Storage.Storage
+    const begin = yield* sha256
+    const { backend } = storage
+    const folder = yield* folderOf(storage, "make", target)
+    const at = { backend: backend.name, operation: "make" as const, key: source }
+    if (!backend.capabilities.write) {
+      return yield* new E.UnsupportedOperation({ ...at, reason: "it is read-only, and chunks have to be saved" })
+    }
+    const model = yield* source.endsWith(".json") ? Safetensors.openSharded(source) : Safetensors.open(source)
+    const groups = yield* group(at, [...model.tensors.values()], by)
+    const plans = yield* Either.all(groups.map((group) => plan(at, folder, model, group)))
+
+    yield* storage.remove(folder + manifestName)
+    const chunks = yield* Effect.forEach(plans, (plan) => write(storage, begin, folder, model, plan))
+    return yield* saveManifest(storage, "make", folder, chunks)
+  })
+
+/**
  * Opens a model by its manifest, `manifest.json` below the prefix: a folder, whose name is a key or, for the storage
  * itself, empty. A manifest that cannot be right fails with `ModelChunksError`, which names the field.
  *
@@ -245,7 +329,8 @@ export interface IndexOptions {
 /**
  * Writes a manifest for the objects that are below a prefix, such as the shards of a download: each is a chunk whose name
  * is its key after the prefix, in the order of these, with numbers by their value. Each is read once, past every cache,
- * as a stream; a manifest that is there is replaced when all are hashed.
+ * as a stream; a manifest that is there is replaced when all are hashed. Of safetensors files it tells the tensors, and
+ * one that is not right fails with `SafetensorsError`.
  *
  * @since 0.1.0
  * @category constructors
@@ -261,7 +346,7 @@ export interface IndexOptions {
 export const index = (
   prefix: string,
   options: IndexOptions = {}
-): Effect.Effect<Manifest, E.StorageError | ModelChunksError, Storage.Storage> =>
+): Effect.Effect<Manifest, ModelError, Storage.Storage> =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
     const begin = yield* sha256
@@ -281,8 +366,8 @@ export const index = (
       Stream.mapEffect((key) => describe(storage, begin, folder, key), { concurrency, unordered: true }),
       Stream.runCollect
     )
-    const inOrder = Chunk.toArray(chunks).sort((a, b) => natural(a.name, b.name))
-    return yield* saveManifest(storage, folder, inOrder)
+    const inOrder = Chunk.toArray(chunks).sort((a, b) => Grouping.natural(a.name, b.name))
+    return yield* saveManifest(storage, "index", folder, inOrder)
   })
 
 /**
@@ -446,6 +531,101 @@ const atLeast = (
   return Either.void
 }
 
+/** Which tensors go into which chunk. */
+const group = (
+  place: Place,
+  tensors: ReadonlyArray<Safetensors.TensorInfo>,
+  by: NonNullable<MakeOptions["by"]>
+): Either.Either<ReadonlyArray<Grouping.Group<Safetensors.TensorInfo>>, ModelChunksError> => {
+  const wrong = (field: string, reason: string) => Either.left(new ModelChunksError({ ...place, field, reason }))
+  if (typeof by === "function") return Either.right(Grouping.byName(tensors, by))
+  if (by !== "layer") {
+    const bytes = Number(by.bytes)
+    return Number.isSafeInteger(bytes) && bytes > 0
+      ? Either.right(Grouping.bySize(tensors, bytes, lengthOf))
+      : wrong("by.bytes", `it is a whole number of bytes from 1 up, not ${bytes}`)
+  }
+  const groups = Grouping.byLayer(tensors)
+  if (groups !== undefined) return Either.right(groups)
+  const names = shownNames(tensors.map(({ name }) => name))
+  return wrong("by", `the names of the tensors tell of no layers: ${names}; give a function of the name, or { bytes }`)
+}
+
+const lengthOf = ({ range }: Safetensors.TensorInfo): number => range.endExclusive - range.start
+
+/** A chunk that is to be written. */
+interface Plan {
+  readonly name: string
+  readonly key: string
+  readonly layout: Header.Layout<Safetensors.TensorInfo>
+}
+
+const plan = (
+  place: Place,
+  folder: string,
+  { files, info }: Safetensors.SafetensorsFile,
+  { name, tensors }: Grouping.Group<Safetensors.TensorInfo>
+): Either.Either<Plan, ModelChunksError | Safetensors.SafetensorsError> => {
+  const key = `${name}.safetensors`
+  const problem = name === "" ? "it is empty" : ObjectKey.problem(key) ?? ObjectKey.problem(folder + key)
+  if (problem !== undefined) {
+    const tensor = shown(tensors[0]?.name ?? "")
+    const reason = `it gives the name ${
+      shown(name)
+    } for the tensor ${tensor}, and a key cannot be made of that: ${problem}`
+    return Either.left(new ModelChunksError({ ...place, field: "by", reason }))
+  }
+  const written = folder + key
+  if (written === info.key || files.has(written)) {
+    const reason = `chunk ${shown(name)} would take the place of ${shown(written)}, of which it is made`
+    return Either.left(new ModelChunksError({ ...place, field: "target", reason }))
+  }
+  const metadata: Record<string, string> = {}
+  for (const file of new Set(tensors.map((tensor) => files.get(tensor.key)))) Object.assign(metadata, file?.metadata)
+  return Either.map(Header.encode(written, tensors, metadata), (layout) => ({ name, key, layout }))
+}
+
+const write = (
+  storage: Storage.Service,
+  begin: Sha256,
+  folder: string,
+  { files }: Safetensors.SafetensorsFile,
+  { key, layout: { header, size, tensors }, name }: Plan
+): Effect.Effect<ChunkInfo, E.LoadError | E.SaveError> =>
+  Effect.gen(function*() {
+    const hash = begin()
+    const data = Stream.flatMap(Stream.fromIterable(runsOf(tensors)), ({ endExclusive, key, start }) => {
+      const file = files.get(key)
+      const range = ByteRange.make(start, endExclusive)
+      return storage.stream(key, { range, ...(file !== undefined && { ifMatch: file.info.etag }) })
+    })
+    const hashed = Stream.concat(Stream.make(header), data).pipe(
+      Stream.mapChunks((pieces) => {
+        for (const bytes of pieces) hash.update(bytes)
+        return pieces
+      })
+    )
+    yield* storage.save(folder + key, hashed, { size })
+    return new ChunkInfo({ name, key, size, sha256: hash.digest(), tensors: tensors.map(({ tensor }) => tensor.name) })
+  })
+
+/** Bytes of an object that go into a chunk as they are. */
+interface Run extends ByteRange.ResolvedRange {
+  readonly key: string
+}
+
+/** The bytes of tensors in their order, with neighbours in one. */
+const runsOf = (tensors: Plan["layout"]["tensors"]): ReadonlyArray<Run> => {
+  const runs: Array<Run> = []
+  for (const { tensor: { key, range: { endExclusive, start } } } of tensors) {
+    const last = runs.at(-1)
+    if (start === endExclusive) continue
+    if (last?.key === key && last.endExclusive === start) runs[runs.length - 1] = { ...last, endExclusive }
+    else runs.push({ key, start, endExclusive })
+  }
+  return runs
+}
+
 /** No manifest is larger: that of a million chunks is not. */
 const largestManifest = 256 * 1024 * 1024
 
@@ -484,26 +664,49 @@ const fieldOf = (path: ReadonlyArray<PropertyKey>): string =>
 /** The last that is done of a model: where there is a manifest, all that it tells of is there. */
 const saveManifest = (
   storage: Storage.Service,
+  operation: Operation,
   folder: string,
   chunks: ReadonlyArray<ChunkInfo>
-): Effect.Effect<Manifest, E.SaveError> =>
+): Effect.Effect<Manifest, E.SaveError | ModelChunksError> =>
   Effect.suspend(() => {
+    const key = folder + manifestName
+    const [issue] = repetitions(chunks)
+    if (issue !== undefined) {
+      const field = fieldOf(["chunks", ...issue.path])
+      return Effect.fail(
+        new ModelChunksError({ backend: storage.backend.name, operation, key, field, reason: issue.message })
+      )
+    }
     const manifest = new Manifest({ schema: "surfing-weights/model-chunks", version: 1, chunks })
     const json = JSON.stringify(Schema.encodeSync(Manifest)(manifest), undefined, 2)
-    return Effect.as(storage.save(folder + manifestName, new TextEncoder().encode(`${json}\n`)), manifest)
+    return Effect.as(storage.save(key, new TextEncoder().encode(`${json}\n`)), manifest)
   })
 
 /** What a manifest is to say of an object that is there. */
-const describe = (storage: Storage.Service, begin: Sha256, folder: string, key: string) =>
-  Effect.scoped(Effect.gen(function*() {
-    const { info, stream } = yield* pastCaches(storage.open(folder + key))
+const describe = (
+  storage: Storage.Service,
+  begin: Sha256,
+  folder: string,
+  key: string
+): Effect.Effect<ChunkInfo, E.LoadError | Safetensors.SafetensorsError> =>
+  Effect.gen(function*() {
+    const file = key.endsWith(".safetensors")
+      ? yield* Effect.provideService(Safetensors.open(folder + key), Storage.Storage, storage)
+      : undefined
+    const { info, stream } = yield* storage.open(folder + key, file === undefined ? {} : { ifMatch: file.info.etag })
     const hash = begin()
     yield* Stream.runForEachChunk(stream, (pieces) =>
       Effect.sync(() => {
         for (const bytes of pieces) hash.update(bytes)
       }))
-    return new ChunkInfo({ name: key, key, size: info.size, sha256: hash.digest() })
-  }))
+    return new ChunkInfo({
+      name: key,
+      key,
+      size: info.size,
+      sha256: hash.digest(),
+      ...(file !== undefined && { tensors: [...file.tensors.keys()] })
+    })
+  }).pipe(Effect.scoped, pastCaches)
 
 /** Reads a chunk past caches, and yields how many bytes have come each time; fails where they are the wrong ones. */
 const readChunk = (
