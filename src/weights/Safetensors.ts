@@ -209,7 +209,7 @@ const firstRead = 128 * 1024
 export const open = (key: string): Effect.Effect<SafetensorsFile, ReadError, Storage.Storage> =>
   Effect.flatMap(
     Storage.Storage,
-    (storage) => Effect.map(openPart(storage, key), (part) => make(storage, part.info, part.header.metadata, [part]))
+    (storage) => Effect.map(openPart(storage, key), (part) => make(storage, part.info, part.header, [part]))
   )
 
 /** A file that was opened. */
@@ -255,11 +255,9 @@ const readRest = (storage: Storage.Service, info: Storage.ObjectInfo, beginning:
 const make = (
   storage: Storage.Service,
   info: Storage.ObjectInfo,
-  metadata: Readonly<Record<string, string>>,
+  { metadata, tensors }: Header.Header,
   parts: ReadonlyArray<Part>
 ): SafetensorsFile => {
-  const tensors = new Map<string, TensorInfo>()
-  for (const { header } of parts) for (const tensor of header.tensors) tensors.set(tensor.name, tensor)
   const files = new Map(
     parts.map(({ header, info }): [string, FileInfo] => [info.key, { info, metadata: header.metadata }])
   )
@@ -376,9 +374,9 @@ export const decode = (
   Either.gen(function*() {
     const end = Header.prefixLength + (yield* Header.lengthOf(key, bytes, bytes.byteLength))
     const { tensors } = yield* Header.parse(key, bytes.subarray(Header.prefixLength, end), bytes.byteLength)
-    return new Map(tensors.map((tensor) => {
+    return new Map([...tensors].map(([name, tensor]) => {
       const { endExclusive, start } = tensor.range
-      return [tensor.name, withBytes(tensor)(bytes.subarray(start, endExclusive))]
+      return [name, withBytes(tensor)(bytes.subarray(start, endExclusive))]
     }))
   })
 
@@ -471,12 +469,16 @@ export const openSharded = (indexKey: string): Effect.Effect<SafetensorsFile, Re
     const storage = yield* Storage.Storage
     const { bytes, info } = yield* readIndex(storage, indexKey)
     const { metadata, shards } = yield* ShardIndex.parse(indexKey, bytes)
-    const parts = yield* Effect.forEach(
-      shards,
-      ([key, names]) => Effect.flatMap(openPart(storage, key), (part) => only(indexKey, part, names)),
-      { concurrency: objectsAtOnce }
-    )
-    return make(storage, info, metadata, parts)
+    const parts = yield* Effect.forEach(shards, ([key]) => openPart(storage, key), { concurrency: objectsAtOnce })
+    const tensors = new Map<string, TensorInfo>()
+    for (const [i, { header, info }] of parts.entries()) {
+      const names = shards[i]?.[1] ?? new Set()
+      for (const name of names) {
+        if (!header.tensors.has(name)) return yield* missing(indexKey, name, info.key)
+      }
+      for (const [name, tensor] of header.tensors) if (names.has(name)) tensors.set(name, tensor)
+    }
+    return make(storage, info, { tensors, metadata }, parts)
   })
 
 const readIndex = (storage: Storage.Service, key: string) =>
@@ -489,19 +491,13 @@ const readIndex = (storage: Storage.Service, key: string) =>
     Effect.scoped
   )
 
-/** A shard with those of its tensors that the index says it has. */
-const only = (
-  key: string,
-  { header, info }: Part,
-  names: ReadonlySet<string>
-): Effect.Effect<Part, SafetensorsError> => {
-  const tensors = header.tensors.filter(({ name }) => names.has(name))
-  if (tensors.length === names.size) return Effect.succeed({ info, header: { ...header, tensors } })
-  const found = new Set(tensors.map(({ name }) => name))
-  const missing = [...names].find((name) => !found.has(name)) ?? ""
-  const reason = `it is not in ${JSON.stringify(info.key)}, where the index says that it is`
-  return Effect.fail(new SafetensorsError({ key, field: "weight_map", tensor: missing, reason }))
-}
+const missing = (key: string, tensor: string, shard: string) =>
+  new SafetensorsError({
+    key,
+    field: "weight_map",
+    tensor,
+    reason: `it is not in ${JSON.stringify(shard)}, where the index says that it is`
+  })
 
 /**
  * Saves tensors as a file: all or nothing, like any save. The header comes first and names them all, so a stream of

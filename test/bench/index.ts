@@ -1,7 +1,8 @@
 /**
  * `npm run bench`: how fast this library is, against others doing the same work in the same run: `node:fs` on the same
  * files from the page cache, the AWS SDK and OpenDAL on the same S3 server (see `test/support/s3Server.ts`).
- * `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files`, `wrappers` and `s3` are all of a kind.
+ * `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files`, `wrappers`, `weights` and
+ * `s3` are all of a kind.
  *
  * Beside its time stands the processor time that a run took of this process, in which the server's is not. The files are made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and
  * removed again. A target that is missed does not fail the run; wrong bytes do.
@@ -17,9 +18,10 @@ import { collectGarbage, peakOf } from "./peakMemory.js"
 import { type Contestant, type Row, rows as fileRows } from "./rows.js"
 import * as s3 from "./s3.js"
 import { s3Rows } from "./s3Rows.js"
+import { weightRows } from "./weightRows.js"
 import { wrapperRows } from "./wrapperRows.js"
 
-const rows = [...fileRows, ...wrapperRows, ...s3Rows]
+const rows = [...fileRows, ...wrapperRows, ...weightRows, ...s3Rows]
 
 /** What one run took, in milliseconds. */
 interface Sample {
@@ -166,6 +168,7 @@ const main = async (): Promise<void> => {
   const groups = new Map([
     ["files", fileRows],
     ["wrappers", wrapperRows],
+    ["weights", weightRows],
     ["s3", s3Rows],
     ...rows.map((row) => [row.name, [row]] as const)
   ])

@@ -11,7 +11,7 @@ import * as ObjectKey from "../../ObjectKey.js"
 import * as Dtypes from "./dtypes.js"
 import type { Dtype } from "./dtypes.js"
 import { type Field, SafetensorsError, shown } from "./error.js"
-import { JsonProblem, Reader } from "./json.js"
+import { JsonProblem, quote, Reader } from "./json.js"
 
 /**
  * What a file says of a tensor.
@@ -31,8 +31,8 @@ export interface TensorInfo {
 }
 
 export interface Header {
-  /** In the order of their bytes. */
-  readonly tensors: ReadonlyArray<TensorInfo>
+  /** By name, in the order of their bytes. */
+  readonly tensors: ReadonlyMap<string, TensorInfo>
   readonly metadata: Readonly<Record<string, string>>
 }
 
@@ -45,7 +45,6 @@ export const maxLength = 100_000_000
 const metadataName = "__metadata__"
 
 const letterN = 0x6e
-const quote = 0x22
 
 const problem = (key: string, field: Field, reason: string, tensor?: string) =>
   new SafetensorsError({ key, field, reason, ...(tensor !== undefined && { tensor }) })
@@ -84,63 +83,68 @@ export const readJson = <A>(
   } catch {
     return Either.left(problem(key, field, "not valid UTF-8"))
   }
-  return Either.try({
-    try: () => read(new Reader(text)),
-    catch: (error) => {
+  return attempt(key, field, () => read(new Reader(text)))
+}
+
+/** What it throws of this kind is a failure. */
+const attempt = <A>(key: string, field: Field, run: () => A): Either.Either<A, SafetensorsError> =>
+  Either.try({
+    try: run,
+    catch: (thrown) => {
+      const error = inField(key, thrown, field)
       if (error instanceof SafetensorsError) return error
-      if (error instanceof JsonProblem) return problem(key, field, error.message)
       throw error
     }
   })
-}
 
 const read = (key: string, reader: Reader, dataStart: number, size: number): Header => {
-  const names = new Set<string>()
-  const tensors: Array<TensorInfo> = []
-  let metadata: Readonly<Record<string, string>> = {}
+  let tensors = new Map<string, TensorInfo>()
+  let metadata: Readonly<Record<string, string>> | undefined
   let inOrder = true
   let end = dataStart
-  reader.object((name) => {
-    if (names.has(name)) throw problem(key, "name", "it stands in the header twice", name)
-    names.add(name)
+  for (let name = reader.firstKey(); name !== undefined; name = reader.nextKey()) {
     if (name === metadataName) {
-      metadata = within(key, metadataName, undefined, () => readMetadata(key, reader))
-      return
+      if (metadata !== undefined) throw problem(key, metadataName, "it stands in the header twice")
+      metadata = readMetadata(key, reader)
+      continue
     }
+    if (tensors.has(name)) throw problem(key, "name", "it stands in the header twice", name)
     const tensor = readTensor(key, reader, name, dataStart)
-    tensors.push(tensor)
+    tensors.set(name, tensor)
     inOrder &&= tensor.range.start >= end
     end = tensor.range.endExclusive
-  })
-  reader.expectEnd()
-  if (!inOrder) {
-    tensors.sort((a, b) => a.range.start - b.range.start || a.range.endExclusive - b.range.endExclusive)
   }
-  checkCover(key, tensors, dataStart, size)
-  return { tensors, metadata }
+  reader.expectEnd()
+  if (!inOrder) tensors = sorted(tensors)
+  checkCover(key, tensors.values(), dataStart, size)
+  return { tensors, metadata: metadata ?? {} }
 }
 
-/** Tells of what is wrong with the JSON of one field as of that field. */
-const within = <A>(key: string, field: Field, tensor: string | undefined, run: () => A): A => {
-  try {
-    return run()
-  } catch (error) {
-    throw error instanceof JsonProblem ? problem(key, field, error.message, tensor) : error
-  }
-}
+const sorted = (tensors: ReadonlyMap<string, TensorInfo>): Map<string, TensorInfo> =>
+  new Map(
+    [...tensors].sort(([, { range: a }], [, { range: b }]) => a.start - b.start || a.endExclusive - b.endExclusive)
+  )
+
+/** What is wrong with the JSON of a field, told as of that field. */
+const inField = (key: string, error: unknown, field: Field, tensor?: string): unknown =>
+  error instanceof JsonProblem ? problem(key, field, error.message, tensor) : error
 
 const readMetadata = (key: string, reader: Reader): Readonly<Record<string, string>> => {
   const entries = new Map<string, string>()
-  // The reference implementation reads `null` as none.
-  if (reader.peek() === letterN) {
-    reader.skip()
-    return {}
+  try {
+    // The reference implementation reads `null` as none.
+    if (reader.peek() === letterN) {
+      reader.skip()
+      return {}
+    }
+    for (let name = reader.firstKey(); name !== undefined; name = reader.nextKey()) {
+      if (entries.has(name)) reader.fail(`${shown(name)} stands there twice,`)
+      if (reader.peek() !== quote) reader.fail(`the value of ${shown(name)} is not a string`)
+      entries.set(name, reader.string())
+    }
+  } catch (error) {
+    throw inField(key, error, metadataName)
   }
-  reader.object((name) => {
-    if (entries.has(name)) throw problem(key, metadataName, `${shown(name)} stands there twice`)
-    if (reader.peek() !== quote) throw problem(key, metadataName, `the value of ${shown(name)} is not a string`)
-    entries.set(name, reader.string())
-  })
   return Object.fromEntries(entries)
 }
 
@@ -148,37 +152,38 @@ const readTensor = (key: string, reader: Reader, name: string, dataStart: number
   let dtype: Dtypes.DtypeInfo | undefined
   let shape: ReadonlyArray<number> | undefined
   let offsets: ReadonlyArray<number> | undefined
-  const once = (field: Field, seen: unknown) => {
-    if (seen !== undefined) throw problem(key, field, "it stands there twice", name)
-  }
-  within(key, "header", name, () =>
-    reader.object((field) => {
-      switch (field) {
-        case "dtype":
-          once(field, dtype)
-          dtype = within(key, field, name, () => readDtype(key, reader, name))
-          break
-        case "shape":
-          once(field, shape)
-          shape = within(key, field, name, () => reader.naturals())
-          break
-        case "data_offsets":
-          once(field, offsets)
-          offsets = within(key, field, name, () => reader.naturals())
-          break
-        default:
-          reader.skip()
+  let field: Field = "header"
+  try {
+    for (let member = reader.firstKey(); member !== undefined; member = reader.nextKey()) {
+      if (member === "dtype") {
+        field = member
+        if (dtype !== undefined) reader.fail("it stands there twice,")
+        dtype = readDtype(reader)
+      } else if (member === "shape") {
+        field = member
+        if (shape !== undefined) reader.fail("it stands there twice,")
+        shape = reader.naturals()
+      } else if (member === "data_offsets") {
+        field = member
+        if (offsets !== undefined) reader.fail("it stands there twice,")
+        offsets = reader.naturals()
+      } else {
+        reader.skip()
       }
-    }))
+      field = "header"
+    }
+  } catch (error) {
+    throw inField(key, error, field, name)
+  }
   if (dtype === undefined) throw problem(key, "dtype", "it is missing", name)
   if (shape === undefined) throw problem(key, "shape", "it is missing", name)
   if (offsets === undefined) throw problem(key, "data_offsets", "it is missing", name)
-  const [start, endExclusive, ...more] = offsets
-  if (start === undefined || endExclusive === undefined || more.length > 0) {
+  const [start, endExclusive] = offsets
+  if (start === undefined || endExclusive === undefined || offsets.length > 2) {
     throw problem(key, "data_offsets", `a start and an end, not ${offsets.length} numbers`, name)
   }
   if (endExclusive < start) throw problem(key, "data_offsets", `they go back from ${start} to ${endExclusive}`, name)
-  const length = Either.getOrThrowWith(bytesOf(key, name, dtype, shape), (error) => error)
+  const length = bytesOf(key, name, dtype, shape)
   if (endExclusive - start !== length) {
     throw problem(
       key,
@@ -192,27 +197,20 @@ const readTensor = (key: string, reader: Reader, name: string, dataStart: number
   return { name, dtype: dtype.dtype, shape, key, range }
 }
 
-const readDtype = (key: string, reader: Reader, name: string): Dtypes.DtypeInfo => {
-  const found = reader.string()
-  const dtype = Dtypes.find(found)
-  if (dtype === undefined) {
-    throw problem(key, "dtype", `${shown(found)} is none of ${Dtypes.dtypes.join(", ")}`, name)
-  }
+const readDtype = (reader: Reader): Dtypes.DtypeInfo => {
+  const name = reader.string()
+  const dtype = Dtypes.find(name)
+  if (dtype === undefined) reader.fail(`${shown(name)} is none of ${Dtypes.dtypes.join(", ")},`)
   return dtype
 }
 
 /** How many bytes a tensor takes. */
-const bytesOf = (
-  key: string,
-  name: string,
-  dtype: Dtypes.DtypeInfo,
-  shape: ReadonlyArray<number>
-): Either.Either<number, SafetensorsError> => {
+const bytesOf = (key: string, name: string, dtype: Dtypes.DtypeInfo, shape: ReadonlyArray<number>): number => {
   const bits = Dtypes.bitsOf(dtype, shape)
-  const wrong = (reason: string) => Either.left(problem(key, "shape", reason, name))
-  if (bits === undefined) return wrong(`[${shape.join()}] of ${dtype.dtype} has more bits than can be counted exactly`)
-  if (bits % 8 !== 0) return wrong(`[${shape.join()}] of ${dtype.dtype} ends within a byte`)
-  return Either.right(bits / 8)
+  const wrong = (reason: string) => problem(key, "shape", `[${shape.join()}] of ${dtype.dtype} ${reason}`, name)
+  if (bits === undefined) throw wrong("has more bits than can be counted exactly")
+  if (bits % 8 !== 0) throw wrong("ends within a byte")
+  return bits / 8
 }
 
 /** The part of a tensor whose first index is from `start` up to, but not including, `endExclusive`. */
@@ -240,7 +238,7 @@ export const slice = (
 }
 
 /** The tensors, in the order of their bytes, have to take all there are and none twice. */
-const checkCover = (key: string, tensors: ReadonlyArray<TensorInfo>, dataStart: number, size: number): void => {
+const checkCover = (key: string, tensors: Iterable<TensorInfo>, dataStart: number, size: number): void => {
   let end = dataStart
   for (const { name, range } of tensors) {
     if (range.start !== end) {
@@ -290,61 +288,60 @@ export const encode = <T extends Declared>(
   declared: Iterable<T>,
   metadata: Readonly<Record<string, string>> = {}
 ): Either.Either<Layout<T>, SafetensorsError> =>
-  Either.gen(function*() {
-    const names = new Set<string>()
-    const placed: Array<{ readonly tensor: T; readonly length: number; readonly rank: number }> = []
-    for (const tensor of declared) {
-      const { name, shape } = tensor
-      const reason = names.has(name) ? "two tensors have this name" : unusable(name)
-      if (reason !== undefined) return yield* Either.left(problem(key, "name", reason, name))
-      names.add(name)
-      const dtype = Dtypes.find(tensor.dtype)
-      if (dtype === undefined) {
-        return yield* Either.left(problem(key, "dtype", `${shown(tensor.dtype)} is no type of elements`, name))
-      }
-      if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0)) {
-        const told = `lengths are whole numbers from 0 up, not [${shape.join()}]`
-        return yield* Either.left(problem(key, "shape", told, name))
-      }
-      placed.push({ tensor, length: yield* bytesOf(key, name, dtype, shape), rank: dtype.rank })
-    }
-    placed.sort((a, b) => b.rank - a.rank || ObjectKey.compare(a.tensor.name, b.tensor.name))
-
-    const entries: Array<string> = []
-    if (Object.keys(metadata).length > 0) {
-      for (const [name, value] of Object.entries(metadata)) {
-        if (typeof value !== "string" || loneSurrogate.test(name + "\n" + value)) {
-          const told = `${shown(name)} and its value are not strings of whole characters`
-          return yield* Either.left(problem(key, metadataName, told))
-        }
-      }
-      entries.push(`"${metadataName}":${JSON.stringify(metadata)}`)
-    }
+  attempt(key, "header", () => {
+    const tensors = place(key, declared)
+    const entries = Object.keys(metadata).length === 0 ? [] : [writeMetadata(key, metadata)]
     let at = 0
-    for (const { length, tensor: { dtype, name, shape } } of placed) {
+    for (const { length, tensor: { dtype, name, shape } } of tensors) {
       const end = at + length
       entries.push(
         `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${at},${end}]}`
       )
       at = end
     }
-
     const json = new TextEncoder().encode(`{${entries.join()}}`)
     const length = Math.ceil(json.byteLength / 8) * 8
     if (length > maxLength) {
-      return yield* Either.left(
-        problem(key, "header size", `a header of ${length} bytes, and the longest has ${maxLength}`)
-      )
+      throw problem(key, "header size", `a header of ${length} bytes, and the longest has ${maxLength}`)
     }
     const size = prefixLength + length + at
     if (!Number.isSafeInteger(size)) {
-      return yield* Either.left(problem(key, "data", "the tensors have more bytes than can be counted exactly"))
+      throw problem(key, "data", "the tensors have more bytes than can be counted exactly")
     }
     const header = new Uint8Array(prefixLength + length).fill(0x20)
     new DataView(header.buffer).setBigUint64(0, BigInt(length), true)
     header.set(json, prefixLength)
-    return { header, tensors: placed, size }
+    return { header, tensors, size }
   })
+
+/** The tensors in the order of their bytes. */
+const place = <T extends Declared>(key: string, declared: Iterable<T>): Layout<T>["tensors"] => {
+  const names = new Set<string>()
+  const placed: Array<{ readonly tensor: T; readonly length: number; readonly rank: number }> = []
+  for (const tensor of declared) {
+    const { name, shape } = tensor
+    const reason = names.has(name) ? "two tensors have this name" : unusable(name)
+    if (reason !== undefined) throw problem(key, "name", reason, name)
+    names.add(name)
+    const dtype = Dtypes.find(tensor.dtype)
+    if (dtype === undefined) throw problem(key, "dtype", `${shown(tensor.dtype)} is no type of elements`, name)
+    if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0)) {
+      throw problem(key, "shape", `lengths are whole numbers from 0 up, not [${shape.join()}]`, name)
+    }
+    placed.push({ tensor, length: bytesOf(key, name, dtype, shape), rank: dtype.rank })
+  }
+  return placed.sort((a, b) => b.rank - a.rank || ObjectKey.compare(a.tensor.name, b.tensor.name))
+}
+
+const writeMetadata = (key: string, metadata: Readonly<Record<string, string>>): string => {
+  for (const [name, value] of Object.entries(metadata)) {
+    if (typeof value !== "string") throw problem(key, metadataName, `the value of ${shown(name)} is not a string`)
+    if (loneSurrogate.test(name) || loneSurrogate.test(value)) {
+      throw problem(key, metadataName, `${shown(name)} or its value holds half of a surrogate pair`)
+    }
+  }
+  return `"${metadataName}":${JSON.stringify(metadata)}`
+}
 
 const loneSurrogate = /\p{Surrogate}/u
 

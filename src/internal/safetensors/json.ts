@@ -11,9 +11,16 @@ const tab = 0x09
 const newline = 0x0a
 const carriageReturn = 0x0d
 const space = 0x20
-const quote = 0x22
 const backslash = 0x5c
 const zero = 0x30
+const comma = 0x2c
+const colon = 0x3a
+
+export const quote = 0x22
+export const openBracket = 0x5b
+export const closeBracket = 0x5d
+export const openBrace = 0x7b
+export const closeBrace = 0x7d
 
 // The reference implementation goes no deeper.
 const deepest = 128
@@ -37,34 +44,41 @@ export class Reader {
   }
 
   /** Whether this character comes next, which is then passed over. */
-  accepts(character: string): boolean {
-    if (this.peek() !== character.charCodeAt(0)) return false
+  accepts(code: number): boolean {
+    if (this.peek() !== code) return false
     this.at++
     return true
   }
 
-  expect(character: string): void {
-    if (!this.accepts(character)) this.fail(`not valid JSON: expected ${character}`)
+  expect(code: number): void {
+    if (!this.accepts(code)) this.fail(`not valid JSON: expected ${String.fromCharCode(code)}`)
   }
 
   expectEnd(): void {
     if (!Number.isNaN(this.peek())) this.fail("not valid JSON: something follows its end")
   }
 
-  /** Calls `member` with each key of an object; it has to read the value. */
-  object(member: (key: string) => void): void {
-    this.expect("{")
-    if (this.accepts("}")) return
-    do {
-      const key = this.string()
-      this.expect(":")
-      member(key)
-    } while (this.accepts(","))
-    this.expect("}")
+  /** The first key of an object, or `undefined` where it has none. Its value is to be read before the next key. */
+  firstKey(): string | undefined {
+    this.expect(openBrace)
+    return this.accepts(closeBrace) ? undefined : this.key()
+  }
+
+  /** The key that follows, or `undefined` at the end of the object. */
+  nextKey(): string | undefined {
+    if (this.accepts(comma)) return this.key()
+    this.expect(closeBrace)
+    return undefined
+  }
+
+  private key(): string {
+    const key = this.string()
+    this.expect(colon)
+    return key
   }
 
   string(): string {
-    this.expect("\"")
+    this.expect(quote)
     const { text } = this
     const start = this.at
     let escaped = false
@@ -99,12 +113,12 @@ export class Reader {
   /** A list of whole numbers from 0 up. */
   naturals(): Array<number> {
     const numbers: Array<number> = []
-    this.expect("[")
-    if (this.accepts("]")) return numbers
+    this.expect(openBracket)
+    if (this.accepts(closeBracket)) return numbers
     do {
       numbers.push(this.natural())
-    } while (this.accepts(","))
-    this.expect("]")
+    } while (this.accepts(comma))
+    this.expect(closeBracket)
     return numbers
   }
 
@@ -135,21 +149,12 @@ export class Reader {
     let depth = 0
     do {
       const code = this.peek()
-      if (code === quote) {
-        this.string()
-        continue
-      }
-      const character = this.text[this.at]
-      if (character === undefined) this.fail("not valid JSON: it ends within a value")
-      if (depth === 0 && (character === "," || character === "}" || character === "]")) break
-      if (character === "{" || character === "[") depth++
-      if (character === "}" || character === "]") depth--
+      if (code === openBrace || code === openBracket) depth++
+      if (code === closeBrace || code === closeBracket) depth--
       if (depth > deepest) this.fail("values nested too deeply")
-      this.at++
-      // A word or a number goes on to where it must end.
-      if (depth === 0 && character !== "}" && character !== "]") {
-        while (/[\w.+-]/.test(this.text[this.at] ?? "")) this.at++
-      }
+      if (code === quote) this.string()
+      else if (isPunctuation(code)) this.at++
+      else this.word()
     } while (depth > 0)
     const value = this.text.slice(start, this.at)
     try {
@@ -159,4 +164,15 @@ export class Reader {
     }
     return value
   }
+
+  /** Passes over a number, or over `true`, `false` or `null`. */
+  private word(): void {
+    const start = this.at
+    while (/[\w.+-]/.test(this.text.charAt(this.at))) this.at++
+    if (this.at === start) this.fail("not valid JSON: expected a value")
+  }
 }
+
+const isPunctuation = (code: number): boolean =>
+  code === openBrace || code === closeBrace || code === openBracket || code === closeBracket || code === comma ||
+  code === colon

@@ -6,7 +6,7 @@ import type * as Either from "effect/Either"
 import * as ObjectKey from "../../ObjectKey.js"
 import { SafetensorsError, shown } from "./error.js"
 import { readJson } from "./header.js"
-import type { Reader } from "./json.js"
+import { openBrace, quote, type Reader } from "./json.js"
 
 export interface ShardIndex {
   /** The names of the tensors that each object holds, by its key and in the order of keys. */
@@ -14,9 +14,6 @@ export interface ShardIndex {
   /** What is not a string stands here as JSON. */
   readonly metadata: Readonly<Record<string, string>>
 }
-
-const quote = 0x22
-const brace = 0x7b
 
 export const parse = (key: string, json: Uint8Array): Either.Either<ShardIndex, SafetensorsError> =>
   readJson(key, "index", json, (reader) => read(key, reader))
@@ -45,18 +42,21 @@ const read = (key: string, reader: Reader): ShardIndex => {
     else held.add(name)
   }
 
-  reader.object((field) => {
+  for (let field = reader.firstKey(); field !== undefined; field = reader.nextKey()) {
     if (fields.has(field)) throw problem("index", `${shown(field)} stands there twice`)
     fields.add(field)
+    const isObject = reader.peek() === openBrace
     if (field === "weight_map") {
-      if (reader.peek() !== brace) throw problem("weight_map", "it is not an object")
-      reader.object(readShard)
-    } else if (field === "metadata" && reader.peek() === brace) {
-      reader.object((name) => metadata.set(name, reader.peek() === quote ? reader.string() : reader.skip()))
+      if (!isObject) throw problem("weight_map", "it is not an object")
+      for (let name = reader.firstKey(); name !== undefined; name = reader.nextKey()) readShard(name)
+    } else if (field === "metadata" && isObject) {
+      for (let name = reader.firstKey(); name !== undefined; name = reader.nextKey()) {
+        metadata.set(name, reader.peek() === quote ? reader.string() : reader.skip())
+      }
     } else {
       reader.skip()
     }
-  })
+  }
   reader.expectEnd()
   if (!fields.has("weight_map")) throw problem("weight_map", "it is missing")
 

@@ -1,0 +1,149 @@
+/**
+ * What is measured of weights: tensors out of a file against the bytes of the file, and its header against the least
+ * that reading it can be made of.
+ */
+import { Effect, Stream } from "effect"
+import assert from "node:assert/strict"
+import { ByteRange, Safetensors, Storage } from "surfing-weights"
+import * as content from "./content.js"
+import { GiB, KiB, MiB } from "./content.js"
+import { type Row, storageOn } from "./rows.js"
+
+const run = <A, E>(storage: Storage.Service, effect: Effect.Effect<A, E, Storage.Storage>): Promise<A> =>
+  Effect.runPromise(Effect.provideService(effect, Storage.Storage, storage))
+
+/** The bytes of `content` from a position on, as they are saved. */
+const bytesFrom = (start: number, size: number) =>
+  Stream.map(Stream.range(0, size / (64 * KiB) - 1), (i) => content.bytesAt(start + i * 64 * KiB, 64 * KiB))
+
+/** A file with tensors of these sizes in bytes, whose data is that of `content`. */
+const saveTensors = (storage: Storage.Service, key: string, sizes: ReadonlyArray<number>) => {
+  let at = 0
+  const tensors = sizes.map((size, i) => {
+    const start = at
+    at += size
+    return {
+      name: `layers.${String(i).padStart(5, "0")}.weight`,
+      dtype: "BF16",
+      shape: [size / 2],
+      data: bytesFrom(start, size)
+    } as const
+  })
+  return run(storage, Safetensors.save(key, tensors))
+}
+
+const streamed = (name: string, what: string, sizes: ReadonlyArray<number>): Row => {
+  const bytes = sizes.reduce((sum, size) => sum + size, 0)
+  assert.equal(bytes, GiB)
+  return {
+    name,
+    work: `stream 1 GiB of ${what}`,
+    amount: bytes / MiB,
+    unit: "MiB",
+    bytes,
+    prepare: async (directory) => {
+      const storage = await storageOn(directory)
+      const { size } = await saveTensors(storage, "model.safetensors", sizes)
+      const dataStart = size - bytes
+      return {
+        ours: {
+          what: "Safetensors.stream",
+          run: (see) =>
+            run(
+              storage,
+              Effect.flatMap(Safetensors.open("model.safetensors"), (file) =>
+                Stream.runForEachChunk(file.stream(), (tensors) =>
+                  Effect.sync(() => {
+                    for (const { bytes, range } of tensors) {
+                      see(bytes, range.start - dataStart)
+                    }
+                  })))
+            )
+        },
+        floors: [{
+          what: "Storage.stream of the file",
+          atLeast: 0.9,
+          run: (see) => {
+            let at = -dataStart
+            return storage.stream("model.safetensors").pipe(
+              Stream.runForEachChunk((chunks) =>
+                Effect.sync(() => {
+                  for (const chunk of chunks) {
+                    const from = Math.max(0, -at)
+                    see(chunk.subarray(from), at + from)
+                    at += chunk.length
+                  }
+                })
+              ),
+              Effect.runPromise
+            )
+          }
+        }]
+      }
+    }
+  }
+}
+
+/** As in a model with the layers of a large one, of which there are nine. */
+const layer = [16, 16, 4, 4, 22, 22, 22].map((size) => size * MiB)
+const layers = Array.from({ length: 9 }, () => [64 * KiB, ...layer, 64 * KiB]).flat()
+const rest = GiB - layers.reduce((sum, size) => sum + size, 0)
+
+const opened: Row = {
+  name: "header",
+  work: "open a header with 1,000 tensors, 200 times",
+  amount: 200,
+  unit: "loads",
+  bytes: 0,
+  prepare: async (directory) => {
+    const storage = await storageOn(directory)
+    const tensors = Array.from({ length: 1000 }, (_, i) => ({
+      name: `model.layers.${Math.floor(i / 9)}.self_attn.${i % 9}.weight`,
+      dtype: "BF16",
+      shape: [16, 64],
+      data: new Uint8Array(2048)
+    } as const))
+    await run(storage, Safetensors.save("model.safetensors", tensors))
+    const times = Array.from({ length: 200 })
+    const whole = await run(storage, Storage.load("model.safetensors"))
+    const end = 8 + Number(new DataView(whole.buffer, whole.byteOffset).getBigUint64(0, true))
+    const decoder = new TextDecoder()
+    // The first read has it whole.
+    assert(end < 128 * KiB)
+    const bare = storage.open("model.safetensors", { range: ByteRange.make(0, 128 * KiB) }).pipe(
+      Effect.flatMap(({ stream }) => Stream.runCollect(stream)),
+      Effect.scoped,
+      Effect.map((chunks) => {
+        const [beginning = new Uint8Array()] = chunks
+        const header: unknown = JSON.parse(decoder.decode(beginning.subarray(8, end)))
+        assert(typeof header === "object" && header !== null && "model.layers.0.self_attn.0.weight" in header)
+      })
+    )
+    return {
+      ours: {
+        what: "Safetensors.open",
+        run: () =>
+          run(
+            storage,
+            Effect.forEach(
+              times,
+              () =>
+                Effect.map(Safetensors.open("model.safetensors"), ({ tensors }) => assert.equal(tensors.size, 1000)),
+              { discard: true }
+            )
+          )
+      },
+      floors: [{
+        what: "the same read and JSON.parse",
+        atLeast: 1 / 1.5,
+        run: () => Effect.runPromise(Effect.forEach(times, () => bare, { discard: true }))
+      }]
+    }
+  }
+}
+
+export const weightRows: ReadonlyArray<Row> = [
+  streamed("tensors", "tensors as in a large model", [...layers, rest]),
+  streamed("small-tensors", "4,096 tensors", Array.from({ length: 4096 }, () => 256 * KiB)),
+  opened
+]
