@@ -47,6 +47,7 @@ import { collect } from "../internal/bytes.js"
 import * as Grouping from "../internal/chunks/grouping.js"
 import { hashOf, type Sha256, sha256 } from "../internal/chunks/sha256.js"
 import { pastCaches } from "../internal/pastCaches.js"
+import { shown } from "../internal/safetensors/error.js"
 import * as Header from "../internal/safetensors/header.js"
 import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
@@ -200,8 +201,9 @@ export interface Model {
   readonly load: (name: string) => Effect.Effect<Uint8Array, E.LoadError | ModelChunksError>
   /**
    * The chunks one after another, each as `load` gives it. While one is in use, until the next is asked for, the next
-   * `prefetch` are loading: no more than `prefetch + 1 + keepLast` chunks are in memory. What fails to load ahead fails
-   * when it is its turn. A stream that ends or is interrupted stops what is loading.
+   * `prefetch` are loading: no more than `prefetch + 1` chunks are in memory, besides those that `keepLast` of this stream
+   * or of the one before keeps. What fails to load ahead fails when it is its turn. A stream that ends or is interrupted
+   * stops what is loading.
    */
   readonly stream: (options?: StreamOptions) => Stream.Stream<LoadedChunk, E.LoadError | ModelChunksError>
 }
@@ -275,6 +277,10 @@ export const make = (
     const at = { backend: backend.name, operation: "make" as const, key: source }
     if (!backend.capabilities.write) {
       return yield* new E.UnsupportedOperation({ ...at, reason: "it is read-only, and chunks have to be saved" })
+    }
+    if (source === folder + manifestName) {
+      const reason = `its manifest would take the place of ${shown(source)}, of which it is made`
+      return yield* new ModelChunksError({ ...at, field: "target", reason })
     }
     const model = yield* source.endsWith(".json") ? Safetensors.openSharded(source) : Safetensors.open(source)
     const groups = yield* group(at, [...model.tensors.values()], by)
@@ -500,10 +506,6 @@ interface Place {
   readonly operation: Operation
   readonly key: string
 }
-
-/** A string out of a manifest, which may be anything, as a message can show it. */
-const shown = (text: string): string =>
-  text.length > 100 ? `${JSON.stringify(text.slice(0, 100))}…` : JSON.stringify(text)
 
 /** What the keys of a model begin with. */
 const folderOf = (
