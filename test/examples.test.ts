@@ -47,6 +47,13 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "Fetched { \"layers\": 1 } by a URL",
     "Handled: load \"layer_1.bin\" on S3(model-weights/bert): there is no such object"
   ],
+  "safetensors.ts": [
+    "embeddings.weight: F32 [256,1024]",
+    "layer_0.bias as floats: 1, -2",
+    "Rows 7 and 8 alone: 8192 bytes",
+    "Streamed 262148 parameters",
+    "Refused, data: safetensors \"bad.safetensors\": data: the tensors end at byte 10 of the file, which has 18"
+  ],
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
   "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are as they were"],

@@ -16,7 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
-import { collect, copyOf, exactly } from "../internal/bytes.js"
+import { collect, exactly } from "../internal/bytes.js"
 import type { Dtype } from "../internal/safetensors/dtypes.js"
 import { SafetensorsError } from "../internal/safetensors/error.js"
 import type { TensorInfo } from "../internal/safetensors/header.js"
@@ -318,17 +318,12 @@ const make = (
     })
 
   const loadRead = ({ key, range, tensors }: Read) =>
-    Effect.map(loadBytes(key, range), (bytes): Chunk.Chunk<Tensor> => {
-      const [first, ...more] = tensors
-      return more.length === 0 && first !== undefined
-        ? Chunk.of(withBytes(first)(bytes))
-        // Each has an array of its own: whoever keeps a small one keeps no large one with it.
-        : Chunk.unsafeFromArray(tensors.map((tensor) =>
-          withBytes(tensor)(
-            copyOf(bytes, tensor.range.start - range.start, tensor.range.endExclusive - range.start)
-          )
-        ))
-    })
+    Effect.map(loadBytes(key, range), (bytes): Chunk.Chunk<Tensor> =>
+      Chunk.unsafeFromArray(
+        tensors.map((tensor) =>
+          withBytes(tensor)(bytes.subarray(tensor.range.start - range.start, tensor.range.endExclusive - range.start))
+        )
+      ))
 
   const stream: SafetensorsFile["stream"] = (names, { prefetch = 2 } = {}) => {
     if (!Number.isInteger(prefetch) || prefetch < 0) {
@@ -385,7 +380,7 @@ const objectsAtOnce = 8
 const toByteRange = ({ endExclusive, start }: ByteRange.ResolvedRange) => ByteRange.make(start, endExclusive)
 
 const withBytes = (info: TensorInfo) => (loaded: Uint8Array): Tensor => {
-  const bytes = aligned(loaded)
+  const bytes = aligned(info.dtype, loaded)
   // That the array is the one of this type is looked up, which the compiler cannot follow.
   return {
     ...info,

@@ -67,8 +67,11 @@ export const turned = (bytes: Uint8Array, size: number): Uint8Array => {
 
 const inOrder = (bytes: Uint8Array, size: number): Uint8Array => isLittleEndian ? bytes : turned(bytes, size)
 
-/** The same bytes, in memory where any typed array may lie. */
-export const aligned = (bytes: Uint8Array): Uint8Array => bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes)
+/** The same bytes, in memory where an array of these elements may lie: a copy, where they do not. */
+export const aligned = (dtype: Dtype, bytes: Uint8Array): Uint8Array => {
+  const size = dtype === "F16" || dtype === "BF16" ? 2 : constructors[dtype]?.BYTES_PER_ELEMENT ?? 1
+  return bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes)
+}
 
 /** The elements, over the same memory, or `undefined` for a type that JavaScript has not. */
 export const valuesOf = (dtype: Dtype, bytes: Uint8Array): TypedArray | undefined => {
