@@ -25,6 +25,12 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "Found in the environment: it is FOUND"
   ],
   "custom-backend.ts": ["Found both again after a restart", "Two saves on one etag: save \"bert/layer_0.bin\""],
+  "model-chunks.ts": [
+    "bert/chunks/layer_3.safetensors: 33024 bytes, 2 tensors",
+    "A pass over 6 chunks gives what the whole model gives",
+    "Failed layer_2, 115600 of 165136 bytes",
+    "chunk \"layer_2\" has the SHA-256"
+  ],
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
   "failover.ts": ["only the first 3 asked the bucket", "Nothing else takes a write: save \"layer_1.bin\""],
   "quickstart.ts": [

@@ -12,6 +12,8 @@
  *   to; with `shared: true` loads do, too.
  * - A load that names the etag of what is in the cache by `ifMatch` is answered from there: it could not be another. One
  *   that names another etag is for the storage.
+ * - Whoever finds that what came is damaged, as `ModelChunks` does by its hashes, is given what the storage has, and the
+ *   cache forgets what it had.
  * - Where the second tier fails, the storage is asked; the failure is counted, and the first one is logged.
  *
  * @module StorageCache
@@ -27,6 +29,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
 import * as Layer from "effect/Layer"
 import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
@@ -38,6 +41,7 @@ import { allocate, copyOf, fill, tooLargeForAnArray } from "../internal/bytes.js
 import * as Tier from "../internal/cacheTier.js"
 import { counter } from "../internal/metrics.js"
 import { annotate } from "../internal/observe.js"
+import * as PastCaches from "../internal/pastCaches.js"
 import * as Storage from "../Storage.js"
 import * as StorageBackend from "../StorageBackend.js"
 import * as E from "../StorageError.js"
@@ -479,6 +483,17 @@ const makeBackend = (
     })
   }
 
+  /** A read, or where the fiber reads past caches, the same of the storage; what is here of the object then goes. */
+  const unlessPast = <A, R>(
+    key: string,
+    inStorage: () => Effect.Effect<A, E.LoadError, R>,
+    read: Effect.Effect<A, E.LoadError, R>
+  ): Effect.Effect<A, E.LoadError, R> =>
+    Effect.flatMap(
+      FiberRef.get(PastCaches.current),
+      (past) => past ? Effect.zipRight(forget([key]), Effect.suspend(inStorage)) : read
+    )
+
   const check = (operation: string, info: StorageBackend.ObjectInfo, options: StorageBackend.LoadOptions) =>
     StorageBackend.checkLoad(info, options, { backend: name, operation })
 
@@ -648,9 +663,10 @@ const makeBackend = (
     backend: {
       name,
       capabilities: inner.capabilities,
-      open,
-      load,
-      loadRanges,
+      open: (key, options) => unlessPast(key, () => inner.open(key, options), open(key, options)),
+      load: (key, options) => unlessPast(key, () => inner.load(key, options), load(key, options)),
+      loadRanges: (key, ranges, options) =>
+        unlessPast(key, () => inner.loadRanges(key, ranges, options), loadRanges(key, ranges, options)),
       head,
       save: (key, data, options) => changing(inner.save(key, data, options), key),
       entries: inner.entries,

@@ -13,6 +13,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout } from "node:timers/promises"
 import { parseArgs } from "node:util"
+import { chunkRows } from "./chunkRows.js"
 import { check, MiB } from "./content.js"
 import { collectGarbage, peakOf } from "./peakMemory.js"
 import { type Contestant, type Row, rows as fileRows } from "./rows.js"
@@ -21,7 +22,7 @@ import { s3Rows } from "./s3Rows.js"
 import { weightRows } from "./weightRows.js"
 import { wrapperRows } from "./wrapperRows.js"
 
-const rows = [...fileRows, ...wrapperRows, ...weightRows, ...s3Rows]
+const rows = [...fileRows, ...wrapperRows, ...weightRows, ...chunkRows, ...s3Rows]
 
 /** What one run took, in milliseconds. */
 interface Sample {
@@ -168,7 +169,7 @@ const main = async (): Promise<void> => {
   const groups = new Map([
     ["files", fileRows],
     ["wrappers", wrapperRows],
-    ["weights", weightRows],
+    ["weights", [...weightRows, ...chunkRows]],
     ["s3", s3Rows],
     ...rows.map((row) => [row.name, [row]] as const)
   ])
