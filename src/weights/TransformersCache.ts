@@ -204,8 +204,10 @@ const keysBelow = (prefix: string, backend: string) => {
         new InvalidKey({ backend, operation, key, reason: "the address has a name or password in it" })
       )
     }
-    const key = folder + (url === undefined ? `file:${escapePath(text.replace(/^(?:\.\/)+/, ""))}` : nameOf(url))
-    const reason = ObjectKey.problem(key)
+    const name = url === undefined ? escapePath(text.replace(/^(?:\.\/)+/, "")) : nameOf(url)
+    const key = folder + (url === undefined ? "file:" : "") + name
+    // The first segment of a path is hidden behind what is before it.
+    const reason = ObjectKey.problem(key) ?? ObjectKey.problem(name.replace(/^\//, ""))
     return reason === undefined ? Either.right(key) : Either.left(new InvalidKey({ backend, operation, key, reason }))
   }
 }
