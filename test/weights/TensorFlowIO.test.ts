@@ -20,7 +20,11 @@ const handlerOn = (storage: Storage.Service, prefix = "m", options?: TensorFlowI
   Effect.provideService(TensorFlowIO.handler(prefix, options), Storage.Storage, storage)
 
 const failureOf = <A>(promise: () => Promise<A>) =>
-  Effect.flip(Effect.tryPromise({ try: promise, catch: (error) => error }))
+  Effect.promise(() =>
+    promise().then(() => {
+      throw new Error("it succeeded")
+    }, (error: unknown) => error)
+  )
 
 /** A failure as one of a storage's own. */
 const storageFailureOf = <A>(promise: () => Promise<A>) =>

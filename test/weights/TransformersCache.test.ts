@@ -8,6 +8,7 @@ import { execFile } from "node:child_process"
 import * as fs from "node:fs"
 import { createServer } from "node:http"
 import * as path from "node:path"
+import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { gzipSync } from "node:zlib"
 import { MemoryStorage, Storage, StorageChaos, StorageError, TransformersCache } from "surfing-weights"
@@ -25,7 +26,11 @@ const setup = Effect.gen(function*() {
 })
 
 const failureOf = <A>(promise: () => Promise<A>) =>
-  Effect.flip(Effect.tryPromise({ try: promise, catch: (error) => error }))
+  Effect.promise(() =>
+    promise().then(() => {
+      throw new Error("it succeeded")
+    }, (error: unknown) => error)
+  )
 
 const host = "https://huggingface.co"
 const address = `${host}/Xenova/bert/resolve/main/onnx/model.onnx`
@@ -318,7 +323,7 @@ describe("TransformersCache.match", () => {
       fs.writeFileSync(file, "")
       fs.truncateSync(file, 1024 ** 3)
       fs.writeFileSync(`${file}.small`, pattern(4 * 1024 ** 2))
-      const child = path.resolve(import.meta.dirname, "../support/matchMemory.ts")
+      const child = fileURLToPath(new URL("../support/matchMemory.ts", import.meta.url))
       const { stdout } = yield* Effect.promise(() =>
         promisify(execFile)(process.execPath, ["--import", "tsx", child, directory, `${host}/m/model.onnx`])
       )
