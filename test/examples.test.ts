@@ -57,6 +57,12 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
   "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are as they were"],
+  "tensorflow.ts": ["Loaded a model of 61 weights", "Saved it as 8 objects", "Saved it over itself: new shards"],
+  "transformers-cache.ts": [
+    "From the server: 4 files, 4 requests so far",
+    "From the storage: 4 files, 4 requests so far",
+    "A range of one: bytes 100-199/4194304"
+  ],
   "typed-errors.ts": ["200 found", "404 missing", "504 late", "Sent and received: load \"layer_1.bin\""]
 }
 

@@ -74,7 +74,8 @@ export const fill = <E, R>(
 export const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>): Effect.Effect<Uint8Array, E, R> =>
   Effect.map(Stream.runCollect(stream), (chunk) => concat(Chunk.toReadonlyArray(chunk)))
 
-const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+/** The bytes of all parts, in one new array. */
+export const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0))
   let at = 0
   for (const part of parts) {

