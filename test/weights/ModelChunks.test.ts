@@ -457,6 +457,16 @@ describe("a damaged chunk in a cache", () => {
       expect(failure).toMatchObject({ _tag: "CorruptObject", key: "model/chunk_0", operation: "verify" })
     }))
 
+  it.effect("does not deceive verify where it is the manifest that is old", () =>
+    Effect.gen(function*() {
+      const { origin, storage } = yield* damaged()
+      const old = yield* openOn(storage)
+      yield* origin.save("model/chunk_0", text("other"))
+      yield* on(origin)(ModelChunks.index("model"))
+      expect((yield* openOn(storage)).manifest).toEqual(old.manifest)
+      expect((yield* verifyOn(storage)).failure).toBeUndefined()
+    }))
+
   it.effect("does not deceive index, which hashes what the origin has", () =>
     Effect.gen(function*() {
       const { storage } = yield* damaged()
