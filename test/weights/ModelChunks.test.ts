@@ -371,15 +371,19 @@ describe("a chunk", () => {
       expect((yield* verifyOn(storage)).events.map(({ _tag }) => _tag)).toEqual(["Verified"])
     }))
 
-  it.effect("that the storage fails to give fails as it says, and is not asked for again", () =>
+  it.effect("that the storage fails to give whole fails as it says, and is not asked for again", () =>
     Effect.gen(function*() {
+      const calls: Array<Call> = []
       const storage = yield* StorageChaos.make(yield* indexed(1), [{
         operation: "load",
+        times: Infinity,
         error: (struck) => new StorageError.CorruptObject({ ...struck, problem: "truncated", reason: "cut" })
       }])
-      const error = yield* Effect.flip((yield* openOn(storage)).load("chunk_0"))
+      const model = yield* openOn(noting(storage, calls))
+      calls.length = 0
+      const error = yield* Effect.flip(model.load("chunk_0"))
       expect(error).toMatchObject({ _tag: "CorruptObject", problem: "truncated" })
-      expect("attempts" in error ? error.attempts : undefined).toBeUndefined()
+      expect(calls.map(({ operation }) => operation)).toEqual(["load"])
     }))
 })
 
@@ -451,6 +455,16 @@ describe("a damaged chunk in a cache", () => {
       expect(yield* storage.load("model/chunk_0")).toEqual(bytesOf(0))
       const { failure } = yield* verifyOn(storage)
       expect(failure).toMatchObject({ _tag: "CorruptObject", key: "model/chunk_0", operation: "verify" })
+    }))
+
+  it.effect("does not deceive verify where it is the manifest that is old", () =>
+    Effect.gen(function*() {
+      const { origin, storage } = yield* damaged()
+      const old = yield* openOn(storage)
+      yield* origin.save("model/chunk_0", text("other"))
+      yield* on(origin)(ModelChunks.index("model"))
+      expect((yield* openOn(storage)).manifest).toEqual(old.manifest)
+      expect((yield* verifyOn(storage)).failure).toBeUndefined()
     }))
 
   it.effect("does not deceive index, which hashes what the origin has", () =>

@@ -8,14 +8,8 @@
 import * as Effect from "effect/Effect"
 import * as sha256Script from "./sha256Script.js"
 
-export interface Hash {
-  readonly update: (bytes: Uint8Array) => void
-  /** In lower-case hexadecimal; to be asked for once. */
-  readonly digest: () => string
-}
-
 /** Begins a new hash. */
-export type Sha256 = () => Hash
+export type Sha256 = () => sha256Script.Hash
 
 export const sha256: Effect.Effect<Sha256> = Effect.tryPromise(async (): Promise<Sha256> => {
   const { createHash } = await import("node:crypto")

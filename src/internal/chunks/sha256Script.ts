@@ -1,7 +1,12 @@
 /**
  * SHA-256 in plain JavaScript, for where the platform has none that takes bytes in pieces (FIPS 180-4, section 6.2).
  */
-import type { Hash } from "./sha256.js"
+
+export interface Hash {
+  readonly update: (bytes: Uint8Array) => void
+  /** In lower-case hexadecimal; to be asked for once. */
+  readonly digest: () => string
+}
 
 /** The first 32 bits of the fractional part of a number. */
 const fraction = (value: number): number => ((value - Math.floor(value)) * 2 ** 32) | 0
