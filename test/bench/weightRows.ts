@@ -91,8 +91,8 @@ const rest = GiB - layers.reduce((sum, size) => sum + size, 0)
 
 const opened: Row = {
   name: "header",
-  work: "open a header with 1,000 tensors, 200 times",
-  amount: 200,
+  work: "open a header with 1,000 tensors, 1,000 times",
+  amount: 1000,
   unit: "loads",
   bytes: 0,
   prepare: async (directory) => {
@@ -104,7 +104,7 @@ const opened: Row = {
       data: new Uint8Array(2048)
     } as const))
     await run(storage, Safetensors.save("model.safetensors", tensors))
-    const times = Array.from({ length: 200 })
+    const times = Array.from({ length: 1000 })
     const whole = await run(storage, Storage.load("model.safetensors"))
     const end = 8 + Number(new DataView(whole.buffer, whole.byteOffset).getBigUint64(0, true))
     const decoder = new TextDecoder()

@@ -70,6 +70,8 @@ export const parse = (key: string, json: Uint8Array, size: number): Either.Eithe
     return read(key, reader, prefixLength + json.byteLength, size)
   })
 
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
 /** What `read` makes of JSON. What it throws, and what is wrong with the JSON, is a failure; of `field`, if of no other. */
 export const readJson = <A>(
   key: string,
@@ -79,7 +81,7 @@ export const readJson = <A>(
 ): Either.Either<A, SafetensorsError> => {
   let text: string
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(json)
+    text = utf8.decode(json)
   } catch {
     return Either.left(problem(key, field, "not valid UTF-8"))
   }
