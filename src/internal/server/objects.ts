@@ -1,6 +1,7 @@
 /**
  * Objects over HTTP: GET, HEAD, PUT and DELETE of one.
  */
+import type { RequestError } from "@effect/platform/HttpServerError"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
