@@ -1,0 +1,105 @@
+/**
+ * What a server is busy with: how many transfers at once, how long one may stand still, and what becomes of them when the
+ * server stops.
+ */
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import type * as Scope from "effect/Scope"
+import { StorageUnavailable } from "../../StorageError.js"
+import { breakOff } from "./connection.js"
+
+/** One transfer. It waits for the client from `waits` until `goes`. */
+export interface Transfer {
+  readonly waits: () => void
+  readonly goes: () => void
+}
+
+export interface Transfers {
+  /** Begins a transfer that ends with the scope, or fails where there is no place for it. */
+  readonly begin: (
+    request: HttpServerRequest.HttpServerRequest,
+    operation: string
+  ) => Effect.Effect<Transfer, StorageUnavailable, Scope.Scope>
+  /** Whether the server is to stop: nothing new is begun. */
+  readonly isStopping: () => boolean
+}
+
+export interface Limits {
+  readonly atOnce: number
+  /** In milliseconds. */
+  readonly idleLimit: number
+  /** How long transfers may go on once the server is to stop. */
+  readonly deadline: Duration.Duration
+}
+
+export const make = (backend: string, { atOnce, deadline, idleLimit }: Limits) =>
+  Effect.gen(function*() {
+    const clock = yield* Effect.clock
+    const running = new Set<{ since: number | undefined; readonly cut: () => void }>()
+    const ended = yield* Deferred.make<void>()
+    let stopping = false
+
+    const look = Effect.sync(() => {
+      const now = clock.unsafeCurrentTimeMillis()
+      for (const { cut, since } of running) if (since !== undefined && now - since >= idleLimit) cut()
+    })
+    yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(Math.min(idleLimit / 4, 60_000)), look)))
+
+    // Before it is over, so that the handlers of the server still answer.
+    yield* Effect.addFinalizer(() =>
+      Effect.suspend(() => {
+        stopping = true
+        if (running.size === 0) return Effect.void
+        return Effect.zipRight(
+          Effect.timeoutOption(Effect.interruptible(Deferred.await(ended)), deadline),
+          Effect.suspend(() => {
+            for (const { cut } of running) cut()
+            return running.size === 0 ? Effect.void : Deferred.await(ended)
+          })
+        )
+      })
+    )
+
+    const begin: Transfers["begin"] = (request, operation) =>
+      Effect.withFiberRuntime((fiber: Fiber.RuntimeFiber<Transfer, StorageUnavailable>) => {
+        if (stopping || running.size >= atOnce) {
+          return Effect.fail(
+            new StorageUnavailable({
+              backend,
+              operation,
+              reason: stopping ? "the server is stopping" : `${atOnce} transfers are going on, which is the limit`,
+              retryAfter: Duration.seconds(1)
+            })
+          )
+        }
+        const transfer = {
+          since: undefined as number | undefined,
+          cut: () => {
+            // Where the connection is out of reach, at least what the transfer holds is let go.
+            if (!breakOff(request)) fiber.unsafeInterruptAsFork(FiberId.none)
+          },
+          waits: () => {
+            transfer.since = clock.unsafeCurrentTimeMillis()
+          },
+          goes: () => {
+            transfer.since = undefined
+          }
+        }
+        running.add(transfer)
+        return Effect.as(
+          Effect.addFinalizer(() =>
+            Effect.sync(() => {
+              running.delete(transfer)
+              if (stopping && running.size === 0) Deferred.unsafeDone(ended, Effect.void)
+            })
+          ),
+          transfer
+        )
+      })
+
+    return { begin, isStopping: () => stopping } satisfies Transfers
+  })
