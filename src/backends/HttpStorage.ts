@@ -23,6 +23,7 @@
  * @since 0.1.0
  */
 import * as HttpClient from "@effect/platform/HttpClient"
+import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
@@ -203,7 +204,6 @@ const capabilitiesOf = (
 
 const decodeHealth = Schema.decodeUnknownOption(Schema.parseJson(wire.Health))
 const decodeInfo = Schema.decodeUnknownOption(Schema.parseJson(wire.ObjectInfo))
-const decodePage = Schema.decodeUnknownOption(Schema.parseJson(wire.Page))
 const decodeEntry = Schema.decodeUnknownOption(Schema.parseJson(wire.Entry))
 
 /** Without its class, and under the key that was asked for. */
@@ -397,64 +397,60 @@ const makeBackend = (
       (existing) => StorageBackend.checkSave(place.key, existing, options, place)
     )
 
-  const lines = (
+  /** What is found in one request, objects and with `delimiter` the prefixes of what is deeper. */
+  const listOnce = (
     operation: string,
-    options: StorageBackend.ListOptions
-  ): Stream.Stream<StorageBackend.ObjectInfo, E.ListError> => {
+    options: StorageBackend.ListOptions & { readonly delimiter?: string }
+  ): Stream.Stream<Entry, E.ListError> => {
     const place = { backend, operation }
     const { isWhole, query } = toQuery(options)
     const request: Exchange.Request = {
       method: "GET",
-      path: `/objects?${query}`,
+      path: `/objects${query}`,
       headers: { accept: "application/x-ndjson" }
     }
     const found = Stream.unwrapScoped(
       Effect.flatMap(
         Exchange.send(peer, place, request),
-        (answer): Effect.Effect<Stream.Stream<StorageBackend.ObjectInfo, E.ListError>, E.ListError, Scope.Scope> =>
+        (answer): Effect.Effect<Stream.Stream<Entry, E.ListError>, E.ListError, Scope.Scope> =>
           answer.status === 200
             ? entriesIn(place, answer.body)
             : Effect.flatMap(Exchange.textOf(answer), (text) => fail(place, { ...answer, text }, Answers.failures.list))
       )
     )
     const { startAfter = "" } = options
-    return isWhole ? found : Stream.filter(found, ({ key }) => ObjectKey.compare(key, startAfter) > 0)
+    return isWhole ? found : Stream.filter(found, (entry) => ObjectKey.compare(nameOf(entry), startAfter) > 0)
   }
 
-  const entries = (operation: string, options: StorageBackend.ListOptions) =>
-    listResuming((options) => lines(operation, options), ({ key }) => key, options, policy)
-
-  const listDirectory = (prefix: string): Effect.Effect<StorageBackend.Directory, E.ListError> => {
-    const place = { backend, operation: "listDirectory" }
-    const page = (startAfter: string) => {
-      const { query } = toQuery({ prefix, startAfter })
-      return Effect.flatMap(
-        Exchange.ask(peer, place, { method: "GET", path: `/objects?delimiter=%2F&${query}` }),
-        (reply): Effect.Effect<wire.Page, E.ListError> =>
-          reply.status !== 200
-            ? fail(place, reply, Answers.failures.list)
-            : Option.match(decodePage(reply.text), {
-              onNone: () => notUnderstood(place, "is no page of a listing"),
-              onSome: Effect.succeed
-            })
-      )
-    }
-    const pages = Stream.paginateEffect(
-      "",
-      (startAfter) => Effect.map(retry(page(startAfter), policy), (page) => [page, Option.fromNullable(page.next)])
+  const list = (operation: string, options: StorageBackend.ListOptions, delimiter?: string) =>
+    listResuming(
+      (options) => listOnce(operation, { ...options, ...(delimiter !== undefined && { delimiter }) }),
+      nameOf,
+      options,
+      policy
     )
-    return Effect.map(Stream.runCollect(pages), (all) => ({
-      objects: Chunk.toReadonlyArray(all).flatMap(({ objects }) => objects.map(toInfo)),
-      prefixes: Chunk.toReadonlyArray(all).flatMap(({ prefixes }) => prefixes)
-    }))
-  }
+
+  const objects = (operation: string, options: StorageBackend.ListOptions) =>
+    Stream.mapChunks(
+      list(operation, options),
+      Chunk.filterMap((entry) => "key" in entry ? Option.some(entry) : Option.none())
+    )
+
+  const listDirectory = (prefix: string): Effect.Effect<StorageBackend.Directory, E.ListError> =>
+    Effect.map(Stream.runCollect(list("listDirectory", { prefix }, "/")), (all) => {
+      const [objects, prefixes] = Arr.partitionMap(
+        Chunk.toReadonlyArray(all),
+        (entry) => "key" in entry ? Either.left(entry) : Either.right(entry.prefix)
+      )
+      return { objects, prefixes }
+    })
 
   const remove = (key: string): Effect.Effect<void, E.RemoveError> => {
     const place = { backend, operation: "remove", key }
     return Effect.flatMap(
       Exchange.ask(peer, place, { method: "DELETE", path: pathOf(key) }),
       (reply): Effect.Effect<void, E.RemoveError> => {
-        if (reply.status >= 200 && reply.status < 300) return Effect.void
+        if (reply.status === 204) return Effect.void
         const failure = Answers.failureOf(place, reply, isStatic)
         return failure._tag === "ObjectNotFound"
           ? Effect.void
@@ -469,8 +465,8 @@ const makeBackend = (
     open: (key, options) => openResuming((options) => openOnce(key, options), options, policy, backend),
     head: (key) => retry(head("head", key), policy),
     save,
-    entries: (options) => entries("entries", options),
-    keys: (options) => Stream.map(entries("list", options), ({ key }) => key),
+    entries: (options) => objects("entries", options),
+    keys: (options) => Stream.map(objects("list", options), ({ key }) => key),
     listDirectory,
     remove: (key) => retry(remove(key), policy)
   }
@@ -518,17 +514,19 @@ const gather = <Err, R>(
       : fill(whole, Stream.fromChunk(parts))
   })
 
+type Entry = StorageBackend.ObjectInfo | { readonly prefix: string }
+
+const nameOf = (entry: Entry): string => "key" in entry ? entry.key : entry.prefix
+
 /** The query of a listing, and whether it says all: some strings that are no keys cannot stand in one. */
-const toQuery = ({ prefix = "", startAfter = "" }: StorageBackend.ListOptions) => {
+const toQuery = (
+  { delimiter = "", prefix = "", startAfter = "" }: StorageBackend.ListOptions & { readonly delimiter?: string }
+) => {
   const sent = startAfter.slice(0, ObjectKey.maxBytes).replace(/\p{Cs}.*$/su, "")
-  const parts = { prefix, startAfter: sent }
-  return {
-    query: Object.entries(parts)
-      .filter(([, value]) => value !== "")
-      .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
-      .join("&"),
-    isWhole: sent === startAfter
-  }
+  const parameters = Object.entries({ prefix, startAfter: sent, delimiter })
+    .filter(([, value]) => value !== "")
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
+  return { query: parameters.length === 0 ? "" : `?${parameters.join("&")}`, isWhole: sent === startAfter }
 }
 
 /** No line of a listing is longer. */
@@ -538,35 +536,32 @@ const maxLine = 64 * 1024
 const entriesIn = (
   place: Exchange.Place,
   body: Stream.Stream<Uint8Array, Exchange.ExchangeError>
-): Effect.Effect<Stream.Stream<StorageBackend.ObjectInfo, E.ListError>, never, Scope.Scope> =>
+): Effect.Effect<Stream.Stream<Entry, E.ListError>, never, Scope.Scope> =>
   Effect.map(Stream.toPull(body), (pull) => {
     const decoder = new TextDecoder()
     let rest = ""
     let failure: E.ListError | undefined
-    const read = (chunk: Chunk.Chunk<Uint8Array>): Array<StorageBackend.ObjectInfo> => {
+    const read = (chunk: Chunk.Chunk<Uint8Array>): Array<Entry> => {
       const text = Chunk.reduce(chunk, rest, (text, bytes) => text + decoder.decode(bytes, { stream: true }))
       const lines = text.split("\n")
       rest = lines.pop() ?? ""
       if (rest.length > maxLine) failure = Exchange.unexpected(place, "the answer is no listing")
-      const found: Array<StorageBackend.ObjectInfo> = []
+      const found: Array<Entry> = []
       for (const line of lines) {
         const entry = Option.getOrUndefined(decodeEntry(line))
-        if (entry === undefined) {
-          failure = Exchange.unexpected(place, "the answer is no listing")
-        } else if ("_tag" in entry) {
-          failure = Answers.only(Answers.failureOf(place, { status: 200, headers: {}, text: line }, false), [
-            ...Answers.failures.list
-          ])
-        } else if ("key" in entry) {
-          found.push(toInfo(entry))
+        if (entry !== undefined && !("_tag" in entry)) {
+          found.push("key" in entry ? toInfo(entry) : entry)
           continue
         }
+        failure = entry === undefined
+          ? Exchange.unexpected(place, "the answer is no listing")
+          : Answers.only(Answers.toldAs(place, entry), Answers.failures.list)
         break
       }
       return found
     }
     const next = Effect.suspend((): Effect.Effect<
-      Chunk.Chunk<StorageBackend.ObjectInfo>,
+      Chunk.Chunk<Entry>,
       Option.Option<E.ListError>
     > =>
       failure !== undefined

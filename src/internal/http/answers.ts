@@ -107,15 +107,7 @@ export const failureOf = (
 ): E.StorageError => {
   const { backend, key, operation } = place
   const told = isStatic ? Option.none() : toldIn(headers, text)
-  if (Option.isSome(told)) {
-    return relocate(told.value, {
-      backend,
-      operation,
-      ...(key !== undefined && { key }),
-      // How the storage behind the server tells it.
-      cause: told.value
-    })
-  }
+  if (Option.isSome(told)) return toldAs(place, told.value)
   const context = { backend, operation, ...(key !== undefined && { key }) }
   const said = ` (HTTP ${status})`
   const who = isStatic ? "the web server" : "the server"
@@ -167,6 +159,10 @@ export const failureOf = (
       : `${who} refused${said}`
   )
 }
+
+/** A failure of the storage behind a server, as one of this storage. */
+export const toldAs = ({ backend, key, operation }: Place, error: E.StorageError): E.StorageError =>
+  relocate(error, { backend, operation, ...(key !== undefined && { key }), cause: error })
 
 export const noServer =
   "there is no weight server at this url; correct it, or set static: true where a web server serves the files"
