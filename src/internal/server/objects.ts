@@ -168,7 +168,8 @@ export const make = (storage: Storage.Service, settings: Settings) => {
       if (saved._tag === "Left") {
         const error = saved.left
         if (error._tag === "RequestError") {
-          return wrong(400, "the body broke off")
+          // Nobody is there to read more, and Node would wait for it to be read.
+          return empty(400)
         }
         return error === tooLarge ? failure(tooLarge, "PUT", { status: 413 }) : yield* error
       }
