@@ -194,9 +194,12 @@ const bodyOf = (
   response: HttpClientResponse
 ): Stream.Stream<Uint8Array, ExchangeError> =>
   whileItComes(
-    // `fetch` gives no body where there can be none.
-    Stream.catchAll(response.stream, (error) =>
-      error.reason === "EmptyBody" ? Stream.empty : Stream.fail(broken(place, error))),
+    response.stream.pipe(
+      // `fetch` gives no body where there can be none.
+      Stream.catchAll((error) => error.reason === "EmptyBody" ? Stream.empty : Stream.fail(broken(place, error))),
+      // The `slice` of a `Buffer` does not copy, and these are the reader's own.
+      Stream.map((bytes) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    ),
     peer.idleLimit,
     late(place, peer.idleLimit)
   )
