@@ -359,7 +359,7 @@ const makeBackend = (
     options: StorageBackend.SaveOptions
   ): Effect.Effect<StorageBackend.ObjectInfo, E.SaveError> =>
     retry(
-      Effect.flatMap(Exchange.uploadOf(peer, bytes), (upload) => put(key, options, upload)),
+      Effect.suspend(() => Effect.flatMap(Exchange.uploadOf(peer, bytes), (upload) => put(key, options, upload))),
       policy,
       isRefusal
     )

@@ -237,7 +237,7 @@ const pieceSize = 256 * 1024
 /** A `fetch` in a browser sends no streams, or only over HTTP/2; and it tells nothing of how far it is. */
 export const isBrowser = "document" in globalThis || "WorkerGlobalScope" in globalThis
 
-/** Bytes to send, which can be sent again. In a browser the idle limit is for each MiB of them. */
+/** Bytes to send, once; another time takes another upload. In a browser the idle limit is for each MiB of them. */
 export const uploadOf = (peer: Peer, bytes: Uint8Array): Effect.Effect<Upload<never>> =>
   isBrowser || bytes.byteLength <= pieceSize
     ? Effect.map(Effect.clock, (clock) => {
