@@ -169,8 +169,8 @@ const toPeer = (
     }
     if (/[?#]/.test(options.url)) return yield* invalid("url ends with the path: it has no query and no fragment")
     const token = options.token === undefined ? undefined : Redacted.value(options.token)
-    if (token !== undefined && !/^[A-Za-z0-9\-._~+/]+=*$/.test(token)) {
-      return yield* invalid("token has characters that no bearer token has, or is empty")
+    if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {
+      return yield* invalid("token is empty, or has characters that cannot stand in a header")
     }
     const idleLimit = Duration.toMillis(options.idleLimit ?? "30 seconds")
     if (!(idleLimit >= 1 && idleLimit <= longestIdle)) {
