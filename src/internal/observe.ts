@@ -128,9 +128,8 @@ const boundaries = MetricBoundaries.exponential({ start: 0.0001, factor: 4, coun
 const nativeTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
 /** Whether anybody would see a span. */
-export const isTraced: Effect.Effect<boolean> = Effect.map(
-  FiberRef.get(DefaultServices.currentServices),
-  (services) => Context.get(services, Tracer.Tracer) !== nativeTracer
+export const isTraced: Effect.Effect<boolean> = Effect.suspend(() =>
+  withServices((_, isTraced) => Effect.succeed(isTraced))
 )
 
 const withServices = <A, E, R>(

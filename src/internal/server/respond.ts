@@ -9,7 +9,7 @@ import { checksumHeader, errorHeader, errorJson, retryAfterOf, statusOf, toDiges
 type Fields = Readonly<Record<string, string>>
 
 /** On every answer: a browser shall not take an object for a page or a script. */
-const always = { "x-content-type-options": "nosniff" }
+export const always = { "x-content-type-options": "nosniff" }
 
 export const json = (text: string, status = 200, headers: Fields = {}): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.text(text, { status, contentType: "application/json", headers: { ...always, ...headers } })

@@ -29,14 +29,17 @@ export interface Transfers {
 }
 
 export interface Limits {
-  readonly atOnce: number
+  readonly maxTransfers: number
   /** In milliseconds. */
   readonly idleLimit: number
   /** How long transfers may go on once the server is to stop. */
-  readonly deadline: Duration.Duration
+  readonly shutdownDeadline: Duration.Duration
 }
 
-export const make = (backend: string, { atOnce, deadline, idleLimit }: Limits) =>
+/** What a storage may take to let go of what was cut. */
+const timeToEnd = "5 seconds"
+
+export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadline }: Limits) =>
   Effect.gen(function*() {
     const clock = yield* Effect.clock
     const running = new Set<{ since: number | undefined; readonly cut: () => void }>()
@@ -49,29 +52,32 @@ export const make = (backend: string, { atOnce, deadline, idleLimit }: Limits) =
     })
     yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(Math.min(idleLimit / 4, 60_000)), look)))
 
-    // Before it is over, so that the handlers of the server still answer.
+    // The handlers of the server still answer meanwhile.
     yield* Effect.addFinalizer(() =>
-      Effect.suspend(() => {
+      Effect.gen(function*() {
         stopping = true
-        if (running.size === 0) return Effect.void
-        return Effect.zipRight(
-          Effect.timeoutOption(Effect.interruptible(Deferred.await(ended)), deadline),
-          Effect.suspend(() => {
-            for (const { cut } of running) cut()
-            return running.size === 0 ? Effect.void : Deferred.await(ended)
-          })
-        )
+        yield* allEnded(shutdownDeadline)
+        for (const { cut } of running) cut()
+        yield* allEnded(timeToEnd)
       })
     )
+    const allEnded = (limit: Duration.DurationInput) =>
+      Effect.suspend(() =>
+        running.size === 0
+          ? Effect.void
+          : Effect.interruptible(Effect.timeoutOption(Deferred.await(ended), limit))
+      )
 
     const begin: Transfers["begin"] = (request, operation) =>
       Effect.withFiberRuntime((fiber: Fiber.RuntimeFiber<Transfer, StorageUnavailable>) => {
-        if (stopping || running.size >= atOnce) {
+        if (stopping || running.size >= maxTransfers) {
           return Effect.fail(
             new StorageUnavailable({
               backend,
               operation,
-              reason: stopping ? "the server is stopping" : `${atOnce} transfers are going on, which is the limit`,
+              reason: stopping
+                ? "the server is stopping"
+                : `${maxTransfers} transfers are going on, which is the limit`,
               retryAfter: Duration.seconds(1)
             })
           )
