@@ -66,7 +66,7 @@ for (const [name, client] of clients) {
           ["stalled", (after: number) => Fault.StallAnswer({ after }), "StorageTimeout"]
         ] as const
       ) {
-        const options: Partial<HttpStorage.Options> = how === "stalled" ? { idleLimit: "500 millis" } : {}
+        const options: Partial<HttpStorage.Options> = how === "stalled" ? { idleLimit: "1500 millis" } : {}
 
         it.live(`goes on at the byte where a ${what} is ${how}, under the etag of the first`, () =>
           behindProxy(options, ({ direct, proxy, storage }) =>
@@ -198,7 +198,7 @@ for (const [name, client] of clients) {
     }
   })
 
-  describe.concurrent(`HttpStorage with ${name}, the body of a save`, () => {
+  describe(`HttpStorage with ${name}, the body of a save`, () => {
     for (
       const [how, fault, tag] of [
         ["reset", Fault.ResetRequest({ after: MiB }), "StorageUnavailable"],
@@ -207,7 +207,7 @@ for (const [name, client] of clients) {
     ) {
       // More than a system takes without its being read.
       const large = bytes(24 * MiB, 3)
-      const options: Partial<HttpStorage.Options> = how === "reset" ? {} : { idleLimit: "500 millis" }
+      const options: Partial<HttpStorage.Options> = how === "reset" ? {} : { idleLimit: "2 seconds" }
 
       it.live(`is sent again where bytes are ${how}`, () =>
         behindProxy(options, ({ direct, proxy, storage }) =>
@@ -236,9 +236,9 @@ for (const [name, client] of clients) {
     }
 
     it.live("waits for a slow source, and goes no faster than it is read", () =>
-      behindProxy({ idleLimit: "400 millis" }, ({ direct, proxy, storage }) =>
+      behindProxy({ idleLimit: "1500 millis" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
-          const source = Stream.tap(Stream.make(other, other), () => Effect.sleep("800 millis"))
+          const source = Stream.tap(Stream.make(other, other), () => Effect.sleep("2 seconds"))
           expect((yield* storage.save("key", source)).size).toBe(2000)
           expect((yield* direct.load("key")).length).toBe(2000)
           let given = 0
