@@ -1,10 +1,12 @@
 /**
- * A page that streams an object from a weight server and shows its SHA-256. `serve.ts` beside it bundles and serves it:
- * the server and the key come in the query, for instance `?server=http://127.0.0.1:8765&key=layer_0.bin`.
+ * A page that streams an object from a weight server and shows its SHA-256. README.md tells how to serve it. The server
+ * and the key come in the query: `?server=http://127.0.0.1:8765&key=layer_0.bin`; with `&write` it saves something, too.
  */
 import { FetchHttpClient } from "@effect/platform"
 import { Effect, Layer, Stream } from "effect"
-import { HttpStorage, Storage } from "surfing-weights"
+// Module by module, since not all of the package is for browsers.
+import * as HttpStorage from "surfing-weights/HttpStorage"
+import * as Storage from "surfing-weights/Storage"
 
 // What of a page is used here; the types of all of it know a `Storage`, too.
 declare const document: { getElementById: (id: string) => { textContent: string } | null }

@@ -88,7 +88,7 @@ for (const [name, client] of clients) {
 
         it.live(`fails when the policy ends where a ${what} is always ${how} before its first byte`, () =>
           behindProxy(
-            { ...options, ...(how === "stalled" && { idleLimit: "200 millis" }) },
+            { ...options, ...(how === "stalled" && { idleLimit: "700 millis" }) },
             (setup) =>
               Effect.gen(function*() {
                 yield* setup.direct.save("key", content)

@@ -61,8 +61,6 @@ const page = Effect.gen(function*() {
       format: "esm",
       platform: "browser",
       tsconfig: join(root, "tsconfig.json"),
-      alias: { "surfing-weights": join(root, "src/index.ts") },
-      external: ["node:*", "@aws-sdk/*"],
       write: false
     })
   )

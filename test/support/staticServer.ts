@@ -13,7 +13,7 @@ export interface File {
   readonly lastModified?: Date
 }
 
-export interface StaticServer {
+interface StaticServer {
   readonly url: string
   /** By path, as it is sent. */
   readonly files: Map<string, File>
