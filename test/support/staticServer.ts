@@ -6,14 +6,14 @@ import { Effect, type Scope } from "effect"
 import * as http from "node:http"
 import { listen } from "./loopback.js"
 
-export interface File {
+interface File {
   readonly bytes: Uint8Array
   /** As the header has it. */
   readonly etag?: string
   readonly lastModified?: Date
 }
 
-interface StaticServer {
+export interface StaticServer {
   readonly url: string
   /** By path, as it is sent. */
   readonly files: Map<string, File>
