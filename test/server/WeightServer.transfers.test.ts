@@ -79,7 +79,7 @@ describe.skipIf(!fs.existsSync("/proc/self/fd"))("downloads", () => {
       slow.on("data", (bytes: Buffer) => {
         got += bytes.length
         slow.pause()
-        setTimeout(() => slow.resume(), 5)
+        setTimeout(() => void slow.resume(), 5)
       })
       slow.resume()
       yield* eventually("two open files", () => opened() === 2)
@@ -548,7 +548,7 @@ describe("memory", () => {
           ),
           (child) => Effect.sync(() => child.kill("SIGKILL"))
         )
-        const [line] = yield* Effect.promise(() => once(child.stdout, "data"))
+        const [line] = yield* Effect.promise(() => once(child.stdout, "data") as Promise<[Buffer]>)
         const served: Served = {
           port: Number(String(line)),
           url: `http://127.0.0.1:${Number(String(line))}`,
