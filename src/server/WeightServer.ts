@@ -143,7 +143,11 @@ export const webSocketKey = (component: string, id: number): string => `${nameOf
 export const router = (
   options: Options = {}
 ): Effect.Effect<HttpRouter.HttpRouter, UnsupportedOperation, Storage.Storage | Scope.Scope> =>
-  Effect.map(make(options), (app) => HttpRouter.empty.pipe(HttpRouter.mountApp("/", app)))
+  Effect.flatMap(
+    make(options),
+    ({ app, drain }) =>
+      Effect.as(Effect.addFinalizer(() => drain), HttpRouter.empty.pipe(HttpRouter.mountApp("/", app)))
+  )
 
 /**
  * Serves the storage on the `HttpServer` in the context. Fails with `UnsupportedOperation` where an option is wrong, and
@@ -167,7 +171,9 @@ export const router = (
 export const layer = (
   options: Options = {}
 ): Layer.Layer<never, UnsupportedOperation, HttpServer.HttpServer | Storage.Storage> =>
-  Layer.scopedDiscard(Effect.flatMap(make(options), (app) => quietly(HttpServer.serveEffect(app))))
+  Layer.scopedDiscard(Effect.flatMap(make(options), ({ app, drain }) =>
+    // The last finalizer is the first to run.
+    Effect.zipRight(quietly(HttpServer.serveEffect(app)), Effect.addFinalizer(() => drain))))
 
 const quietly = <E, R>(serving: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>
   Effect.flatMap(isTraced, (isTraced) =>
@@ -218,7 +224,7 @@ const problem = (
 
 const make = (
   options: Options
-): Effect.Effect<HttpApp.Default<never, Scope.Scope>, UnsupportedOperation, Storage.Storage | Scope.Scope> =>
+): Effect.Effect<App.Server, UnsupportedOperation, Storage.Storage | Scope.Scope> =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
     const server = yield* Effect.serviceOption(HttpServer.HttpServer)

@@ -9,9 +9,10 @@ import * as http from "node:http"
 import { HttpStorage, MemoryStorage, Storage, StorageBackend, StorageError } from "surfing-weights"
 import * as FaultProxy from "../support/faultProxy.js"
 import { Fault } from "../support/faultProxy.js"
+import { clients } from "../support/httpClients.js"
 import { listen } from "../support/loopback.js"
 import { bytes, eventually, gather, print, quick, startOf, timed } from "../support/s3Faults.js"
-import { clients, serve } from "../support/weightServer.js"
+import { serveOf } from "../support/weightServer.js"
 
 const MiB = 1024 * 1024
 const content = bytes(3 * MiB)
@@ -41,7 +42,7 @@ for (const [name, client] of clients) {
   ) =>
     Effect.gen(function*() {
       const direct = yield* MemoryStorage.make()
-      const proxy = yield* FaultProxy.make(yield* serve(direct))
+      const proxy = yield* FaultProxy.make((yield* serveOf(direct, { writable: true })).url)
       const storage = yield* HttpStorage.make({
         url: proxy.endpoint,
         retry: quick,
@@ -401,7 +402,7 @@ for (const [name, client] of clients) {
           remove: () => Effect.suspend(fails),
           head: () => Effect.suspend(fails)
         })
-        const url = yield* serve(Storage.make(inner))
+        const { url } = yield* serveOf(Storage.make(inner), { writable: true })
         const storage = yield* HttpStorage.make({ url, verify: false, retry: Schedule.recurs(0) })
         const check = (
           error: StorageError.StorageError,
@@ -439,7 +440,7 @@ for (const [name, client] of clients) {
     it.live("asks the server once what it can do", () =>
       Effect.gen(function*() {
         const memory = yield* MemoryStorage.make()
-        const proxy = yield* FaultProxy.make(yield* serve(memory, {}))
+        const proxy = yield* FaultProxy.make((yield* serveOf(memory)).url)
         const { backend } = yield* HttpStorage.make({ url: proxy.endpoint })
         expect(backend.capabilities).toMatchObject({ write: false, list: true, createOnly: false, presign: false })
         expect(proxy.requests.map(({ method, path }) => `${method} ${path}`)).toEqual(["GET /health"])

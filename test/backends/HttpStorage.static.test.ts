@@ -6,8 +6,8 @@ import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Effect, Redacted, Schedule, Stream } from "effect"
 import type { StorageError } from "surfing-weights"
 import { ByteRange, HttpStorage, type Storage } from "surfing-weights"
+import { clients } from "../support/httpClients.js"
 import * as StaticServer from "../support/staticServer.js"
-import { clients } from "../support/weightServer.js"
 
 const pattern = (length: number, seed = 0) => Uint8Array.from({ length }, (_, i) => (i * 31 + seed + (i >> 8)) % 251)
 

@@ -6,11 +6,15 @@ import * as Layer from "effect/Layer"
 import { HttpStorage, MemoryStorage, Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 import { leftovers, storageOnDirectory } from "../support/directory.js"
-import { clients, serve } from "../support/weightServer.js"
+import { clients } from "../support/httpClients.js"
+import { serveOf } from "../support/weightServer.js"
 
 /** The storage that is provided, as a client of a server sees it. */
 const overHttp = Layer.unwrapScoped(
-  Effect.flatMap(Storage.Storage, (storage) => Effect.map(serve(storage), (url) => HttpStorage.layer({ url })))
+  Effect.flatMap(
+    Storage.Storage,
+    (storage) => Effect.map(serveOf(storage, { writable: true }), ({ url }) => HttpStorage.layer({ url }))
+  )
 )
 
 for (const [name, client] of clients) {

@@ -14,7 +14,7 @@ import { dirname, join, resolve } from "node:path"
 import { chromium } from "playwright-core"
 import { MemoryStorage } from "surfing-weights"
 import { listen } from "../support/loopback.js"
-import { serve } from "../support/weightServer.js"
+import { serveOf } from "../support/weightServer.js"
 
 const root = resolve(import.meta.dirname, "../..")
 
@@ -83,7 +83,7 @@ describe("HttpStorage in Chromium", () => {
         const memory = yield* MemoryStorage.make()
         yield* memory.save("bert/shard 1.bin", shard)
         const origin = yield* page
-        const server = yield* serve(memory, { writable: true, origins: [origin] })
+        const { url: server } = yield* serveOf(memory, { writable: true, origins: [origin] })
         const { context } = yield* browser
         const show = (query: Record<string, string>) =>
           Effect.promise(async () => {
@@ -117,7 +117,7 @@ describe("HttpStorage in Chromium", () => {
         expect((yield* memory.load("from-the-browser"))[0]).toBe(7)
 
         // To a page of another origin than those that it was told of, the server says nothing.
-        const elsewhere = yield* serve(memory, { origins: ["https://app.example"] })
+        const { url: elsewhere } = yield* serveOf(memory, { origins: ["https://app.example"] })
         const refused = yield* show({ key: "bert/shard 1.bin", server: elsewhere })
         expect(refused.text).toMatch(/Failed with StorageUnavailable/)
       }),

@@ -49,7 +49,13 @@ const reads = "GET, HEAD"
 const probe = "health"
 const probeLimit = "10 seconds"
 
-export const make = (storage: Storage.Service, settings: Settings): Effect.Effect<App, never, Scope.Scope> =>
+export interface Server {
+  readonly app: App
+  /** To be run before the server itself stops: until then requests are answered. */
+  readonly drain: Effect.Effect<void>
+}
+
+export const make = (storage: Storage.Service, settings: Settings): Effect.Effect<Server, never, Scope.Scope> =>
   Effect.gen(function*() {
     const { name: backend } = storage.backend
     const { auth, origins } = settings
@@ -158,12 +164,14 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
         (response) => withOrigin(request, origins, transfers.isStopping() ? last(response) : response)
       )
     })
-    if (typeof auth !== "function") return app
+    const { drain } = transfers
+    if (typeof auth !== "function") return { app: Effect.interruptible(app), drain }
     const theirs = auth(app)
-    return Effect.flatMap(
+    const either = Effect.flatMap(
       HttpServerRequest.HttpServerRequest,
       (request) => open(request, partsOf(request.url).path) === undefined ? theirs : app
     )
+    return { app: Effect.interruptible(either), drain }
   })
 
 /** A request may also name the server before the path (RFC 9112, section 3.2.2). */

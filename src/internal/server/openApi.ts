@@ -221,14 +221,23 @@ export const document = (
   }
 })
 
-/** As they are on the wire, and each by itself. */
-const schemas = (named: Readonly<Record<string, Schema.Schema.AnyNoContext>>): Record<string, object> =>
-  Object.fromEntries(
-    Object.entries(named).map(([name, schema]) => [
-      name,
-      JSONSchema.fromAST(Schema.encodedSchema(schema).ast, { definitions: {} })
-    ])
+/** As they are on the wire, where no failure has a cause. */
+const schemas = (named: Readonly<Record<string, Schema.Schema.AnyNoContext>>): Record<string, unknown> => {
+  const definitions: Record<string, JSONSchema.JsonSchema7> = {}
+  const own = Object.entries(named).map(([name, schema]) => [
+    name,
+    JSONSchema.fromAST(Schema.encodedSchema(schema).ast, {
+      definitions,
+      definitionPath: "#/components/schemas/",
+      target: "jsonSchema2020-12"
+    })
+  ])
+  const text = JSON.stringify(
+    { ...definitions, ...Object.fromEntries(own) },
+    (name, value: unknown) => name === "cause" ? undefined : value
   )
+  return JSON.parse(text) as Record<string, unknown>
+}
 
 const escape = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("\"", "&quot;")

@@ -24,6 +24,8 @@ export interface Transfers {
     request: HttpServerRequest.HttpServerRequest,
     operation: string
   ) => Effect.Effect<Transfer, StorageUnavailable, Scope.Scope>
+  /** Waits for those that are running, ends what is left at the deadline, and begins no more. */
+  readonly drain: Effect.Effect<void>
   /** Whether the server is to stop: nothing new is begun. */
   readonly isStopping: () => boolean
 }
@@ -52,15 +54,6 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
     })
     yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(Math.min(idleLimit / 4, 60_000)), look)))
 
-    // The handlers of the server still answer meanwhile.
-    yield* Effect.addFinalizer(() =>
-      Effect.gen(function*() {
-        stopping = true
-        yield* allEnded(shutdownDeadline)
-        for (const { cut } of running) cut()
-        yield* allEnded(timeToEnd)
-      })
-    )
     const allEnded = (limit: Duration.DurationInput) =>
       Effect.suspend(() =>
         running.size === 0
@@ -69,7 +62,7 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
       )
 
     const begin: Transfers["begin"] = (request, operation) =>
-      Effect.withFiberRuntime((fiber: Fiber.RuntimeFiber<Transfer, StorageUnavailable>) => {
+      Effect.uninterruptible(Effect.withFiberRuntime((fiber: Fiber.RuntimeFiber<Transfer, StorageUnavailable>) => {
         if (stopping || running.size >= maxTransfers) {
           return Effect.fail(
             new StorageUnavailable({
@@ -105,7 +98,15 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
           ),
           transfer
         )
-      })
+      }))
 
-    return { begin, isStopping: () => stopping } satisfies Transfers
+    const drain = Effect.gen(function*() {
+      stopping = true
+      yield* allEnded(shutdownDeadline)
+      for (const { cut } of running) cut()
+      yield* allEnded(timeToEnd)
+    })
+
+    const transfers: Transfers = { begin, drain, isStopping: () => stopping }
+    return transfers
   })
