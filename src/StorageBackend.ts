@@ -67,12 +67,18 @@ export interface LoadOptions {
 }
 
 /**
- * What a stream takes: the same as a load.
+ * What a stream takes: the same as a load, and how large its chunks may be.
  *
  * @since 0.1.0
  * @category models
  */
-export type StreamOptions = LoadOptions
+export interface StreamOptions extends LoadOptions {
+  /**
+   * The most bytes in a chunk, where the store is free to choose: for whoever reads many streams at once. Default: what
+   * is fastest for one.
+   */
+  readonly chunkSize?: number
+}
 
 /**
  * Under which condition to save, and how much is to come.
@@ -482,17 +488,20 @@ export const checkSave = (
 export const openBytes = (
   bytes: Uint8Array,
   info: ObjectInfo,
-  options: LoadOptions,
+  options: StreamOptions,
   backend: string
 ): Either.Either<OpenedObject, E.PreconditionFailed | E.ObjectNotModified | E.InvalidRange> =>
-  Either.map(checkLoad(info, options, { backend, operation: "load" }), (range) => ({
-    info,
-    range,
-    stream: Stream.unfold(range.start, (at) => {
-      const end = Math.min(at + chunkSize, range.endExclusive)
-      return at < end ? Option.some([copyOf(bytes, at, end), end] as const) : Option.none()
-    })
-  }))
+  Either.map(checkLoad(info, options, { backend, operation: "load" }), (range) => {
+    const size = Math.min(options.chunkSize ?? chunkSize, chunkSize)
+    return {
+      info,
+      range,
+      stream: Stream.unfold(range.start, (at) => {
+        const end = Math.min(at + size, range.endExclusive)
+        return at < end ? Option.some([copyOf(bytes, at, end), end] as const) : Option.none()
+      })
+    }
+  })
 
 const chunkSize = 1024 * 1024
 

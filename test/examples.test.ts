@@ -32,6 +32,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "chunk \"layer_2\" has the SHA-256"
   ],
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
+  "edge-client.ts": ["From the server: ", "The server is gone; from the disk: ", "Not on the disk: StorageUnavailable"],
   "failover.ts": ["only the first 3 asked the bucket", "Nothing else takes a write: save \"layer_1.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",

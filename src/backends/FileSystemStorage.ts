@@ -342,13 +342,18 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         )
         : loadByPieces(key, options)
 
-    const streamRange = (operation: string, file: OpenFile, { endExclusive, start }: ResolvedRange) =>
+    const streamRange = (
+      operation: string,
+      file: OpenFile,
+      { endExclusive, start }: ResolvedRange,
+      size = chunkSize
+    ) =>
       Stream.fromPull(Effect.sync(() => {
         let at = start
         return Effect.suspend(() => {
           if (at === endExclusive) return Effect.fail(Option.none())
           const position = at
-          at = Math.min(position + chunkSize, endExclusive)
+          at = Math.min(position + size, endExclusive)
           return allocate(operation, file.info.key, at - position).pipe(
             Effect.tap((chunk) => fill(operation, file, chunk, position)),
             Effect.mapBoth({ onFailure: Option.some, onSuccess: Chunk.of })
@@ -573,7 +578,7 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         Effect.gen(function*() {
           const file = yield* openFile("load", key)
           const range = yield* StorageBackend.checkLoad(file.info, options, { backend, operation: "load" })
-          return { info: file.info, range, stream: streamRange("load", file, range) }
+          return { info: file.info, range, stream: streamRange("load", file, range, options.chunkSize) }
         }),
       load,
       loadRanges: (key, ranges, options) =>

@@ -127,6 +127,11 @@ const boundaries = MetricBoundaries.exponential({ start: 0.0001, factor: 4, coun
 // A span costs as much as the load of a small object, and without a tracer nobody would see it.
 const nativeTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
+/** Whether anybody would see a span. */
+export const isTraced: Effect.Effect<boolean> = Effect.suspend(() =>
+  withServices((_, isTraced) => Effect.succeed(isTraced))
+)
+
 const withServices = <A, E, R>(
   use: (clock: Clock.Clock, isTraced: boolean) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>

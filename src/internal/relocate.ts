@@ -20,14 +20,21 @@ const classes: { readonly [Tag in E.StorageError["_tag"]]: new(fields: never) =>
   UnexpectedStorageError: E.UnexpectedStorageError
 }
 
+interface Fields {
+  readonly backend: string
+  readonly operation?: string
+  readonly key?: string
+  readonly cause?: unknown
+}
+
 /** The same failure with these fields instead of its own. */
 export function relocate<Err extends E.StorageError>(
   error: Err,
-  fields: { readonly backend: string; readonly key?: string }
+  fields: Fields
 ): Err
 export function relocate(
   error: E.StorageError,
-  fields: { readonly backend: string; readonly key?: string }
+  fields: Fields
 ): E.StorageError {
   // The fields are those of its own class, which no type can tell of a class that is looked up.
   return new classes[error._tag]({ ...error, cause: error.cause, ...fields } as never)

@@ -13,16 +13,13 @@
  * @module StorageTimeout
  * @since 0.1.0
  */
-import type * as Chunk from "effect/Chunk"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
+import { after, inOwnScope, until, whileItComes, whileItGoes } from "../internal/idle.js"
 import * as Storage from "../Storage.js"
 import type { StorageBackend } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
@@ -132,137 +129,3 @@ const makeBackend = (
     presign: (key, options) => read(inner.presign(key, options), "presign", key)
   }
 }
-
-/**
- * The outcome of an effect, or the failure that `late` ends with where that comes first; `giveUp` is then run on the fiber
- * of the effect. Interrupted from outside, it waits for that fiber to end, or at the most until it is late.
- */
-const until = <A, Err, R, Late>(
-  late: Effect.Effect<never, Late>,
-  effect: Effect.Effect<A, Err, R>,
-  giveUp: (fiber: Fiber.RuntimeFiber<A, Err>) => Effect.Effect<unknown>
-): Effect.Effect<A, Err | Late, R> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      const working = yield* Effect.forkDaemon(Effect.interruptible(effect))
-      const watching = yield* Effect.forkDaemon(Effect.interruptible(late))
-      // A race would wait for the one that loses, and where the caller cannot be interrupted that one could not either.
-      const isLate = Effect.async<boolean>((resume) => {
-        working.addObserver(() => resume(Effect.succeed(false)))
-        watching.addObserver(() => resume(Effect.succeed(true)))
-      })
-      const interrupted = giveUp(working).pipe(Effect.zipRight(isLate), Effect.zipRight(Fiber.interrupt(watching)))
-      if (yield* Effect.onInterrupt(restore(isLate), () => interrupted)) {
-        yield* giveUp(working)
-        return yield* Fiber.join(watching)
-      }
-      yield* Fiber.interrupt(watching)
-      return yield* Fiber.join(working)
-    })
-  )
-
-const after = <Late>(limit: number, late: () => Late): Effect.Effect<never, Late> =>
-  Effect.zipRight(Effect.sleep(limit), Effect.failSync(late))
-
-/** Fails as `late` says once `idleSince` has told for `limit` milliseconds of the same moment. */
-const afterIdle = <Late>(
-  idleSince: () => number | undefined,
-  limit: number,
-  late: () => Late
-): Effect.Effect<never, Late> =>
-  Effect.clockWith((clock) => {
-    const look: Effect.Effect<never, Late> = Effect.suspend(() => {
-      const now = clock.unsafeCurrentTimeMillis()
-      const left = (idleSince() ?? now) + limit - now
-      return left > 0 ? Effect.zipRight(Effect.sleep(left), look) : Effect.failSync(late)
-    })
-    return look
-  })
-
-/** What an effect has acquired belongs to the scope around it from when it succeeds; where it fails, it is let go at once. */
-const inOwnScope = <A, Err, R>(effect: Effect.Effect<A, Err, R>): Effect.Effect<A, Err, R | Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Scope.make(), (scope) =>
-      restore(Scope.extend(effect, scope)).pipe(
-        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
-        Effect.zipLeft(Effect.addFinalizer((exit) => Scope.close(scope, exit)))
-      ))
-  )
-
-/**
- * The same stream, which fails once a chunk has been waited for so long. One fiber looks at the time now and then, and
- * another pulls, so that a pull that cannot be interrupted is left to itself; a race for each chunk would cost more than
- * the chunk.
- */
-const whileItComes = <A, Err, Late>(
-  stream: Stream.Stream<A, Err>,
-  limit: number,
-  late: () => Late
-): Stream.Stream<A, Err | Late> => {
-  type Next = Effect.Effect<Chunk.Chunk<A>, Option.Option<Err | Late>>
-  return Stream.fromPull(Effect.gen(function*() {
-    const clock = yield* Effect.clock
-    let waiting: { readonly since: number; readonly resume: (next: Next) => void } | undefined
-    let onDemand = () => {}
-    let isLate = false
-
-    const demanded = Effect.async<void>((resume) => {
-      onDemand = () => resume(Effect.void)
-      if (waiting !== undefined) onDemand()
-    })
-    const give = (next: Next) =>
-      Effect.sync(() => {
-        const { resume } = waiting ?? {}
-        waiting = undefined
-        resume?.(next)
-      })
-    const pulling = Effect.scoped(
-      Effect.flatMap(
-        Stream.toPull(stream),
-        (pull) => Effect.forever(Effect.flatMap(Effect.zipRight(demanded, Effect.exit(pull)), give))
-      )
-    )
-    const watching = Effect.flatMap(
-      Effect.flip(afterIdle(() => waiting?.since, limit, late)),
-      (error) => {
-        isLate = true
-        return give(Effect.fail(Option.some(error)))
-      }
-    )
-
-    yield* Effect.acquireRelease(
-      Effect.forkDaemon(Effect.interruptible(pulling)),
-      (fiber) =>
-        isLate
-          ? Fiber.interruptFork(fiber)
-          : Effect.ignore(until(after(limit, late), Fiber.interrupt(fiber), Fiber.interruptFork))
-    )
-    yield* Effect.forkScoped(Effect.interruptible(watching))
-    return Effect.async<Chunk.Chunk<A>, Option.Option<Err | Late>>((resume) => {
-      waiting = { since: clock.unsafeCurrentTimeMillis(), resume }
-      onDemand()
-    })
-  }))
-}
-
-/** Saves a stream, and fails once the next chunk of it, or its end, has been there for so long and was not taken. */
-const whileItGoes = <A, Err, R, A2, Err2, R2, Late>(
-  data: Stream.Stream<A, Err, R>,
-  save: (data: Stream.Stream<A, Err, R>) => Effect.Effect<A2, Err2, R2>,
-  limit: number,
-  late: () => Late
-): Effect.Effect<A2, Err2 | Late, R2> =>
-  Effect.flatMap(Effect.clock, (clock) => {
-    let since: number | undefined = clock.unsafeCurrentTimeMillis()
-    const watched = Stream.fromPull(Effect.map(Stream.toPull(data), (pull) =>
-      Effect.suspend(() => {
-        since = undefined
-        return Effect.ensuring(
-          pull,
-          Effect.sync(() => {
-            since = clock.unsafeCurrentTimeMillis()
-          })
-        )
-      })))
-    return until(afterIdle(() => since, limit, late), save(watched), Fiber.interrupt)
-  })

@@ -3,9 +3,9 @@
  *
  * Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
  */
-import * as Duration from "effect/Duration"
 import type { Checksum, ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
+import { toDelay } from "../retryAfter.js"
 import type { Answer, Place } from "./exchange.js"
 import * as xml from "./xml.js"
 
@@ -156,15 +156,6 @@ const regionOf = ({ body, code, headers, status }: Refusal): string | undefined 
 const saying = ({ code, requestId, status }: Refusal): string =>
   ` (${code.startsWith("HTTP") ? code : `${code}, HTTP ${status}`}` +
   `${requestId === undefined ? "" : `, request ${requestId}`})`
-
-/** How long a `Retry-After` asks to wait: seconds, or a date. */
-const toDelay = (value: string | undefined): Duration.Duration | undefined => {
-  if (value === undefined) return undefined
-  const seconds = Number(value)
-  if (Number.isFinite(seconds)) return Duration.seconds(Math.max(0, seconds))
-  const date = Date.parse(value)
-  return Number.isNaN(date) ? undefined : Duration.millis(Math.max(0, date - Date.now()))
-}
 
 /** What the headers of an answer tell of an object. */
 export const toInfo = (key: string, headers: Answer["headers"], size: number): ObjectInfo => {

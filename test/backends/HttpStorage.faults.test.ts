@@ -1,0 +1,504 @@
+/**
+ * What a storage over HTTP makes of connections that break and servers that fail: every operation, behind a proxy that
+ * breaks what it is told to, with each client that there is. However it ends, no request is left on its way.
+ */
+import { HttpClient } from "@effect/platform"
+import { describe, expect, it } from "@effect/vitest"
+import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Schedule, Stream, TestClock } from "effect"
+import * as http from "node:http"
+import { HttpStorage, MemoryStorage, Storage, StorageBackend, StorageError } from "surfing-weights"
+import * as FaultProxy from "../support/faultProxy.js"
+import { Fault } from "../support/faultProxy.js"
+import { clients } from "../support/httpClients.js"
+import { listen } from "../support/loopback.js"
+import { bytes, eventually, gather, print, quick, startOf, timed } from "../support/s3Faults.js"
+import { serveOf } from "../support/weightServer.js"
+
+const MiB = 1024 * 1024
+const content = bytes(3 * MiB)
+const other = bytes(1000, 5)
+
+interface Setup {
+  readonly proxy: FaultProxy.FaultProxy
+  readonly storage: Storage.Service
+  /** What is served. */
+  readonly direct: Storage.Service
+}
+
+type Match = Parameters<FaultProxy.FaultProxy["add"]>[0]["match"]
+
+const is = {
+  get: ({ method, path }) => method === "GET" && path.startsWith("/objects/"),
+  list: ({ method, path }) => method === "GET" && path === "/objects",
+  head: ({ method }) => method === "HEAD",
+  put: ({ method }) => method === "PUT",
+  remove: ({ method }) => method === "DELETE"
+} satisfies Record<string, Match>
+
+for (const [name, client] of clients) {
+  const behindProxy = <Err, R>(
+    options: Partial<HttpStorage.Options>,
+    test: (setup: Setup) => Effect.Effect<unknown, Err, R>
+  ) =>
+    Effect.gen(function*() {
+      const direct = yield* MemoryStorage.make()
+      const proxy = yield* FaultProxy.make((yield* serveOf(direct, { writable: true })).url)
+      const storage = yield* HttpStorage.make({
+        url: proxy.endpoint,
+        retry: quick,
+        idleLimit: "10 seconds",
+        verify: false,
+        ...options
+      })
+      yield* test({ proxy, storage, direct })
+      proxy.clear()
+      yield* eventually(() => expect(proxy.activeRequests(), "requests on their way").toBe(0))
+    }).pipe(Effect.scoped, Effect.provide(client))
+
+  const load = (storage: Storage.Service) => Effect.map(storage.load("key"), print)
+  const stream = (storage: Storage.Service) => Effect.map(gather(storage.stream("key")), print)
+
+  describe.concurrent(`HttpStorage with ${name}, the answer to a load or stream`, () => {
+    for (const [what, read] of [["load", load], ["stream", stream]] as const) {
+      for (
+        const [how, at, tag] of [
+          ["reset", (after: number) => Fault.ResetAnswer({ after }), "StorageUnavailable"],
+          ["closed as if it were whole", (after: number) => Fault.TruncateAnswer({ after }), "StorageUnavailable"],
+          ["stalled", (after: number) => Fault.StallAnswer({ after }), "StorageTimeout"]
+        ] as const
+      ) {
+        const options: Partial<HttpStorage.Options> = how === "stalled" ? { idleLimit: "1500 millis" } : {}
+
+        it.live(`goes on at the byte where a ${what} is ${how}, under the etag of the first`, () =>
+          behindProxy(options, ({ direct, proxy, storage }) =>
+            Effect.gen(function*() {
+              const { etag } = yield* direct.save("key", content)
+              const cuts = how === "stalled" ? [MiB] : [0, 1, MiB, content.length - 1]
+              for (const after of cuts) {
+                const before = proxy.requests.length
+                proxy.add({ match: is.get, fault: at(after) })
+                expect(yield* read(storage), `after ${after}`).toBe(print(content))
+                const [first, again, ...more] = proxy.requests.slice(before)
+                expect([first?.fault !== undefined, more.length]).toEqual([true, 0])
+                if (again === undefined) throw new Error(`nothing was asked for again after ${after}`)
+                if (how === "reset") expect(startOf(again)).toBeLessThanOrEqual(after)
+                else expect(startOf(again)).toBe(after)
+                if (startOf(again) > 0) expect(again.headers["if-match"]).toBe(`"${etag}"`)
+              }
+            })))
+
+        it.live(`fails when the policy ends where a ${what} is always ${how} before its first byte`, () =>
+          behindProxy(
+            { ...options, ...(how === "stalled" && { idleLimit: "700 millis" }) },
+            (setup) =>
+              Effect.gen(function*() {
+                yield* setup.direct.save("key", content)
+                setup.proxy.add({ match: is.get, fault: at(0), times: Infinity })
+                const error = yield* Effect.flip(read(setup.storage))
+                // A body that ends before it begins may be told as one that was cut off.
+                expect([tag, "CorruptObject"]).toContain(error._tag)
+                expect(error).toMatchObject({ attempts: 4 })
+                expect(StorageError.isRetryable(error)).toBe(false)
+                expect(setup.proxy.requests.length).toBe(4)
+              })
+          ))
+      }
+
+      it.live(`is never of two versions: ${what}`, () =>
+        behindProxy({}, ({ direct, proxy, storage }) =>
+          Effect.gen(function*() {
+            yield* direct.save("key", content)
+            proxy.add({ match: is.get, fault: Fault.TruncateAnswer({ after: MiB }) })
+            proxy.add({
+              match: is.get,
+              fault: Fault.Before({ effect: Effect.orDie(direct.save("key", bytes(content.length, 9))) })
+            })
+            expect(yield* Effect.flip(read(storage))).toMatchObject({ _tag: "PreconditionFailed", key: "key" })
+          })))
+    }
+
+    it.live("may come more slowly in all than the idle limit, if only it moves, and waits for a slow reader", () =>
+      behindProxy({ idleLimit: "1 second" }, ({ direct, proxy, storage }) =>
+        Effect.gen(function*() {
+          yield* direct.save("key", content)
+          proxy.add({ match: is.get, fault: Fault.SlowAnswer({ bytes: 256 * 1024, interval: 120 }) })
+          const [found, millis] = yield* timed(load(storage))
+          expect(found).toBe(print(content))
+          expect(millis).toBeGreaterThan(1000)
+          let waits = 2
+          const slow = Stream.tap(storage.stream("key"), () => waits-- > 0 ? Effect.sleep(1500) : Effect.void)
+          expect(print(yield* gather(slow))).toBe(print(content))
+          expect(proxy.requests.length).toBe(2)
+        })))
+
+    it.live("is closed at once with a reader who has enough, or is interrupted", () =>
+      behindProxy({}, ({ direct, proxy, storage }) =>
+        Effect.gen(function*() {
+          yield* direct.save("key", content)
+          yield* Stream.runDrain(Stream.take(storage.stream("key"), 1))
+          yield* eventually(() => expect(proxy.activeRequests()).toBe(0))
+          for (const read of [load, stream]) {
+            proxy.add({ match: is.get, fault: Fault.StallAnswer({ after: MiB }) })
+            const fiber = yield* Effect.fork(read(storage))
+            yield* eventually(() => expect(proxy.activeRequests()).toBe(1))
+            yield* Effect.sleep("100 millis")
+            const [, millis] = yield* timed(Fiber.interrupt(fiber))
+            expect(millis).toBeLessThan(1000)
+            yield* eventually(() => expect(proxy.activeRequests()).toBe(0))
+          }
+        })))
+  })
+
+  const operations: ReadonlyArray<
+    readonly [
+      operation: string,
+      match: Match,
+      run: (storage: Storage.Service) => Effect.Effect<unknown, StorageError.StorageError>
+    ]
+  > = [
+    ["load", is.get, (storage) => storage.load("key")],
+    ["head", is.head, (storage) => storage.head("key")],
+    ["save", is.put, (storage) => storage.save("new", content)],
+    ["save of a few bytes", is.put, (storage) => storage.save("new", other)],
+    ["list", is.list, (storage) => storage.list()],
+    ["listDirectory", is.list, (storage) => storage.listDirectory()],
+    ["remove", is.remove, (storage) => storage.remove("key")],
+    ["removeAll", is.remove, (storage) => storage.removeAll(["key"])],
+    ["copy", is.put, (storage) => storage.copy("key", "new")],
+    ["move", is.put, (storage) => storage.move("key", "new")]
+  ]
+  const passing: ReadonlyArray<Fault> = [
+    Fault.ResetAnswer({}),
+    Fault.DropAnswer(),
+    Fault.Answer({ status: 500 }),
+    Fault.Answer({ status: 502, body: "<h1>Bad gateway</h1>" }),
+    Fault.Answer({ status: 503, headers: { "retry-after": "0" } }),
+    Fault.Answer({ status: 429 })
+  ]
+
+  describe.concurrent(`HttpStorage with ${name}, every operation`, () => {
+    for (const [operation, match, run] of operations) {
+      it.live(`${operation} is tried again after what may pass, and as often as the policy says`, () =>
+        behindProxy({}, ({ direct, proxy, storage }) =>
+          Effect.gen(function*() {
+            for (const fault of passing) {
+              yield* direct.save("key", content)
+              const before = proxy.requests.length
+              proxy.add({ match, fault })
+              yield* run(storage)
+              expect(proxy.requests.slice(before).filter(match).length, JSON.stringify(fault)).toBe(2)
+            }
+            yield* direct.save("key", content)
+            const before = proxy.requests.length
+            proxy.add({ match, fault: Fault.Answer({ status: 503 }), times: Infinity })
+            const error = yield* Effect.flip(run(storage))
+            expect(error).toMatchObject({ _tag: "StorageUnavailable", attempts: 4 })
+            expect(proxy.requests.slice(before).filter(match).length).toBe(4)
+            expect(yield* direct.exists("key")).toBe(true)
+          })))
+    }
+  })
+
+  describe(`HttpStorage with ${name}, the body of a save`, () => {
+    for (
+      const [how, fault, tag] of [
+        ["reset", Fault.ResetRequest({ after: MiB }), "StorageUnavailable"],
+        ["read no more", Fault.StallRequest({ after: 100_000 }), "StorageTimeout"]
+      ] as const
+    ) {
+      // More than a system takes without its being read.
+      const large = bytes(24 * MiB, 3)
+      const options: Partial<HttpStorage.Options> = how === "reset" ? {} : { idleLimit: "2 seconds" }
+
+      it.live(`is sent again where bytes are ${how}`, () =>
+        behindProxy(options, ({ direct, proxy, storage }) =>
+          Effect.gen(function*() {
+            proxy.add({ match: is.put, fault })
+            expect((yield* storage.save("key", large)).size).toBe(large.length)
+            expect(print(yield* direct.load("key"))).toBe(print(large))
+            expect(proxy.requests.length).toBe(2)
+          })))
+
+      it.live(`is sent once where a stream is ${how}, and leaves nothing`, () =>
+        behindProxy(options, ({ direct, proxy, storage }) =>
+          Effect.gen(function*() {
+            let closed = 0
+            const source = Stream.fromIterable(
+              Array.from({ length: 24 }, (_, i) => large.subarray(i * MiB, (i + 1) * MiB))
+            )
+              .pipe(Stream.rechunk(1), Stream.ensuring(Effect.sync(() => closed++)))
+            proxy.add({ match: is.put, fault })
+            expect(yield* Effect.flip(storage.save("key", source))).toMatchObject({ _tag: tag, key: "key" })
+            expect([closed, proxy.requests.length]).toEqual([1, 1])
+            proxy.clear()
+            yield* eventually(() => expect(proxy.activeRequests()).toBe(0))
+            expect(yield* direct.list()).toEqual([])
+          })))
+    }
+
+    it.live("waits for a slow source, and goes no faster than it is read", () =>
+      behindProxy({ idleLimit: "1500 millis" }, ({ direct, proxy, storage }) =>
+        Effect.gen(function*() {
+          const source = Stream.tap(Stream.make(other, other), () => Effect.sleep("2 seconds"))
+          expect((yield* storage.save("key", source)).size).toBe(2000)
+          expect((yield* direct.load("key")).length).toBe(2000)
+          let given = 0
+          const endless = Stream.repeatEffect(Effect.sync(() => {
+            given++
+            return new Uint8Array(MiB)
+          }))
+          proxy.add({ match: is.put, fault: Fault.StallRequest({ after: 1000 }) })
+          expect(yield* Effect.flip(storage.save("key", endless))).toMatchObject({ _tag: "StorageTimeout" })
+          expect(given).toBeLessThan(32)
+        })))
+
+    it.live("is broken off where its source fails, dies or is interrupted: nothing is saved of it", () =>
+      behindProxy({}, ({ direct, proxy, storage }) =>
+        Effect.gen(function*() {
+          const beginning = Stream.make(content, content)
+          const failed = yield* Effect.flip(storage.save("key", Stream.concat(beginning, Stream.fail("mine" as const))))
+          expect(failed).toBe("mine")
+          expect(Exit.isFailure(yield* Effect.exit(storage.save("key", Stream.concat(beginning, Stream.die("bug"))))))
+            .toBe(true)
+          const started = yield* Deferred.make<void>()
+          const fiber = yield* Effect.fork(
+            storage.save(
+              "key",
+              Stream.concat(
+                beginning,
+                Stream.execute(Effect.zipRight(Deferred.succeed(started, undefined), Effect.never))
+              )
+            )
+          )
+          yield* Deferred.await(started)
+          yield* Effect.sleep("50 millis")
+          yield* Fiber.interrupt(fiber)
+          yield* eventually(() => expect(proxy.activeRequests()).toBe(0))
+          yield* Effect.sleep("50 millis")
+          expect(yield* direct.list()).toEqual([])
+        })))
+  })
+
+  describe.concurrent(`HttpStorage with ${name}, a conditional save whose answer is lost`, () => {
+    it.live("is not told as somebody else's doing, unless it was the first try", () =>
+      behindProxy({}, ({ direct, proxy, storage }) =>
+        Effect.gen(function*() {
+          proxy.add({ match: is.put, fault: Fault.DropAnswer() })
+          expect(yield* Effect.flip(storage.save("key", other, { ifNoneMatch: "*" }))).toMatchObject({
+            _tag: "StorageUnavailable",
+            attempts: 2
+          })
+          expect(print(yield* direct.load("key"))).toBe(print(other))
+          expect(yield* Effect.flip(storage.save("key", other, { ifNoneMatch: "*" }))).toMatchObject({
+            _tag: "ObjectAlreadyExists"
+          })
+          const { etag } = yield* direct.head("key")
+          proxy.add({ match: is.put, fault: Fault.DropAnswer() })
+          expect(yield* Effect.flip(storage.save("key", content, { ifMatch: etag }))).toMatchObject({
+            _tag: "StorageUnavailable",
+            attempts: 2
+          })
+          proxy.add({ match: is.put, fault: Fault.ResetAnswer({}) })
+          const now = yield* direct.head("key")
+          expect((yield* storage.save("key", other, { ifMatch: now.etag })).size).toBe(other.length)
+          expect(yield* Effect.flip(storage.save("key", other, { ifMatch: etag }))).toMatchObject({
+            _tag: "PreconditionFailed"
+          })
+        })))
+
+    it.live("does not run the source of a stream where the condition does not hold", () =>
+      behindProxy({}, ({ direct, proxy, storage }) =>
+        Effect.gen(function*() {
+          yield* direct.save("key", other)
+          const source = Stream.die("the source was run")
+          for (
+            const [options, tag] of [
+              [{ ifNoneMatch: "*" }, "ObjectAlreadyExists"],
+              [{ ifMatch: "another" }, "PreconditionFailed"],
+              [{ ifMatch: "\ud800" }, "PreconditionFailed"]
+            ] as const
+          ) {
+            expect(yield* Effect.flip(storage.save("key", source, options))).toMatchObject({ _tag: tag })
+          }
+          expect(proxy.requests.filter(is.put)).toEqual([])
+        })))
+  })
+
+  describe(`HttpStorage with ${name}, the answer to a listing`, () => {
+    const keys = Array.from({ length: 2500 }, (_, index) => `many/${String(index).padStart(4, "0")}`)
+
+    it.live("gives every key once, wherever it breaks, and fails when the policy ends", () =>
+      behindProxy({ idleLimit: "1500 millis" }, ({ direct, proxy, storage }) =>
+        Effect.gen(function*() {
+          yield* Effect.forEach(keys, (key) => direct.save(key, bytes(1)), { discard: true })
+          const entries = Effect.map(Stream.runCollect(storage.entries()), Chunk.toReadonlyArray)
+          const listings = [
+            storage.list(),
+            Effect.map(entries, (all) => all.map(({ key }) => key)),
+            Effect.map(storage.listDirectory("many/"), ({ objects }) => objects.map(({ key }) => key))
+          ]
+          for (const listing of listings) {
+            for (
+              const fault of [
+                Fault.ResetAnswer({ after: 100_000 }),
+                Fault.TruncateAnswer({ after: 0 }),
+                Fault.TruncateAnswer({ after: 50_000 }),
+                Fault.StallAnswer({ after: 150_000 })
+              ]
+            ) {
+              const before = proxy.requests.length
+              proxy.add({ match: is.list, fault })
+              expect((yield* listing).join()).toBe(keys.join())
+              expect(proxy.requests.length - before).toBe(2)
+            }
+          }
+          // Cut within a line, and ended as if that were the end.
+          const line = `{"key":"many/0000","size":1,"lastModified":"2026-01-01T00:00:00.000Z","etag":"1"}\n`
+          proxy.add({ match: is.list, fault: Fault.Answer({ status: 200, body: line + line.slice(0, 30) }) })
+          const before = proxy.requests.length
+          expect((yield* storage.list()).join()).toBe(keys.join())
+          expect(proxy.requests[before + 1]?.query.get("startAfter")).toBe("many/0000")
+          proxy.add({ match: is.list, fault: Fault.Answer({ status: 200, body: line.slice(0, 30) }), times: Infinity })
+          expect(yield* Effect.flip(storage.list())).toMatchObject({ _tag: "StorageUnavailable", attempts: 4 })
+          proxy.clear()
+          proxy.add({ match: is.list, fault: Fault.Answer({ status: 200, body: "<html>\n</html>\n" }) })
+          expect(yield* Effect.flip(storage.list())).toMatchObject({ _tag: "UnexpectedStorageError" })
+        })))
+  })
+
+  describe.concurrent(`HttpStorage with ${name}, failures`, () => {
+    const context = { backend: "Inner", operation: "load", key: "key" }
+    const all: ReadonlyArray<StorageError.StorageError> = [
+      new StorageError.ObjectNotFound(context),
+      new StorageError.PreconditionFailed(context),
+      new StorageError.ObjectNotModified(context),
+      new StorageError.InvalidKey({ ...context, reason: "r" }),
+      new StorageError.InvalidRange({ ...context, reason: "r" }),
+      new StorageError.AccessDenied({ ...context, reason: "r" }),
+      new StorageError.StorageNotFound({ ...context, reason: "r" }),
+      new StorageError.StorageUnavailable({ ...context, reason: "r", retryAfter: Duration.millis(1500), attempts: 7 }),
+      new StorageError.StorageTimeout({ ...context, limit: Duration.seconds(5), attempts: 7 }),
+      new StorageError.CorruptObject({ ...context, problem: "checksum", reason: "r" }),
+      new StorageError.UnsupportedOperation({ ...context, reason: "r" }),
+      new StorageError.UnexpectedStorageError({ ...context, reason: "r", cause: new Error("inside") })
+    ]
+    const saves: ReadonlyArray<StorageError.StorageError> = [
+      new StorageError.ObjectAlreadyExists(context),
+      new StorageError.StorageFull({ ...context, reason: "r" })
+    ]
+
+    it.live("come back as what they were, from every operation that can have them", () =>
+      Effect.gen(function*() {
+        let failure: StorageError.StorageError | undefined
+        // What a storage gives that fails in this way: the types do not matter to the server.
+        const fails = (): Effect.Effect<never, never> => Effect.fail(failure) as Effect.Effect<never, never>
+        const inner = StorageBackend.make({
+          name: "Inner",
+          capabilities: StorageBackend.full,
+          open: () => Effect.suspend(fails),
+          save: (_, data) =>
+            Effect.zipRight(data instanceof Uint8Array ? Effect.void : Stream.runDrain(data), Effect.suspend(fails)),
+          entries: () => Stream.fromEffect(Effect.suspend(fails)),
+          remove: () => Effect.suspend(fails),
+          head: () => Effect.suspend(fails)
+        })
+        const { url } = yield* serveOf(Storage.make(inner), { writable: true })
+        const storage = yield* HttpStorage.make({ url, verify: false, retry: Schedule.recurs(0) })
+        const check = (
+          error: StorageError.StorageError,
+          operation: string,
+          run: Effect.Effect<unknown, StorageError.StorageError>
+        ) =>
+          Effect.gen(function*() {
+            failure = error
+            const found = yield* Effect.flip(run)
+            const { backend: _, cause: __, operation: ___, ...fields } = error
+            expect(found._tag, `${operation}: ${found.message}`).toBe(error._tag)
+            expect({ ...found }).toMatchObject({ ...fields, operation, backend: storage.backend.name })
+            expect(JSON.stringify(found)).not.toContain("inside")
+          })
+        const retryable = new Set(["StorageUnavailable", "StorageTimeout"])
+        for (const error of all) {
+          yield* check(error, "load", storage.load("key", { ifNoneMatch: "x" }))
+          if (error._tag !== "ObjectNotModified" && error._tag !== "InvalidRange") {
+            if (error._tag !== "ObjectNotFound") yield* check(error, "save", storage.save("key", other))
+          }
+          const isCommon = retryable.has(error._tag) ||
+            ["AccessDenied", "StorageNotFound", "UnexpectedStorageError"].includes(error._tag)
+          if (isCommon || error._tag === "ObjectNotFound") yield* check(error, "head", storage.head("key"))
+          if (isCommon) yield* check(error, "remove", storage.remove("key"))
+          if (isCommon) yield* check(error, "list", storage.list())
+        }
+        for (const error of saves) yield* check(error, "save", storage.save("key", other))
+        // And what an operation cannot have does not come out of it.
+        failure = new StorageError.StorageFull({ ...context, reason: "r" })
+        expect(yield* Effect.flip(storage.load("key"))).toMatchObject({ _tag: "UnexpectedStorageError" })
+      }).pipe(Effect.scoped, Effect.provide(client)))
+  })
+
+  describe.concurrent(`HttpStorage with ${name}, being built`, () => {
+    it.live("asks the server once what it can do", () =>
+      Effect.gen(function*() {
+        const memory = yield* MemoryStorage.make()
+        const proxy = yield* FaultProxy.make((yield* serveOf(memory)).url)
+        const { backend } = yield* HttpStorage.make({ url: proxy.endpoint })
+        expect(backend.capabilities).toMatchObject({ write: false, list: true, createOnly: false, presign: false })
+        expect(proxy.requests.map(({ method, path }) => `${method} ${path}`)).toEqual(["GET /health"])
+        const blind = yield* HttpStorage.make({ url: proxy.endpoint, verify: false })
+        expect(blind.backend.capabilities).toEqual(StorageBackend.full)
+        expect(proxy.requests.length).toBe(1)
+
+        const cases = [
+          [Fault.Answer({ status: 404 }), "StorageNotFound", 1],
+          [Fault.Answer({ status: 200, body: "<h1>Hello</h1>" }), "StorageNotFound", 1],
+          [Fault.Answer({ status: 401 }), "AccessDenied", 1],
+          [Fault.Answer({ status: 503 }), "StorageUnavailable", 4]
+        ] as const
+        for (const [fault, tag, count] of cases) {
+          const before = proxy.requests.length
+          proxy.add({ match: () => true, fault, times: count })
+          const error = yield* Effect.flip(HttpStorage.make({ url: proxy.endpoint, retry: quick }))
+          expect(error).toMatchObject({ _tag: tag, operation: "open" })
+          expect(proxy.requests.length - before).toBe(count)
+        }
+        const gone = yield* Effect.scoped(listen(http.createServer()))
+        const closed = yield* Effect.flip(HttpStorage.make({ url: gone.endpoint, retry: Schedule.recurs(0) }))
+        expect(closed._tag).toBe("StorageUnavailable")
+        expect(closed.message).toContain("ECONNREFUSED")
+      }).pipe(Effect.scoped, Effect.provide(client)))
+  })
+}
+
+describe("HttpStorage, idle limits", () => {
+  const silent = HttpClient.make(() => Effect.never)
+  const storage = (options: Partial<HttpStorage.Options> = {}) =>
+    Effect.provideService(
+      HttpStorage.make({ url: "http://weights.test", verify: false, retry: Schedule.recurs(0), ...options }),
+      HttpClient.HttpClient,
+      silent
+    )
+
+  it.effect("end every wait on a server that says nothing, after 30 seconds unless told otherwise", () =>
+    Effect.gen(function*() {
+      for (const [options, limit] of [[{}, 30_000], [{ idleLimit: "2 minutes" }, 120_000]] as const) {
+        const { head, list, load, remove, save, stream } = yield* storage(options)
+        const operations = [
+          load("key"),
+          Stream.runDrain(stream("key")),
+          head("key"),
+          list(),
+          remove("key"),
+          save("key", other),
+          save("key", content),
+          save("key", Stream.make(other))
+        ]
+        for (const operation of operations) {
+          const fiber = yield* Effect.fork(Effect.flip<unknown, StorageError.StorageError, never>(operation))
+          yield* TestClock.adjust(limit - 1)
+          expect(fiber.unsafePoll()).toBe(null)
+          yield* TestClock.adjust(1)
+          expect(yield* Fiber.join(fiber)).toMatchObject({ _tag: "StorageTimeout", limit: Duration.millis(limit) })
+        }
+      }
+    }))
+})

