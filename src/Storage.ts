@@ -265,6 +265,17 @@ export const make = (backend: StorageBackend): Service => {
     return reason === undefined ? undefined : new E.InvalidRange({ backend: name, operation, key, reason })
   }
 
+  const badStream = (operation: string, key: string, { chunkSize, range }: StreamOptions) =>
+    badKey(operation, key) ?? badRange(operation, key, range) ??
+      (chunkSize === undefined || Number.isSafeInteger(chunkSize) && chunkSize > 0
+        ? undefined
+        : new E.UnsupportedOperation({
+          backend: name,
+          operation,
+          key,
+          reason: `chunkSize is a whole number of bytes from 1 up, not ${chunkSize}`
+        }))
+
   const cannot = (
     operation: string,
     capability: keyof typeof refusals,
@@ -306,7 +317,7 @@ export const make = (backend: StorageBackend): Service => {
     enter(
       "open",
       key,
-      badKey("open", key) ?? badRange("open", key, options.range),
+      badStream("open", key, options),
       () =>
         Effect.map(backend.open(key, options), ({ info, range, stream }) => ({
           info,
@@ -319,7 +330,7 @@ export const make = (backend: StorageBackend): Service => {
     enterStream(
       "stream",
       key,
-      badKey("stream", key) ?? badRange("stream", key, options.range),
+      badStream("stream", key, options),
       () => Stream.unwrapScoped(Effect.map(backend.open(key, options), (opened) => opened.stream)),
       lengthOf
     )

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Stream } from "effect"
 import type { StorageError } from "surfing-weights"
-import { ByteRange, MemoryStorage, Storage, StorageBackend } from "surfing-weights"
+import { ByteRange, FileSystemStorage, MemoryStorage, Storage, StorageBackend } from "surfing-weights"
+import { temporaryDirectory } from "./support/directory.js"
 
 /** A backend that counts what reaches it, over memory. */
 const counting = Effect.map(MemoryStorage.make(), ({ backend }) => {
@@ -46,6 +47,41 @@ describe("Storage", () => {
       ])
       expect(calls).toEqual([])
     }))
+
+  it.effect("refuses a size of chunks that is none", () =>
+    Effect.gen(function*() {
+      const { calls, service } = yield* counting
+      for (const chunkSize of [0, -1, 0.5, NaN, Infinity]) {
+        for (
+          const attempt of [
+            Effect.scoped(service.open("k", { chunkSize })),
+            Stream.runDrain(service.stream("k", { chunkSize }))
+          ]
+        ) {
+          const error = yield* Effect.flip(attempt)
+          expect(error._tag).toBe("UnsupportedOperation")
+          expect(error.message).toContain(`chunkSize is a whole number of bytes from 1 up, not ${chunkSize}`)
+        }
+      }
+      expect(calls).toEqual([])
+    }))
+
+  it.scoped.each(["memory", "files"])(
+    "streams chunks no larger than was asked for: %s",
+    (where) =>
+      Effect.gen(function*() {
+        const storage = where === "memory"
+          ? yield* MemoryStorage.make()
+          : yield* FileSystemStorage.make({ directory: yield* temporaryDirectory })
+        const bytes = Uint8Array.from({ length: 10 }, (_, i) => i)
+        yield* storage.save("k", bytes)
+        const chunks = [...(yield* Stream.runCollect(storage.stream("k", { chunkSize: 4 })))]
+        expect(chunks.map(({ length }) => length)).toEqual([4, 4, 2])
+        expect(Buffer.concat(chunks)).toEqual(Buffer.from(bytes))
+        const larger = yield* Stream.runCollect(storage.stream("k", { chunkSize: 2 ** 50 }))
+        expect(larger.length).toBe(1)
+      })
+  )
 
   it.effect("asks no backend to list a prefix that no key can have", () =>
     Effect.gen(function*() {

@@ -346,9 +346,10 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
       operation: string,
       file: OpenFile,
       { endExclusive, start }: ResolvedRange,
-      size = chunkSize
+      largest = chunkSize
     ) =>
       Stream.fromPull(Effect.sync(() => {
+        const size = Math.min(largest, chunkSize)
         let at = start
         return Effect.suspend(() => {
           if (at === endExclusive) return Effect.fail(Option.none())

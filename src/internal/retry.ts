@@ -14,7 +14,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
 import type { RetryPolicy } from "../RetryPolicy.js"
-import type { ListOptions, LoadOptions, OpenedObject, StorageBackend } from "../StorageBackend.js"
+import type { ListOptions, OpenedObject, StorageBackend, StreamOptions } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 import { annotate } from "./observe.js"
 
@@ -52,8 +52,8 @@ export const retry = <A, Err extends E.StorageError, R>(
  * policy starts anew.
  */
 export const openResuming = (
-  open: (options: LoadOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>,
-  options: LoadOptions,
+  open: (options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>,
+  options: StreamOptions,
   policy: RetryPolicy,
   backend: string
 ): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> =>
@@ -62,7 +62,7 @@ export const openResuming = (
     // What is open now has a scope of its own within the outer one, so that it can be closed before the next is opened.
     let closeCurrent: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void> = () => Effect.void
 
-    const attempt = (options: LoadOptions): Effect.Effect<OpenedObject, E.LoadError> =>
+    const attempt = (options: StreamOptions): Effect.Effect<OpenedObject, E.LoadError> =>
       Effect.flatMap(Scope.fork(outer, ExecutionStrategy.sequential), (scope) => {
         closeCurrent = (exit) => Scope.close(scope, exit)
         return Effect.catchAll(Scope.extend(open(options), scope), (error) =>
@@ -101,9 +101,15 @@ export const openResuming = (
               ? Effect.succeed(Stream.empty)
               : closeAndSpend(error).pipe(
                 Effect.flatMap(() =>
-                  attempt({ range: ByteRange.make(at, range.endExclusive), ifMatch: info.etag })
+                  attempt({
+                    range: ByteRange.make(at, range.endExclusive),
+                    ifMatch: info.etag,
+                    ...(options.chunkSize !== undefined && { chunkSize: options.chunkSize })
+                  })
                 ),
-                Effect.map((opened) => opened.stream)
+                Effect.map((opened) =>
+                  opened.stream
+                )
               )
         })
       }

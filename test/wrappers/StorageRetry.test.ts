@@ -278,6 +278,15 @@ describe("StorageRetry, streams", () => {
       ])
     }))
 
+  it.effect("goes on in chunks of the size that was asked for", () =>
+    Effect.gen(function*() {
+      const { log, memory, storage } = yield* setup([{ operation: "open", afterBytes: 7 }])
+      yield* memory.save("k", bytes(20))
+      const sizes = yield* Stream.runCollect(Stream.map(storage.stream("k", { chunkSize: 5 }), ({ length }) => length))
+      expect([...sizes]).toEqual([5, 2, 5, 5, 3])
+      expect(log.filter((line) => line.includes(`"chunkSize":5`))).toHaveLength(2)
+    }))
+
   it.effect("goes on within the range that was asked for, without the condition that was met", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([

@@ -1,24 +1,45 @@
 /**
- * SHA-256 of bytes that come in pieces: the one door to that of `node:crypto` (which Node, Bun and Deno have), and where
- * there is none, as in a browser, that of `sha256Script.ts`, a tenth as fast. `crypto.subtle`, which browsers have, takes
- * all bytes at once only.
+ * SHA-256 of bytes that come in pieces: that of `node:crypto` (which Node, Bun and Deno have), and where there is none, as
+ * in a browser, that of `@noble/hashes`, a tenth as fast. `crypto.subtle`, which browsers have, takes all bytes at once
+ * only.
  *
- * The door opens when it is first gone through, so that a bundler for browsers finds no import of Node's at the top.
+ * Either is loaded when it is first needed, so that a bundler for browsers finds no import of Node's at the top.
  */
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as sha256Script from "./sha256Script.js"
+
+export interface Hash {
+  readonly update: (bytes: Uint8Array) => void
+  /** In lower-case hexadecimal; to be asked for once. */
+  readonly digest: () => string
+}
 
 /** Begins a new hash. */
-export type Sha256 = () => sha256Script.Hash
+export type Sha256 = () => Hash
 
-export const sha256: Effect.Effect<Sha256> = Effect.tryPromise(async (): Promise<Sha256> => {
+/** That of Node. */
+export const native: Effect.Effect<Sha256, Cause.UnknownException> = Effect.tryPromise(async () => {
   const { createHash } = await import("node:crypto")
   createHash("sha256")
   return () => {
     const hash = createHash("sha256")
     return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") }
   }
-}).pipe(Effect.orElseSucceed((): Sha256 => sha256Script.make))
+})
+
+/** The one in plain JavaScript. */
+export const portable: Effect.Effect<Sha256> = Effect.promise(async () => {
+  const [{ sha256 }, { bytesToHex }] = await Promise.all([
+    import("@noble/hashes/sha2"),
+    import("@noble/hashes/utils")
+  ])
+  return () => {
+    const hash = sha256.create()
+    return { update: (bytes) => void hash.update(bytes), digest: () => bytesToHex(hash.digest()) }
+  }
+})
+
+export const sha256: Effect.Effect<Sha256> = Effect.orElse(native, () => portable)
 
 /** What is hashed in one go, some milliseconds' work: others get their turn after each. */
 const sliceSize = 4 * 1024 * 1024
