@@ -64,6 +64,12 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "From the storage: 4 files, 4 requests so far",
     "A range of one: bytes 100-199/4194304"
   ],
+  "weight-server.ts": [
+    "Fetched 3000000 bytes, and the SHA-256 is that of the original",
+    "A range: 206 bytes 0-7/3000000",
+    "With its etag: 304",
+    "Saved without the token, with it, and only if it is new: 401, 200, 412"
+  ],
   "typed-errors.ts": ["200 found", "404 missing", "504 late", "Sent and received: load \"layer_1.bin\""]
 }
 
