@@ -1486,12 +1486,10 @@ StorageContract.suite("StorageCache(Memory)", {
   layer: StorageCache.layer({ capacity: MiB, freshness: "immutable" }).pipe(Layer.provide(MemoryStorage.layer()))
 })
 
-StorageContract.suite("StorageCache(FileSystem) with a second tier in memory", {
-  layer: StorageCache.layer({
-    capacity: 100,
-    freshness: { timeToLive: "1 minute" },
-    tier: { layer: MemoryStorage.layer(), capacity: MiB }
-  }).pipe(Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))),
+StorageContract.suite("StorageCache(FileSystem)", {
+  layer: StorageCache.layer({ capacity: MiB, freshness: { timeToLive: "1 minute" } }).pipe(
+    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
+  ),
   leftovers
 })
 

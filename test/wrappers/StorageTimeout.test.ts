@@ -193,7 +193,7 @@ describe("StorageTimeout", () => {
   it.effect("is what its layer provides", () =>
     Effect.gen(function*() {
       expect((yield* Storage.Storage).backend.name).toBe("Timeout(Memory)")
-    }).pipe(Effect.provide(StorageTimeout.layer(options)), Effect.provide(MemoryStorage.layer())))
+    }).pipe(Effect.provide(StorageTimeout.layer(options).pipe(Layer.provide(MemoryStorage.layer())))))
 })
 
 describe("StorageTimeout, streams and listings", () => {
