@@ -19,7 +19,7 @@ const weights = (url: string, directory: string) =>
   StorageCache.layer({
     capacity: 16 * MiB,
     freshness: "immutable",
-    tier: { layer: FileSystemStorage.layer({ directory, durability: "relaxed" }), capacity: 1024 * MiB }
+    tier: { layer: FileSystemStorage.layer({ directory }), capacity: 1024 * MiB }
   }).pipe(
     Layer.provide(HttpStorage.layer({
       url,
