@@ -1,14 +1,15 @@
 /**
  * Every `HttpClient` that there is in Node, by the name of its module. Both keep their connections.
  */
-import { FetchHttpClient, type HttpClient } from "@effect/platform"
+import { FetchHttpClient } from "@effect/platform"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Layer } from "effect"
 
-export const clients: ReadonlyArray<readonly [name: string, layer: Layer.Layer<HttpClient.HttpClient>]> = [
-  [
-    "NodeHttpClient",
-    Layer.provide(NodeHttpClient.layerWithoutAgent, NodeHttpClient.makeAgentLayer({ keepAlive: true }))
-  ],
-  ["FetchHttpClient", FetchHttpClient.layer]
-]
+export const nodeClient = [
+  "NodeHttpClient",
+  Layer.provide(NodeHttpClient.layerWithoutAgent, NodeHttpClient.makeAgentLayer({ keepAlive: true }))
+] as const
+
+export const fetchClient = ["FetchHttpClient", FetchHttpClient.layer] as const
+
+export const clients = [nodeClient, fetchClient]

@@ -1,0 +1,27 @@
+/**
+ * The contract over a real weight server on loopback, over memory and over a file system. Each client has a file of its
+ * own, since they take as long as all others together.
+ */
+import { type HttpClient } from "@effect/platform"
+import { Effect, Layer } from "effect"
+import { HttpStorage, MemoryStorage, Storage } from "surfing-weights"
+import * as StorageContract from "surfing-weights/StorageContract"
+import { leftovers, storageOnDirectory } from "./directory.js"
+import { serveOf } from "./weightServer.js"
+
+/** The storage that is provided, as a client of a server sees it. */
+const overHttp = Layer.unwrapScoped(
+  Effect.flatMap(
+    Storage.Storage,
+    (storage) => Effect.map(serveOf(storage, { writable: true }), ({ url }) => HttpStorage.layer({ url }))
+  )
+)
+
+export const suites = ([name, client]: readonly [name: string, layer: Layer.Layer<HttpClient.HttpClient>]): void => {
+  const http = Layer.provide(overHttp, client)
+  StorageContract.suite(`HttpStorage with ${name}, over memory`, { layer: Layer.provide(http, MemoryStorage.layer()) })
+  StorageContract.suite(`HttpStorage with ${name}, over a file system`, {
+    layer: Layer.provideMerge(http, storageOnDirectory()),
+    leftovers
+  })
+}
