@@ -507,7 +507,9 @@ describe("a prefix", () => {
         const before = proxy.requests.length
         const error = yield* Effect.flip(run(storage))
         expect(error).toMatchObject({ _tag: "InvalidKey", key: tooLong })
-        expect(error.message).toMatch(/cannot be a key: it has 524 bytes, and in the folder "p+" a key has at most 523$/)
+        expect(error.message).toMatch(
+          /cannot be a key: it has 524 bytes, and in the folder "p+" a key has at most 523$/
+        )
         expect(proxy.requests.length).toBe(before)
       })
   )

@@ -39,15 +39,17 @@ const say = (port: number) => Console.log(port)
 
 const stopped = Effect.async<void>((resume) => void process.stdin.resume().once("end", () => resume(Effect.void)))
 
-const ours = Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
-  Effect.zipRight(say(address._tag === "TcpAddress" ? address.port : 0), stopped)).pipe(
-    Effect.provide(
-      WeightServer.layer().pipe(
-        Layer.provideMerge(FileSystemStorage.layer({ directory })),
-        Layer.provideMerge(NodeHttpServer.layer(() => http.createServer(), { host: "127.0.0.1", port: 0 }))
-      )
+const ours = Effect.flatMap(
+  HttpServer.HttpServer,
+  ({ address }) => Effect.zipRight(say(address._tag === "TcpAddress" ? address.port : 0), stopped)
+).pipe(
+  Effect.provide(
+    WeightServer.layer().pipe(
+      Layer.provideMerge(FileSystemStorage.layer({ directory })),
+      Layer.provideMerge(NodeHttpServer.layer(() => http.createServer(), { host: "127.0.0.1", port: 0 }))
     )
   )
+)
 
 const handler = handlers[kind]
 const theirs = Effect.async<void>((resume) => {

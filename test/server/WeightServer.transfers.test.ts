@@ -99,7 +99,7 @@ describe.skipIf(!fs.existsSync("/proc/self/fd"))("downloads", () => {
       const served = yield* serveOf(storage)
       const sockets = yield* Effect.forEach(Array.from({ length: 50 }), () => slowly(served))
       for (const socket of sockets) {
-        const timer = setInterval(() => socket.read(1), 1000)
+        const timer = setInterval(() => void socket.read(1), 1000)
         socket.once("close", () => clearInterval(timer))
       }
       const start = Date.now()
