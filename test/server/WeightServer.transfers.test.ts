@@ -531,6 +531,7 @@ describe("secrets", () => {
 
 describe("memory", () => {
   const root = fileURLToPath(new URL("../..", import.meta.url))
+  const childProgram = fileURLToPath(new URL("../support/weightServerChild.ts", import.meta.url))
 
   it.live(
     "stays flat while 5 GiB go out, to 200 slow clients at the same time",
@@ -541,7 +542,7 @@ describe("memory", () => {
         fs.truncateSync(path.join(directory, "big"), 5 * 1024 * MiB)
         const child = yield* Effect.acquireRelease(
           Effect.sync(() =>
-            spawn(process.execPath, ["--import", "tsx", "test/support/weightServerChild.ts", directory], {
+            spawn(process.execPath, ["--import", "tsx", childProgram, directory], {
               cwd: root,
               stdio: ["pipe", "pipe", "inherit"]
             })

@@ -8,7 +8,7 @@
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 
-export interface Hash {
+interface Hash {
   readonly update: (bytes: Uint8Array) => void
   /** In lower-case hexadecimal; to be asked for once. */
   readonly digest: () => string
