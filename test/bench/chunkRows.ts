@@ -6,7 +6,7 @@ import { Effect, Stream } from "effect"
 import assert from "node:assert/strict"
 import { createHash } from "node:crypto"
 import * as fs from "node:fs"
-import { ModelChunks, Storage } from "surfing-weights"
+import { ModelChunks, Storage, StorageChaos } from "surfing-weights"
 import * as content from "./content.js"
 import { MiB } from "./content.js"
 import type { See } from "./nodeFs.js"
@@ -60,12 +60,15 @@ const pass = (storage: Storage.Service, prefetch: number, milliseconds: number, 
 
 const overlapping: Row = {
   name: "chunks",
-  work: "20 chunks of 16 MiB, in use as long as a load takes",
+  work: "20 chunks of 16 MiB, 100 ms away, in use as long as a load takes",
   amount: count * chunkSize / MiB,
   unit: "MiB",
   bytes: count * chunkSize,
   prepare: async (directory) => {
-    const storage = await indexed(directory)
+    // What is hidden is the time of waiting: here as of a server on a network, 100 ms for each chunk.
+    const storage = await Effect.runPromise(StorageChaos.make(await indexed(directory), [
+      { operation: "load", delay: "100 millis", times: Infinity, error: "none" }
+    ]))
     // How long a load takes is measured each time, since a busy machine does not take the same twice.
     let load = await pass(storage, 0, 0, () => undefined)
     return {
