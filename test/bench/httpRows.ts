@@ -3,6 +3,7 @@
  * process of its own, by one client.
  */
 import assert from "node:assert/strict"
+import * as fs from "node:fs"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
 import { download, downloadAll, hasNginx, memoryOf, type Server, start, startNginx } from "./http.js"
@@ -53,7 +54,7 @@ const small: Row = {
   bytes: count * 16 * KiB,
   prepare: async (directory) => {
     const bytes = content.bytesAt(0, 16 * KiB)
-    await content.writeFile(`${directory}/object`, 16 * KiB)
+    fs.writeFileSync(`${directory}/object`, bytes)
     const keys = new Array<string>(count).fill("object")
     const downloading = (what: string) => (server: Server): Contestant => ({
       what,

@@ -19,26 +19,28 @@ const [kind = "", directory = ""] = process.argv.slice(2)
 
 const pathOf = (url = ""): string => path.join(directory, decodeURIComponent(url.replace("/objects/", "")))
 
-const fail = (response: http.ServerResponse) => response.writeHead(500).end()
+const fail = (response: http.ServerResponse): void => {
+  response.writeHead(500).end()
+}
 
 const handlers: Record<string, http.RequestListener> = {
   pipe: (request, response) => {
     const file = pathOf(request.url)
-    fs.stat(file, (error, stats) => {
+    fs.stat(file, (error, stats): void => {
       if (error !== null) return fail(response)
       response.writeHead(200, { "content-length": stats.size, "last-modified": stats.mtime.toUTCString() })
       fs.createReadStream(file).pipe(response)
     })
   },
   bare: (request, response) => {
-    fs.open(pathOf(request.url), "r", (error, file) => {
+    fs.open(pathOf(request.url), "r", (error, file): void => {
       if (error !== null) return fail(response)
       const end = (answer: () => void) => fs.close(file, answer)
-      fs.fstat(file, (error, { ino, mtime, size }) => {
+      fs.fstat(file, (error, { ino, mtime, size }): void => {
         if (error !== null) return end(() => fail(response))
         const bytes = Buffer.allocUnsafe(size)
         fs.read(file, bytes, 0, size, 0, (error, count) =>
-          end(() => {
+          end((): void => {
             if (error !== null || count !== size) return fail(response)
             response.writeHead(200, {
               "accept-ranges": "bytes",
