@@ -359,7 +359,9 @@ const makeBackend = (
     options: StorageBackend.SaveOptions
   ): Effect.Effect<StorageBackend.ObjectInfo, E.SaveError> =>
     retry(
-      Effect.suspend(() => Effect.flatMap(Exchange.uploadOf(peer, bytes), (upload) => put(key, options, upload))),
+      Effect.scoped(
+        Effect.suspend(() => Effect.flatMap(Exchange.uploadOf(peer, bytes), (upload) => put(key, options, upload)))
+      ),
       policy,
       isRefusal
     )

@@ -238,7 +238,7 @@ const pieceSize = 256 * 1024
 export const isBrowser = "document" in globalThis || "WorkerGlobalScope" in globalThis
 
 /** Bytes to send, once; another time takes another upload. In a browser the idle limit is for each MiB of them. */
-export const uploadOf = (peer: Peer, bytes: Uint8Array): Effect.Effect<Upload<never>> =>
+export const uploadOf = (peer: Peer, bytes: Uint8Array): Effect.Effect<Upload<never>, never, Scope.Scope> =>
   isBrowser || bytes.byteLength <= pieceSize
     ? Effect.map(Effect.clock, (clock) => {
       const started = clock.unsafeCurrentTimeMillis()
@@ -276,16 +276,24 @@ const pullOf = (bytes: Uint8Array): Pull<never> => {
 
 const contentType = "application/octet-stream"
 
-const toUpload = <Err>(peer: Peer, pull: Pull<Err>, size: number | undefined): Effect.Effect<Upload<Err>> =>
+const toUpload = <Err>(
+  peer: Peer,
+  pull: Pull<Err>,
+  size: number | undefined
+): Effect.Effect<Upload<Err>, never, Scope.Scope> =>
   Effect.gen(function*() {
     const clock = yield* Effect.clock
     const broken = yield* Deferred.make<never, Err>()
     const pieces = inPieces(pull)
     let since: number | undefined = clock.unsafeCurrentTimeMillis()
-    const waitForSource = Effect.suspend(() => {
+    let reader: Fiber.RuntimeFiber<unknown, unknown> | undefined
+    const waitForSource = Effect.withFiberRuntime<Chunk.Chunk<Uint8Array>, Option.Option<Err>>((fiber) => {
+      reader = fiber
       since = undefined
       return pieces
     })
+    // A `fetch` that fails may leave the fiber that reads its body waiting.
+    yield* Effect.addFinalizer(() => reader === undefined ? Effect.void : Fiber.interruptFork(reader))
     const waitForPeer = Effect.sync(() => {
       since = clock.unsafeCurrentTimeMillis()
     })
