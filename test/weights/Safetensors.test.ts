@@ -360,6 +360,11 @@ const malformed: ReadonlyArray<
     fileOf(tensorWith(`"F32"`, "[4294967296,4294967296,4]", "[0,4]"), 4),
     "shape"
   ],
+  [
+    "a product of lengths that overflows before one of them is 0",
+    fileOf(tensorWith(`"F32"`, "[4294967296,4294967296,0]", "[0,0]")),
+    "shape"
+  ],
   ["a length beyond 64 bits", fileOf(tensorWith(`"F32"`, "[18446744073709551616]", "[0,4]"), 4), "shape"],
   [
     "a length beyond 2^53",
@@ -429,6 +434,14 @@ describe("Safetensors.open refuses", () => {
         expect(failure.message).toMatch(/^safetensors "model": /)
       }))
   }
+
+  it.effect("a number that is whole in value alone, and says so", () =>
+    Effect.gen(function*() {
+      for (const length of ["1.0", "1e0", "-0"]) {
+        const failure = yield* Effect.flip(opened(fileOf(tensorWith(`"F32"`, `[${length}]`, "[0,4]"), 4)))
+        expect(failure.message).toMatch(/whole number from 0 up, written in digits alone, at character \d+$/)
+      }
+    }))
 
   it.scoped("a header longer than 100 MB, also in a file that is longer, and reads no more of it", () =>
     Effect.gen(function*() {
@@ -820,7 +833,7 @@ describe("stream", () => {
     Effect.gen(function*() {
       const calls: Array<Call> = []
       const storage = noting(yield* MemoryStorage.make(), calls)
-      const sizes = [3, 3, 3, 9, 1, 1]
+      const sizes = [3, 3, 3, 9, 1, 1, 1]
       const tensors = sizes.map((
         size,
         i
@@ -841,8 +854,9 @@ describe("stream", () => {
             return (endExclusive - start) / MiB
           })
         })
-      expect(yield* lengths()).toEqual([6, 3, 9, 2])
+      expect(yield* lengths()).toEqual([6, 3, 9, 3])
       expect(yield* lengths(["t0", "t2", "t4", "t5"])).toEqual([3, 3, 2])
+      expect(yield* lengths(["t4", "t6"])).toEqual([1, 1])
     }))
 
   for (const prefetch of [0, 1, 2, 5]) {

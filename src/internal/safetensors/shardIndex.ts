@@ -33,7 +33,7 @@ const read = (key: string, reader: Reader): ShardIndex => {
     if (reader.peek() !== quote) throw problem("weight_map", "its file is not a string", name)
     const file = reader.string()
     const shard = folder + file
-    const reason = ObjectKey.problem(file) ?? ObjectKey.problem(shard)
+    const reason = ObjectKey.problem(shard)
     if (reason !== undefined) {
       throw problem("weight_map", `${shown(file)} is no file in the folder of the index: ${reason}`, name)
     }
