@@ -15,6 +15,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
 import { exactly } from "./internal/bytes.js"
+import { bytesOf } from "./internal/inHand.js"
 import { make as makeObserver, type Observer } from "./internal/observe.js"
 import * as ObjectKey from "./ObjectKey.js"
 import type {
@@ -311,8 +312,10 @@ export const make = (backend: StorageBackend): Service => {
         Effect.map(backend.open(key, options), ({ info, range, stream }) => ({
           info,
           range,
-          stream: observe("open").bytes(stream)
-        }))
+          stream: bytesOf(stream) === undefined ? observe("open").bytes(stream) : stream
+        })),
+      // What is in hand has moved already.
+      ({ stream }) => bytesOf(stream)?.byteLength ?? 0
     )
 
   const stream: Service["stream"] = (key, options = {}) =>

@@ -18,6 +18,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
 import { allocate, copyOf, exactly, fill, tooLargeForAnArray } from "./internal/bytes.js"
+import { bytesOf, fromBytes } from "./internal/inHand.js"
 import { coalesce, cut } from "./internal/ranges.js"
 import * as E from "./StorageError.js"
 
@@ -288,7 +289,9 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
   const open: StorageBackend["open"] = (key, options) =>
     Effect.map(store.open(key, options), ({ info, range, stream }) => {
       const expected = range.endExclusive - range.start
-      return { info, range, stream: exactly(stream, expected, wrongLength(key, expected)) }
+      return bytesOf(stream)?.byteLength === expected
+        ? { info, range, stream }
+        : { info, range, stream: exactly(stream, expected, wrongLength(key, expected)) }
     })
 
   const load: StorageBackend["load"] = store.load ?? ((key, options) =>
@@ -493,6 +496,9 @@ export const openBytes = (
 ): Either.Either<OpenedObject, E.PreconditionFailed | E.ObjectNotModified | E.InvalidRange> =>
   Either.map(checkLoad(info, options, { backend, operation: "load" }), (range) => {
     const size = Math.min(options.chunkSize ?? chunkSize, chunkSize)
+    if (range.endExclusive - range.start <= Math.min(size, smallSize)) {
+      return { info, range, stream: fromBytes(copyOf(bytes, range.start, range.endExclusive)) }
+    }
     return {
       info,
       range,
@@ -504,6 +510,9 @@ export const openBytes = (
   })
 
 const chunkSize = 1024 * 1024
+
+/** What is copied at once. */
+const smallSize = 64 * 1024
 
 /** An array for `size` bytes, or the advice to read the object in pieces. */
 const arrayOf = (

@@ -45,6 +45,12 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
   "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are as they were"],
+  "weight-server.ts": [
+    "Fetched 3000000 bytes, and the SHA-256 is that of the original",
+    "A range: 206 bytes 0-7/3000000",
+    "With its etag: 304",
+    "Saved without the token, with it, and only if it is new: 401, 200, 412"
+  ],
   "typed-errors.ts": ["200 found", "404 missing", "504 late", "Sent and received: load \"layer_1.bin\""]
 }
 

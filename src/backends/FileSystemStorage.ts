@@ -27,11 +27,12 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { ResolvedRange } from "../ByteRange.js"
+import * as ByteRange from "../ByteRange.js"
 import { tooLargeForAnArray } from "../internal/bytes.js"
 import * as files from "../internal/files.js"
 import { writeAll } from "../internal/fileWriter.js"
 import { children as childrenIn, isInside, keys as keysIn, pathOf, type Root } from "../internal/folderListing.js"
+import { fromBytes } from "../internal/inHand.js"
 import * as Locks from "../internal/locks.js"
 import { coalesce, cut } from "../internal/ranges.js"
 import { toReadError, toWriteError } from "../internal/systemErrors.js"
@@ -125,6 +126,9 @@ const chunkSize = 4 * 1024 * 1024
 /** What one read of a load takes, and how many go at once. */
 const pieceSize = 8 * 1024 * 1024
 const piecesAtOnce = 4
+
+/** What is read when it is opened: the bytes cost less than to come back for them. */
+const smallSize = 64 * 1024
 
 const statsAtOnce = 16
 
@@ -281,7 +285,7 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
     const allocate = (operation: string, key: string, size: number) =>
       Either.fromNullable(files.allocate(size), () => tooLargeForAnArray(size, { backend, operation, key }))
 
-    const loadRange = (operation: string, file: OpenFile, { endExclusive, start }: ResolvedRange) =>
+    const loadRange = (operation: string, file: OpenFile, { endExclusive, start }: ByteRange.ResolvedRange) =>
       Effect.tap(allocate(operation, file.info.key, endExclusive - start), (target) =>
         target.byteLength <= pieceSize
           ? fill(operation, file, target, start)
@@ -298,8 +302,8 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         return yield* loadRange("load", file, range)
       }).pipe(Effect.scoped)
 
-    /** Says of an open file what a load is to read of it, if it can be read in one go. */
-    const planLoad = (key: string, options: StorageBackend.LoadOptions) =>
+    /** Says of an open file what a load is to read of it, if it can be read in one go of at most so many bytes. */
+    const planLoad = (key: string, options: StorageBackend.LoadOptions, most = pieceSize) =>
     (
       descriptor: files.Descriptor,
       stats: files.Stats
@@ -321,7 +325,7 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
       const range = StorageBackend.checkLoad(file, options, { backend, operation: "load" })
       if (Either.isLeft(range)) return Either.left(range.left)
       const { endExclusive, start } = range.right
-      if (endExclusive - start > pieceSize) return Either.left(needsPieces)
+      if (endExclusive - start > most) return Either.left(needsPieces)
       return Either.map(allocate("load", key, endExclusive - start), (target) => ({
         target,
         position: start,
@@ -329,23 +333,54 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
       }))
     }
 
-    const load = (key: string, options: StorageBackend.LoadOptions): Effect.Effect<Uint8Array, E.LoadError> =>
+    /** Reads a file in one go, or fails as it must, or with `NeedsPieces`. */
+    const readPart = (
+      key: string,
+      plan: ReturnType<typeof planLoad>
+    ): Effect.Effect<Uint8Array, E.LoadError | typeof needsPieces> =>
       root.followLinks || files.tellsWhere
-        ? Effect.catchAll(
-          files.readPart(pathOf(root, key), planLoad(key, options)),
-          (error) =>
-            error._tag === "NeedsPieces"
-              ? loadByPieces(key, options)
-              : error._tag === "SystemError"
-              ? readFailed("load", key)(error)
-              : Effect.fail(error)
+        ? Effect.catchTag(files.readPart(pathOf(root, key), plan), "SystemError", readFailed("load", key))
+        : Effect.fail(needsPieces)
+
+    const load = (key: string, options: StorageBackend.LoadOptions): Effect.Effect<Uint8Array, E.LoadError> =>
+      Effect.catchTag(readPart(key, planLoad(key, options)), "NeedsPieces", () => loadByPieces(key, options))
+
+    /** Opens a file of which little is wanted by reading that. */
+    const openSmall = (
+      key: string,
+      options: StorageBackend.StreamOptions
+    ): Effect.Effect<StorageBackend.OpenedObject, E.LoadError | typeof needsPieces> =>
+      Effect.suspend(() => {
+        const most = Math.min(options.chunkSize ?? smallSize, smallSize)
+        const plan = planLoad(key, options, most)
+        let info: StorageBackend.ObjectInfo | undefined
+        return Effect.flatMap(
+          readPart(key, (descriptor, stats) => {
+            info = toInfo(key, stats)
+            return plan(descriptor, stats)
+          }),
+          (bytes) => {
+            if (info === undefined) return Effect.fail(needsPieces)
+            const range = ByteRange.resolve(options.range, info.size)
+            return Either.isLeft(range)
+              ? Effect.fail(needsPieces)
+              : Effect.succeed({ info, range: range.right, stream: fromBytes(bytes) })
+          }
         )
-        : loadByPieces(key, options)
+      })
+
+    const open: StorageBackend.StorageBackend["open"] = (key, options) =>
+      Effect.catchTag(openSmall(key, options), "NeedsPieces", () =>
+        Effect.gen(function*() {
+          const file = yield* openFile("load", key)
+          const range = yield* StorageBackend.checkLoad(file.info, options, { backend, operation: "load" })
+          return { info: file.info, range, stream: streamRange("load", file, range, options.chunkSize) }
+        }))
 
     const streamRange = (
       operation: string,
       file: OpenFile,
-      { endExclusive, start }: ResolvedRange,
+      { endExclusive, start }: ByteRange.ResolvedRange,
       size = chunkSize
     ) =>
       Stream.fromPull(Effect.sync(() => {
@@ -574,12 +609,7 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
     const self: StorageBackend.StorageBackend = StorageBackend.make({
       name: backend,
       capabilities: { ...StorageBackend.full, objectsWithinObjects: false },
-      open: (key, options) =>
-        Effect.gen(function*() {
-          const file = yield* openFile("load", key)
-          const range = yield* StorageBackend.checkLoad(file.info, options, { backend, operation: "load" })
-          return { info: file.info, range, stream: streamRange("load", file, range, options.chunkSize) }
-        }),
+      open,
       load,
       loadRanges: (key, ranges, options) =>
         Effect.gen(function*() {

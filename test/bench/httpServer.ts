@@ -3,8 +3,8 @@
  * a port that it prints, until its input ends.
  *
  * - `ours` is `WeightServer` over `FileSystemStorage`
- * - `node` is `node:http` with what one would write by hand: a stat, and a file stream that is piped
- * - `bare` is `node:http` with the file read whole
+ * - `pipe` is `node:http` with a file stream that is piped
+ * - `bare` is `node:http` that reads a file in one go, and tells of it what `WeightServer` tells
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as HttpServer from "@effect/platform/HttpServer"
@@ -19,35 +19,60 @@ const [kind = "", directory = ""] = process.argv.slice(2)
 
 const pathOf = (url = ""): string => path.join(directory, decodeURIComponent(url.replace("/objects/", "")))
 
+const fail = (response: http.ServerResponse) => response.writeHead(500).end()
+
 const handlers: Record<string, http.RequestListener> = {
-  node: (request, response) => {
+  pipe: (request, response) => {
     const file = pathOf(request.url)
-    fs.stat(file, (_, { mtime, size }) => {
-      response.writeHead(200, { "content-length": size, "last-modified": mtime.toUTCString() })
+    fs.stat(file, (error, stats) => {
+      if (error !== null) return fail(response)
+      response.writeHead(200, { "content-length": stats.size, "last-modified": stats.mtime.toUTCString() })
       fs.createReadStream(file).pipe(response)
     })
   },
   bare: (request, response) => {
-    fs.readFile(pathOf(request.url), (_, bytes) => {
-      response.writeHead(200, { "content-length": bytes.length })
-      response.end(bytes)
+    fs.open(pathOf(request.url), "r", (error, file) => {
+      if (error !== null) return fail(response)
+      const end = (answer: () => void) => fs.close(file, answer)
+      fs.fstat(file, (error, { ino, mtime, size }) => {
+        if (error !== null) return end(() => fail(response))
+        const bytes = Buffer.allocUnsafe(size)
+        fs.read(file, bytes, 0, size, 0, (error, count) =>
+          end(() => {
+            if (error !== null || count !== size) return fail(response)
+            response.writeHead(200, {
+              "accept-ranges": "bytes",
+              "cache-control": "no-cache",
+              "content-length": size,
+              "content-type": "application/octet-stream",
+              etag: `"${ino}-${mtime.getTime()}"`,
+              "last-modified": mtime.toUTCString(),
+              "x-content-type-options": "nosniff"
+            })
+            response.end(bytes)
+          }))
+      })
     })
   }
 }
 
 const say = (port: number) => Console.log(port)
 
-const stopped = Effect.async<void>((resume) => void process.stdin.resume().once("end", () => resume(Effect.void)))
+const stopped = Effect.async<void>((resume) => {
+  process.stdin.resume().once("end", () => resume(Effect.void))
+})
 
-const ours = Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
-  Effect.zipRight(say(address._tag === "TcpAddress" ? address.port : 0), stopped)).pipe(
-    Effect.provide(
-      WeightServer.layer().pipe(
-        Layer.provideMerge(FileSystemStorage.layer({ directory })),
-        Layer.provideMerge(NodeHttpServer.layer(() => http.createServer(), { host: "127.0.0.1", port: 0 }))
-      )
+const ours = Effect.flatMap(
+  HttpServer.HttpServer,
+  ({ address }) => Effect.zipRight(say(address._tag === "TcpAddress" ? address.port : 0), stopped)
+).pipe(
+  Effect.provide(
+    WeightServer.layer().pipe(
+      Layer.provideMerge(FileSystemStorage.layer({ directory })),
+      Layer.provideMerge(NodeHttpServer.layer(() => http.createServer(), { host: "127.0.0.1", port: 0 }))
     )
   )
+)
 
 const handler = handlers[kind]
 const theirs = Effect.async<void>((resume) => {

@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: how fast this library is, against others doing the same work in the same run: `node:fs` on the same
- * files from the page cache, the AWS SDK and OpenDAL on the same S3 server (see `test/support/s3Server.ts`).
- * `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files`, `wrappers` and `s3` are all of a kind.
+ * files from the page cache, the AWS SDK and OpenDAL on the same S3 server (see `test/support/s3Server.ts`), `node:http` and nginx on the same files.
+ * `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files`, `wrappers`, `http` and `s3` are all of a kind.
  *
  * Beside its time stands the processor time that a run took of this process, in which the server's is not. The files are made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and
  * removed again. A target that is missed does not fail the run; wrong bytes do.
@@ -13,13 +13,15 @@ import * as path from "node:path"
 import { setTimeout } from "node:timers/promises"
 import { parseArgs } from "node:util"
 import { check, MiB } from "./content.js"
+import * as http from "./http.js"
+import { httpRows } from "./httpRows.js"
 import { collectGarbage, peakOf } from "./peakMemory.js"
 import { type Contestant, type Row, rows as fileRows } from "./rows.js"
 import * as s3 from "./s3.js"
 import { s3Rows } from "./s3Rows.js"
 import { wrapperRows } from "./wrapperRows.js"
 
-const rows = [...fileRows, ...wrapperRows, ...s3Rows]
+const rows = [...fileRows, ...wrapperRows, ...httpRows, ...s3Rows]
 
 /** What one run took, in milliseconds. */
 interface Sample {
@@ -56,7 +58,7 @@ const median = (values: ReadonlyArray<number>): number => {
 const measure = async (row: Row, directory: string, rounds: number): Promise<Array<ReadonlyArray<string>>> => {
   const { floors, ours, place = directory } = await row.prepare(directory)
   // A forced collection makes V8 compile anew what it had optimized, which doubles what a small request costs.
-  const clean = !s3Rows.includes(row)
+  const clean = !s3Rows.includes(row) && !httpRows.includes(row)
   const contestants = [...floors, ours]
   const samples = new Map(contestants.map((contestant): [Contestant, Array<Sample>] => [contestant, []]))
   // The first round warms up and is checked byte by byte.
@@ -166,6 +168,7 @@ const main = async (): Promise<void> => {
   const groups = new Map([
     ["files", fileRows],
     ["wrappers", wrapperRows],
+    ["http", httpRows],
     ["s3", s3Rows],
     ...rows.map((row) => [row.name, [row]] as const)
   ])
@@ -188,6 +191,7 @@ const main = async (): Promise<void> => {
       fs.rmSync(directory, { recursive: true })
     }
   } finally {
+    http.close()
     const server = await s3.close()
     if (server !== undefined) console.log(`S3 is ${server}`)
     console.log(

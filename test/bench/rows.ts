@@ -36,7 +36,7 @@ export interface Row {
   readonly work: string
   /** How much of what one run does, for the speed. */
   readonly amount: number
-  readonly unit: "MiB" | "loads" | "keys"
+  readonly unit: "MiB" | "loads" | "keys" | "requests"
   /** How many bytes a run must show. */
   readonly bytes: number
   /** How long one operation may take. */

@@ -8,14 +8,13 @@ import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Storage from "../../Storage.js"
 import type { LoadOptions, ObjectInfo, OpenedObject, SaveOptions } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { fill } from "../bytes.js"
+import { bytesOf } from "../inHand.js"
 import { toEntityTag } from "../wire.js"
 import { asLoadOptions, conditionsOf, outcomeOf, rangeOf } from "./conditions.js"
 import { breakOff } from "./connection.js"
@@ -38,9 +37,6 @@ export interface Settings {
  * goes out no faster in larger ones.
  */
 const pieceSize = 512 * 1024
-
-/** What goes out whole: the system takes that much off our hands. */
-const small = 64 * 1024
 
 export const make = (storage: Storage.Service, settings: Settings) => {
   const { transfers } = settings
@@ -89,24 +85,17 @@ export const make = (storage: Storage.Service, settings: Settings) => {
         (location) => empty(307, { location, "cache-control": "no-store" })
       )
     }
+    const full = transfers.refusal("load")
+    if (full !== undefined) return Effect.fail(full)
     return Effect.catchAll(
-      Effect.flatMap(Scope.make(), (scope) =>
-        Effect.onExit(
-          Effect.flatMap(
-            Scope.extend(Effect.zip(transfers.begin(request, "load"), open(request, key)), scope),
-            ([transfer, opened]) => send(request, opened, transfer, scope)
-          ),
-          (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
-        )),
+      Effect.flatMap(open(request, key), (opened) => send(request, opened)),
       (error) => refused(request, key, error)
     )
   }
 
   const send = (
     request: Request,
-    { info, range, stream }: OpenedObject,
-    transfer: Transfer,
-    scope: Scope.CloseableScope
+    { info, range, stream }: OpenedObject
   ): Effect.Effect<Response, E.LoadError, Scope.Scope> => {
     const length = range.endExclusive - range.start
     const isPart = length > 0 && isAsked(request, info)
@@ -117,22 +106,20 @@ export const make = (storage: Storage.Service, settings: Settings) => {
     }
     const status = isPart ? 206 : 200
     const contentType = contentTypeOf(info.key)
-    if (length <= small) {
-      return fill(new Uint8Array(length), stream).pipe(
-        Effect.zipLeft(Scope.close(scope, Exit.void)),
-        Effect.map((bytes) => HttpServerResponse.uint8Array(bytes, { status, headers, contentType }))
-      )
+    const bytes = bytesOf(stream)
+    if (bytes !== undefined) {
+      return Effect.succeed(HttpServerResponse.uint8Array(bytes, { status, headers, contentType }))
     }
     return Effect.gen(function*() {
-      yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
-      const pull = yield* Scope.extend(Stream.toPull(stream), scope)
+      const transfer = yield* transfers.begin(request, "load")
+      const next = pieces(yield* Stream.toPull(stream), length, transfer)
       // Before anything is said of success.
       const first = yield* Effect.catchAll(
-        pull,
+        next,
         Option.match({ onNone: () => Effect.succeed(Chunk.empty<Uint8Array>()), onSome: Effect.fail })
       )
-      const body = brokenOff(request, info.key, pieces(first, pull, transfer))
-      return HttpServerResponse.stream(body, { status, headers, contentType })
+      const body = Stream.concat(Stream.fromChunk(first), Stream.repeatEffectChunkOption(next))
+      return HttpServerResponse.stream(brokenOff(request, info.key, body), { status, headers, contentType })
     })
   }
 
@@ -253,37 +240,51 @@ export const make = (storage: Storage.Service, settings: Settings) => {
   return { get, head, put, remove }
 }
 
-/** The chunks of an object in pieces, which go out one after the other as the client takes them. */
-const pieces = (
-  first: Chunk.Chunk<Uint8Array>,
-  pull: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<E.LoadError>>,
-  transfer: Transfer
-): Stream.Stream<Uint8Array, E.LoadError> =>
-  Stream.fromPull(Effect.sync(() => {
-    let waiting = Chunk.toReadonlyArray(first)
-    let index = 0
-    let at = 0
-    const next: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<E.LoadError>> = Effect.suspend(() => {
-      transfer.goes()
-      const bytes = waiting[index]
-      if (bytes === undefined) {
-        return Effect.flatMap(pull, (chunk) => {
-          waiting = Chunk.toReadonlyArray(chunk)
-          index = 0
-          return next
-        })
+type Next = Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<E.LoadError>>
+
+/**
+ * The chunks of an object in pieces, which go out one after the other as the client takes them. The last waits until the
+ * storage has said that all is well: a client that has it has the whole.
+ */
+const pieces = (pull: Next, length: number, transfer: Transfer): Next => {
+  let chunk: ReadonlyArray<Uint8Array> = []
+  let index = 0
+  let at = 0
+  let left = length
+  const end: Effect.Effect<void, Option.Option<E.LoadError>> = Effect.matchEffect(pull, {
+    onFailure: (end) => Option.isNone(end) ? Effect.void : Effect.fail(end),
+    onSuccess: () => end
+  })
+  const next: Next = Effect.suspend(() => {
+    transfer.goes()
+    const bytes = chunk[index]
+    if (bytes === undefined) {
+      if (left === 0) {
+        return length === 0
+          ? Effect.zipRight(end, Effect.fail(Option.none()))
+          : Effect.fail(Option.none())
       }
-      const piece = at === 0 && bytes.byteLength <= pieceSize ? bytes : bytes.subarray(at, at + pieceSize)
-      at += piece.byteLength
-      if (at >= bytes.byteLength) {
-        index++
-        at = 0
-      }
+      return Effect.flatMap(pull, (pulled) => {
+        chunk = Chunk.toReadonlyArray(pulled)
+        index = 0
+        return next
+      })
+    }
+    const piece = bytes.subarray(at, at + pieceSize)
+    at += piece.byteLength
+    left -= piece.byteLength
+    if (at >= bytes.byteLength) {
+      index++
+      at = 0
+    }
+    const emit = Effect.sync(() => {
       transfer.waits()
-      return Effect.succeed(Chunk.of(piece))
+      return Chunk.of(piece)
     })
-    return next
-  }))
+    return left === 0 ? Effect.zipRight(end, emit) : emit
+  })
+  return next
+}
 
 /** The same body, which breaks the connection where it fails: what was sent says that all is well. */
 const brokenOff = (request: Request, key: string, body: Stream.Stream<Uint8Array, E.LoadError>) =>

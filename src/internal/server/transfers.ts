@@ -19,6 +19,8 @@ export interface Transfer {
 }
 
 export interface Transfers {
+  /** Why none can begin now. */
+  readonly refusal: (operation: string) => StorageUnavailable | undefined
   /** Begins a transfer that ends with the scope, or fails where there is no place for it. */
   readonly begin: (
     request: HttpServerRequest.HttpServerRequest,
@@ -61,20 +63,18 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
           : Effect.interruptible(Effect.timeoutOption(Deferred.await(ended), limit))
       )
 
+    const refusal: Transfers["refusal"] = (operation) =>
+      !stopping && running.size < maxTransfers ? undefined : new StorageUnavailable({
+        backend,
+        operation,
+        reason: stopping ? "the server is stopping" : `${maxTransfers} transfers are going on, which is the limit`,
+        retryAfter: Duration.seconds(1)
+      })
+
     const begin: Transfers["begin"] = (request, operation) =>
       Effect.uninterruptible(Effect.withFiberRuntime((fiber: Fiber.RuntimeFiber<Transfer, StorageUnavailable>) => {
-        if (stopping || running.size >= maxTransfers) {
-          return Effect.fail(
-            new StorageUnavailable({
-              backend,
-              operation,
-              reason: stopping
-                ? "the server is stopping"
-                : `${maxTransfers} transfers are going on, which is the limit`,
-              retryAfter: Duration.seconds(1)
-            })
-          )
-        }
+        const refused = refusal(operation)
+        if (refused !== undefined) return Effect.fail(refused)
         const transfer = {
           since: undefined as number | undefined,
           cut: () => {
@@ -107,6 +107,6 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
       yield* allEnded(timeToEnd)
     })
 
-    const transfers: Transfers = { begin, drain, isStopping: () => stopping }
+    const transfers: Transfers = { refusal, begin, drain, isStopping: () => stopping }
     return transfers
   })

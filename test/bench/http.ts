@@ -1,0 +1,118 @@
+/**
+ * Servers to be measured, each a process of its own, and the client that measures them.
+ */
+import assert from "node:assert/strict"
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
+import * as fs from "node:fs"
+import * as nodeHttp from "node:http"
+import * as net from "node:net"
+import * as path from "node:path"
+import { setTimeout } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
+import type { See } from "./nodeFs.js"
+
+export interface Server {
+  readonly port: number
+  readonly child: ChildProcess
+}
+
+const running = new Set<ChildProcess>()
+
+/** Ends them all. */
+export const close = (): void => {
+  for (const child of running) child.kill("SIGKILL")
+}
+
+const keep = (child: ChildProcess): void => {
+  running.add(child)
+  child.once("exit", () => running.delete(child))
+}
+
+/** One of `httpServer.ts`. */
+export const start = async (kind: "ours" | "pipe" | "bare", directory: string): Promise<Server> => {
+  const child = spawn(
+    process.execPath,
+    [...process.execArgv, fileURLToPath(new URL("httpServer.ts", import.meta.url)), kind, directory],
+    { stdio: ["pipe", "pipe", "inherit"] }
+  )
+  keep(child)
+  const [line] = await once(child.stdout, "data") as [Buffer]
+  return { port: Number(String(line)), child }
+}
+
+export const hasNginx = spawnSync("nginx", ["-v"]).status === 0
+
+const freePort = async (): Promise<number> => {
+  const server = net.createServer()
+  await once(server.listen(0, "127.0.0.1"), "listening")
+  const address = server.address()
+  await new Promise((closed) => server.close(closed))
+  return typeof address === "object" && address !== null ? address.port : 0
+}
+
+export const startNginx = async (directory: string): Promise<Server> => {
+  const port = await freePort()
+  const own = fs.mkdtempSync(path.join(path.dirname(directory), "nginx-"))
+  // As root its worker would be somebody who may not read the directory.
+  const user = process.getuid?.() === 0 ? "user root;" : ""
+  fs.writeFileSync(
+    path.join(own, "nginx.conf"),
+    `daemon off; ${user} worker_processes 1; pid ${own}/pid; error_log stderr;
+events {}
+http {
+  access_log off; sendfile on; keepalive_requests 1000000;
+  client_body_temp_path ${own}/a; proxy_temp_path ${own}/b; fastcgi_temp_path ${own}/c; uwsgi_temp_path ${own}/d;
+  scgi_temp_path ${own}/e;
+  server { listen 127.0.0.1:${port}; location /objects/ { alias ${directory}/; } }
+}
+`
+  )
+  const child = spawn("nginx", ["-p", own, "-c", path.join(own, "nginx.conf")], {
+    stdio: ["ignore", "ignore", "inherit"]
+  })
+  keep(child)
+  for (let tries = 0; tries < 100; tries++) {
+    const socket = net.connect(port, "127.0.0.1")
+    const connected = await once(socket, "connect").then(() => true, () => false)
+    socket.destroy()
+    if (connected) return { port, child }
+    await setTimeout(50)
+  }
+  throw new Error("nginx does not answer")
+}
+
+/** Downloads an object, a chunk after the other. */
+export const download = ({ port }: Server, key: string, see: See, agent?: nodeHttp.Agent): Promise<void> =>
+  new Promise((resolve, reject) => {
+    let at = 0
+    nodeHttp.get({ host: "127.0.0.1", port, path: `/objects/${key}`, ...(agent && { agent }) }, (response) => {
+      assert.equal(response.statusCode, 200)
+      response.on("data", (bytes: Buffer) => {
+        see(bytes, at)
+        at += bytes.length
+      })
+      response.on("end", resolve)
+      response.on("error", reject)
+    }).on("error", reject)
+  })
+
+/** Downloads many, so many at once on connections that are kept. */
+export const downloadAll = async (server: Server, keys: ReadonlyArray<string>, see: See): Promise<void> => {
+  const connections = 32
+  const agent = new nodeHttp.Agent({ keepAlive: true, maxSockets: connections })
+  const left = keys.values()
+  const work = async () => {
+    for (const key of left) await download(server, key, see, agent)
+  }
+  await Promise.all(Array.from({ length: connections }, work))
+  agent.destroy()
+}
+
+/** What a server holds of memory, in bytes, now or at the most so far; Linux tells. */
+export const memoryOf = ({ child }: Server, which: "VmRSS" | "VmHWM"): number => {
+  const [, kilobytes = "0"] = new RegExp(`${which}:\\s*(\\d+) kB`).exec(
+    fs.readFileSync(`/proc/${child.pid}/status`, "utf8")
+  ) ?? []
+  return Number(kilobytes) * 1024
+}
