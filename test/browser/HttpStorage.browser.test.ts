@@ -91,7 +91,10 @@ describe("HttpStorage in Chromium", () => {
             const errors: Array<string> = []
             tab.on("pageerror", (error) => errors.push(String(error)))
             await tab.goto(`${origin}/?${new URLSearchParams({ server, ...query }).toString()}`)
-            await tab.waitForFunction("document.getElementById('output').textContent !== 'Loading…'")
+            await tab.waitForFunction("document.getElementById('output').textContent !== 'Loading…'", undefined, {
+              // What is refused is tried again as the policy says.
+              timeout: 120_000
+            })
             const text = await tab.textContent("#output")
             await tab.close()
             return { text: text ?? "", errors }
@@ -121,6 +124,6 @@ describe("HttpStorage in Chromium", () => {
         const refused = yield* show({ key: "bert/shard 1.bin", server: elsewhere })
         expect(refused.text).toMatch(/Failed with StorageUnavailable/)
       }),
-    120_000
+    200_000
   )
 })
