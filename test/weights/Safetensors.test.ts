@@ -10,6 +10,7 @@ import * as path from "node:path"
 import {
   ByteRange,
   FileSystemStorage,
+  HttpStorage,
   MemoryStorage,
   S3Storage,
   Safetensors,
@@ -17,8 +18,10 @@ import {
   StorageBackend
 } from "surfing-weights"
 import { temporaryDirectory } from "../support/directory.js"
+import { nodeClient } from "../support/httpClients.js"
 import { type Call, intercepting, noting, pattern } from "../support/intercepting.js"
 import { makeBucket, options as s3Options } from "../support/s3Bucket.js"
+import { serveOf } from "../support/weightServer.js"
 
 const fixture = (name: string): Uint8Array =>
   new Uint8Array(fs.readFileSync(path.join(import.meta.dirname, "../support/safetensors", `${name}.safetensors`)))
@@ -1093,5 +1096,36 @@ describe("One tensor of many", () => {
       expect((yield* all(file)).every(({ bytes }, i) => sameBytes(bytes, tensors[i]?.data))).toBe(true)
       yield* on(storage, Safetensors.save("model", []))
       expect(yield* Effect.flip(file.load("t000017"))).toMatchObject({ _tag: "PreconditionFailed" })
+    }))
+
+  it.scopedLive("of a file of 5 GiB behind a weight server costs two small requests", () =>
+    Effect.gen(function*() {
+      const { directory, storage: inner } = yield* onDirectory
+      const size = 5 * 1024 * 1024
+      const start = sparse(path.join(directory, "model"), 1024, size)
+      const file = fs.openSync(path.join(directory, "model"), "r+")
+      fs.writeSync(file, pattern(16), 0, 16, start + 1023 * size + 100)
+      fs.closeSync(file)
+      const asked: Array<Call> = []
+      const { url } = yield* serveOf(noting(inner, asked))
+      const storage = yield* Effect.provide(HttpStorage.make({ url }), nodeClient[1])
+      asked.length = 0
+      const model = yield* on(storage, Safetensors.open("model"))
+      expect(model.info.size).toBe(start + 1024 * size)
+      expect((yield* model.loadSlice("t001023", 100, 116)).bytes).toEqual(pattern(16))
+      expect(asked.map(({ args: [key, options], operation }) => [operation, key, options])).toEqual([
+        ["open", "model", expect.objectContaining({ range: ByteRange.make(0, 128 * 1024) })],
+        [
+          "open",
+          "model",
+          expect.objectContaining({
+            range: ByteRange.make(start + 1023 * size + 100, start + 1023 * size + 116),
+            ifMatch: model.info.etag
+          })
+        ]
+      ])
+      const [whole, first] = yield* model.loadMany(["t001023", "t000000"])
+      expect(whole?.bytes.subarray(100, 116)).toEqual(pattern(16))
+      expect(first?.bytes.byteLength).toBe(size)
     }))
 })
