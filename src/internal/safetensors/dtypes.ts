@@ -28,6 +28,12 @@ const table = [
   ["U64", 64]
 ] as const
 
+/**
+ * The type of the elements of a tensor, by its name in a file.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Dtype = (typeof table)[number][0]
 
 export interface DtypeInfo {
