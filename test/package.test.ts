@@ -11,7 +11,7 @@ import { promisify } from "node:util"
 import manifest from "../package.json" with { type: "json" }
 
 const root = resolve(import.meta.dirname, "..")
-const publicFolders = [".", "backends", "wrappers", "weights", "testing"]
+const publicFolders = [".", "backends", "wrappers", "weights", "server", "testing"]
 
 // Name and path of each public module, as it stands under src/.
 const publicModules = async (): Promise<ReadonlyArray<readonly [name: string, path: string]>> => {
