@@ -1,4 +1,4 @@
 import { fetchClient } from "../support/httpClients.js"
-import { suites } from "../support/httpContract.js"
+import { overMemory } from "../support/httpContract.js"
 
-suites(fetchClient)
+overMemory(fetchClient)

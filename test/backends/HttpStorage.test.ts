@@ -1,4 +1,5 @@
 import { nodeClient } from "../support/httpClients.js"
-import { suites } from "../support/httpContract.js"
+import { overFiles, overMemory } from "../support/httpContract.js"
 
-suites(nodeClient)
+overMemory(nodeClient)
+overFiles(nodeClient)

@@ -1,6 +1,6 @@
 /**
- * The contract over a real weight server on loopback, over memory and over a file system. Each client has a file of its
- * own, since they take as long as all others together.
+ * The contract over a real weight server on loopback. Each client has a file of its own, since they take as long as many
+ * others together.
  */
 import { type HttpClient } from "@effect/platform"
 import { Effect, Layer } from "effect"
@@ -17,11 +17,15 @@ const overHttp = Layer.unwrapScoped(
   )
 )
 
-export const suites = ([name, client]: readonly [name: string, layer: Layer.Layer<HttpClient.HttpClient>]): void => {
-  const http = Layer.provide(overHttp, client)
-  StorageContract.suite(`HttpStorage with ${name}, over memory`, { layer: Layer.provide(http, MemoryStorage.layer()) })
+type Client = readonly [name: string, layer: Layer.Layer<HttpClient.HttpClient>]
+
+export const overMemory = ([name, client]: Client): void =>
+  StorageContract.suite(`HttpStorage with ${name}, over memory`, {
+    layer: Layer.provide(Layer.provide(overHttp, client), MemoryStorage.layer())
+  })
+
+export const overFiles = ([name, client]: Client): void =>
   StorageContract.suite(`HttpStorage with ${name}, over a file system`, {
-    layer: Layer.provideMerge(http, storageOnDirectory()),
+    layer: Layer.provideMerge(Layer.provide(overHttp, client), storageOnDirectory()),
     leftovers
   })
-}
