@@ -13,6 +13,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import type { Flavor } from "./fileNames.js"
+import { once } from "./once.js"
 
 /** An error of the operating system: `code` is its name, such as `ENOENT`. */
 export class SystemError extends Data.TaggedError("SystemError")<{
@@ -31,11 +32,43 @@ const toSystemError = (cause: NodeJS.ErrnoException): SystemError =>
 type Callback<A> = (error: NodeJS.ErrnoException | null, value: A) => void
 
 const call = <A>(run: (done: Callback<A>) => void): Effect.Effect<A, SystemError> =>
-  Effect.uninterruptible(
-    Effect.async<A, SystemError>((resume) =>
-      run((error, value) => resume(error === null ? Effect.succeed(value) : Effect.fail(toSystemError(error))))
-    )
+  asynchronous<A, SystemError>((resume) =>
+    run((error, value) => resume(error === null ? Effect.succeed(value) : Effect.fail(toSystemError(error))))
   )
+
+const asynchronous = <A, E>(
+  begin: (resume: (outcome: Effect.Effect<A, E>) => void) => void
+): Effect.Effect<A, E> =>
+  Effect.suspend(() =>
+    Effect.uninterruptible(once((resume) =>
+      submit(() => {
+        try {
+          begin(resume)
+        } catch (bug) {
+          resume(Effect.die(bug))
+        }
+      })
+    ))
+  )
+
+// As it was before any test put a clock of its own in its place.
+const later = globalThis.setImmediate
+
+let submitted: Array<() => void> = []
+
+/**
+ * Calls into the system are made together, once the event loop is through with what has come in. A call by itself finds
+ * the threads of the pool asleep, and to wake one costs as much as to read a small file.
+ */
+const submit = (run: () => void): void => {
+  if (submitted.push(run) === 1) later(flush)
+}
+
+const flush = (): void => {
+  const runs = submitted
+  submitted = []
+  for (const run of runs) run()
+}
 
 const { O_CREAT, O_EXCL, O_RDONLY, O_WRONLY } = fs.constants
 
@@ -71,30 +104,34 @@ export const readPart = <E, E2>(
   file: string,
   plan: (descriptor: Descriptor, stats: Stats) => Either.Either<Part<E>, E2>
 ): Effect.Effect<Uint8Array, E | E2 | SystemError> =>
-  Effect.uninterruptible(
-    Effect.async<Uint8Array, E | E2 | SystemError>((resume) =>
-      fs.open(file, O_RDONLY | O_NONBLOCK, (error, descriptor) => {
-        if (error !== null) return resume(Effect.fail(toSystemError(error)))
-        const end = (outcome: Effect.Effect<Uint8Array, E | E2 | SystemError>) =>
-          fs.close(descriptor, () => resume(outcome))
-        fs.fstat(descriptor, { bigint: true }, (error, stats) => {
-          if (error !== null) return end(Effect.fail(toSystemError(error)))
-          const planned = plan(descriptor, stats)
-          if (Either.isLeft(planned)) return end(Effect.fail(planned.left))
-          const { endedEarly, position, target } = planned.right
-          const readFrom = (at: number): void => {
-            if (at === target.byteLength) return end(Effect.succeed(target))
-            fs.read(descriptor, target, at, target.byteLength - at, position + at, (error, count) => {
-              if (error !== null) end(Effect.fail(toSystemError(error)))
-              else if (count === 0) end(Effect.fail(endedEarly(position + at)))
-              else readFrom(at + count)
-            })
-          }
-          readFrom(0)
-        })
-      })
-    )
+  asynchronous<Uint8Array, E | E2 | SystemError>((resume) =>
+    fs.open(file, O_RDONLY | O_NONBLOCK, (error, descriptor) => {
+      if (error !== null) return resume(Effect.fail(toSystemError(error)))
+      const end = (outcome: Effect.Effect<Uint8Array, E | E2 | SystemError>) =>
+        submit(() => fs.close(descriptor, () => resume(outcome)))
+      const planned = Either.flatMap(statOf(descriptor), (stats) => plan(descriptor, stats))
+      if (Either.isLeft(planned)) return end(Effect.fail(planned.left))
+      const { endedEarly, position, target } = planned.right
+      const readFrom = (at: number): void => {
+        if (at === target.byteLength) return end(Effect.succeed(target))
+        submit(() =>
+          fs.read(descriptor, target, at, target.byteLength - at, position + at, (error, count) => {
+            if (error !== null) end(Effect.fail(toSystemError(error)))
+            else if (count === 0) end(Effect.fail(endedEarly(position + at)))
+            else readFrom(at + count)
+          })
+        )
+      }
+      readFrom(0)
+    })
   )
+
+/** What is known of an open file. The system has it at hand since it opened the file, so this does not wait. */
+const statOf = (descriptor: Descriptor): Either.Either<Stats, SystemError> =>
+  Either.try({
+    try: () => fs.fstatSync(descriptor, { bigint: true }),
+    catch: (error) => toSystemError(error as NodeJS.ErrnoException)
+  })
 
 const descriptors = "/proc/self/fd"
 

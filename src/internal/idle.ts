@@ -95,7 +95,11 @@ export const whileItComes = <A, Err, Late>(
     const pulling = Effect.scoped(
       Effect.flatMap(
         Stream.toPull(stream),
-        (pull) => Effect.forever(Effect.flatMap(Effect.zipRight(demanded, Effect.exit(pull)), give))
+        (pull) => {
+          const next = Effect.flatMap(Effect.zipRight(demanded, Effect.exit(pull)), give)
+          // `Effect.forever` would yield to other fibers each time.
+          return Effect.whileLoop({ while: () => true, body: () => next, step: () => {} })
+        }
       )
     )
     const watching = Effect.flatMap(

@@ -10,13 +10,13 @@
  * @module Safetensors
  * @since 0.1.0
  */
-import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
 import { collect, exactly } from "../internal/bytes.js"
+import { readAhead } from "../internal/readAhead.js"
 import type { Dtype } from "../internal/safetensors/dtypes.js"
 import { SafetensorsError } from "../internal/safetensors/error.js"
 import type { TensorInfo } from "../internal/safetensors/header.js"
@@ -110,7 +110,7 @@ export type Tensor = { readonly [D in Dtype]: TensorOf<D> }[Dtype]
  */
 export interface StreamOptions {
   /**
-   * How many reads are made ahead of the consumer: a whole number from 0 up. A read has 8 MiB at most, or one tensor
+   * How many reads are made ahead of the consumer: a whole number from 0 up. A read has 4 MiB at most, or one tensor
    * that is larger. Default: 2.
    */
   readonly prefetch?: number
@@ -400,8 +400,8 @@ interface Read {
   readonly tensors: ReadonlyArray<TensorInfo>
 }
 
-/** No read grows beyond this by joining. */
-const readSize = 8 * 1024 * 1024
+/** No read grows beyond this by joining. Larger ones cost more than they save: V8 would collect the whole heap for them. */
+const readSize = 4 * 1024 * 1024
 
 /** Tensors with less than this between them are read as one. */
 const gap = 64 * 1024
@@ -429,19 +429,6 @@ const planReads = (tensors: Iterable<TensorInfo>): ReadonlyArray<Read> => {
     }
   }
   return reads
-}
-
-/** What `load` gives of each read, in order, with so many loads under way or done ahead of the consumer. */
-const readAhead = <A, Err>(
-  reads: ReadonlyArray<Read>,
-  load: (read: Read) => Effect.Effect<Chunk.Chunk<A>, Err>,
-  count: number
-): Stream.Stream<A, Err> => {
-  const each = Stream.toChannel(Stream.rechunk(Stream.fromIterable(reads), 1))
-  const loadOne = (read: Chunk.Chunk<Read>) => load(Chunk.unsafeHead(read))
-  return Stream.fromChannel(
-    count === 0 ? Channel.mapOutEffect(each, loadOne) : Channel.mapOutEffectPar(each, loadOne, count)
-  )
 }
 
 /**

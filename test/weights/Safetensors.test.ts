@@ -832,7 +832,7 @@ describe("stream", () => {
       expect(yield* all(file, [])).toEqual([])
     }))
 
-  it.effect("reads neighbours together, up to 8 MiB, what is larger by itself, and not what nobody asked for", () =>
+  it.effect("reads neighbours together, up to 4 MiB, what is larger by itself, and not what nobody asked for", () =>
     Effect.gen(function*() {
       const calls: Array<Call> = []
       const storage = noting(yield* MemoryStorage.make(), calls)
@@ -857,7 +857,7 @@ describe("stream", () => {
             return (endExclusive - start) / MiB
           })
         })
-      expect(yield* lengths()).toEqual([6, 3, 9, 3])
+      expect(yield* lengths()).toEqual([3, 3, 3, 9, 3])
       expect(yield* lengths(["t0", "t2", "t4", "t5"])).toEqual([3, 3, 2])
       expect(yield* lengths(["t4", "t6"])).toEqual([1, 1])
     }))

@@ -2,6 +2,7 @@
  * How an object comes out of a bucket: a small one with one request, a large one in parts, several on their way at once
  * into one array, all of them under the etag of the first answer. What breaks goes on at the byte where it broke.
  */
+import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
@@ -11,6 +12,7 @@ import { checkLoad, type LoadOptions, type OpenedObject, type StorageBackend } f
 import * as E from "../../StorageError.js"
 import { tooLargeForAnArray } from "../bytes.js"
 import { allocate } from "../files.js"
+import { readAhead } from "../readAhead.js"
 import { openResuming, retry } from "../retry.js"
 import type { Checksum } from "./checksums.js"
 import * as Checksums from "./checksums.js"
@@ -194,13 +196,12 @@ export const make = (requests: Requests, policy: RetryPolicy, cut: Cut, checksum
       )
       const { info } = first
       const { endExclusive, start } = yield* within(key, options.range, info.size)
-      const rest = Stream.fromIterable(partsOf(first.range.endExclusive, endExclusive)).pipe(
-        Stream.mapEffect((part) =>
-          Effect.suspend(() => {
-            const target = new Uint8Array(part.endExclusive - part.start)
-            return Effect.as(fill(key, info.etag, target, part.start), target)
-          }), { concurrency: cut.streamConcurrency })
-      )
+      const loadPart = (part: ByteRange.ResolvedRange) =>
+        Effect.suspend(() => {
+          const target = new Uint8Array(part.endExclusive - part.start)
+          return Effect.as(fill(key, info.etag, target, part.start), Chunk.of(target))
+        })
+      const rest = readAhead(partsOf(first.range.endExclusive, endExclusive), loadPart, cut.streamConcurrency)
       return { info, range: { start, endExclusive }, stream: Stream.concat(first.stream, rest) }
     })
 

@@ -15,6 +15,7 @@ import { Readable } from "node:stream"
 import { ReadableStream } from "node:stream/web"
 import type { FailureContext } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
+import { once } from "../once.js"
 
 /** A request to the bucket, or to an object in it. */
 export interface Request {
@@ -205,7 +206,7 @@ export class Exchange {
     plan?: (answer: Answer) => Uint8Array | undefined,
     progress: (filled: number) => void = () => {}
   ): Effect.Effect<Answer, ExchangeError> {
-    return Effect.async((resume) => {
+    return once((resume) => {
       const fail = (error: ExchangeError) => {
         clearTimeout(this.#timer)
         this.#abort.abort()
@@ -286,7 +287,7 @@ export class Exchange {
   into(target: Uint8Array, progress: (filled: number) => void): Effect.Effect<void, ExchangeError> {
     return this.#failure !== undefined ?
       Effect.fail(this.#failure) :
-      Effect.async((resume) =>
+      once((resume) =>
         this.#fill(target, progress, (error) => resume(error === undefined ? Effect.void : Effect.fail(error)))
       )
   }
@@ -374,9 +375,7 @@ export class Exchange {
       if (body.isPaused()) body.resume()
       return Effect.succeed(chunk)
     }
-    return Effect.async((resume) => {
-      if (waiting.length > 0) return resume(take())
-      if (end !== undefined) return resume(end)
+    const wait = Effect.async<Chunk.Chunk<Uint8Array>, Option.Option<ExchangeError>>((resume) => {
       const timer = setTimeout(() => {
         wake = () => {}
         resume(Effect.fail(Option.some(idle(this.#place, this.#connection))))
@@ -387,6 +386,7 @@ export class Exchange {
         resume(waiting.length > 0 ? take() : end ?? Effect.fail(Option.none()))
       }
     })
+    return Effect.suspend(() => waiting.length > 0 ? take() : end ?? wait)
   }
 
   #watch(body: Readable, onEnd: () => void, onBroken: (cause: unknown) => void): void {

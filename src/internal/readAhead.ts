@@ -1,0 +1,76 @@
+/**
+ * What is loaded one after the other, with some of it ahead of whoever takes it.
+ */
+import type * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+
+/**
+ * What `load` gives of each item, in order, with so many loads under way or done ahead of the consumer. What fails ahead
+ * fails when it is its turn; what is under way when the stream ends is interrupted.
+ *
+ * A place is empty as soon as what was in it is taken. A fiber that was joined keeps what it gave, and V8 keeps the fiber
+ * until its next full collection, which large arrays would then bring on too often.
+ */
+export const readAhead = <A, B, Err, R>(
+  items: Iterable<A>,
+  load: (item: A) => Effect.Effect<Chunk.Chunk<B>, Err, R>,
+  ahead: number
+): Stream.Stream<B, Err, R> =>
+  Stream.fromPull(Effect.gen(function*() {
+    const scope = yield* Effect.scope
+    const left = items[Symbol.iterator]()
+    const places: Array<Place<Chunk.Chunk<B>, Err>> = []
+
+    const start = Effect.suspend(() => {
+      const next = left.next()
+      if (next.done === true) return Effect.succeed(false)
+      const place = makePlace<Chunk.Chunk<B>, Err>()
+      places.push(place)
+      return Effect.as(Effect.forkIn(Effect.flatMap(Effect.exit(load(next.value)), place.put), scope), true)
+    })
+    const fill = (count: number): Effect.Effect<void, never, R> =>
+      Effect.suspend(() =>
+        places.length >= count ? Effect.void : Effect.flatMap(start, (more) => more ? fill(count) : Effect.void)
+      )
+    const take = Effect.suspend(() =>
+      places[0] === undefined ? Effect.fail(Option.none()) : Effect.mapError(places[0].take, Option.some)
+    )
+    return fill(Math.max(1, ahead)).pipe(
+      Effect.zipRight(take),
+      Effect.zipLeft(Effect.suspend(() => {
+        places.shift()
+        return fill(ahead)
+      }))
+    )
+  }))
+
+/** Where the outcome of one load waits for its consumer, or the consumer for it. */
+interface Place<A, Err> {
+  readonly put: (outcome: Exit.Exit<A, Err>) => Effect.Effect<void>
+  readonly take: Effect.Effect<A, Err>
+}
+
+const makePlace = <A, Err>(): Place<A, Err> => {
+  let outcome: Exit.Exit<A, Err> | undefined
+  let waiting: ((outcome: Exit.Exit<A, Err>) => void) | undefined
+  return {
+    put: (loaded) =>
+      Effect.sync(() => {
+        if (waiting === undefined) outcome = loaded
+        else waiting(loaded)
+      }),
+    take: Effect.suspend(() => {
+      if (outcome === undefined) {
+        return Effect.async((resume) => {
+          waiting = resume
+        })
+      }
+      const taken = outcome
+      outcome = undefined
+      return taken
+    })
+  }
+}

@@ -1,0 +1,82 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Chunk, Effect, Exit, Fiber, Stream, TestClock } from "effect"
+import { readAhead } from "../../src/internal/readAhead.js"
+
+/** Loads that take as many seconds as the item says, and what became of them. */
+const makeLoads = () => {
+  const seen = { begun: 0, ended: 0, interrupted: 0 }
+  const load = (seconds: number) =>
+    Effect.sync(() => seen.begun++).pipe(
+      Effect.zipRight(Effect.sleep(`${seconds} seconds`)),
+      Effect.as(Chunk.of(seconds)),
+      Effect.tap(() => Effect.sync(() => seen.ended++)),
+      Effect.onInterrupt(() => Effect.sync(() => seen.interrupted++))
+    )
+  return { load, seen }
+}
+
+describe("readAhead", () => {
+  for (const ahead of [0, 1, 3, 10]) {
+    it.effect(`gives all in order, though what comes later is done earlier, with ${ahead} ahead`, () =>
+      Effect.gen(function*() {
+        const { load } = makeLoads()
+        const items = [5, 1, 4, 2, 3]
+        const fiber = yield* Effect.fork(Stream.runCollect(readAhead(items, load, ahead)))
+        yield* TestClock.adjust("15 seconds")
+        expect(Chunk.toReadonlyArray(yield* Fiber.join(fiber))).toEqual(items)
+      }))
+  }
+
+  it.effect("takes the time of the loads where nothing is ahead, and hides it behind the consumer's where one is", () =>
+    Effect.gen(function*() {
+      const timeWith = (ahead: number) =>
+        Effect.gen(function*() {
+          const { load } = makeLoads()
+          const pass = Stream.runForEach(readAhead([1, 1, 1, 1], load, ahead), () => Effect.sleep("1 seconds"))
+          const fiber = yield* Effect.fork(Effect.timed(pass))
+          yield* TestClock.adjust("1 minute")
+          const [time] = yield* Fiber.join(fiber)
+          return time.toString()
+        })
+      expect(yield* timeWith(0)).toBe("Duration(8s)")
+      expect(yield* timeWith(1)).toBe("Duration(5s)")
+    }))
+
+  it.effect("gives nothing of nothing", () =>
+    Effect.gen(function*() {
+      const { load, seen } = makeLoads()
+      expect(Chunk.size(yield* Stream.runCollect(readAhead([], load, 2)))).toBe(0)
+      expect(seen.begun).toBe(0)
+    }))
+
+  it.effect("fails with what failed ahead when it is its turn, and interrupts what is under way", () =>
+    Effect.gen(function*() {
+      const { load, seen } = makeLoads()
+      const taken: Array<number> = []
+      const failing = (seconds: number) => seconds === 0 ? Effect.fail("no") : load(seconds)
+      const fiber = yield* readAhead([1, 2, 0, 9], failing, 3).pipe(
+        Stream.runForEach((seconds) => Effect.sync(() => void taken.push(seconds))),
+        Effect.flip,
+        Effect.fork
+      )
+      yield* TestClock.adjust("2 seconds")
+      expect(yield* Fiber.join(fiber)).toBe("no")
+      expect(taken).toEqual([1, 2])
+      expect(seen).toEqual({ begun: 3, ended: 2, interrupted: 1 })
+    }))
+
+  it.effect("dies of a load's bug", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(Stream.runDrain(readAhead([1], () => Effect.die("a bug"), 1)))
+      expect(Exit.isFailure(exit) && Cause.isDie(exit.cause)).toBe(true)
+    }))
+
+  it.effect("interrupts what is under way when its consumer is interrupted, also while it waits", () =>
+    Effect.gen(function*() {
+      const { load, seen } = makeLoads()
+      const fiber = yield* Effect.fork(Stream.runDrain(readAhead([1, 9, 9, 9], load, 2)))
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.interrupt(fiber)
+      expect(seen).toEqual({ begun: 3, ended: 1, interrupted: 2 })
+    }))
+})
