@@ -19,10 +19,9 @@ export interface Server {
 
 const running = new Set<ChildProcess>()
 
-/** Ends them all. */
-export const close = (): void => {
+process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL")
-}
+})
 
 const keep = (child: ChildProcess): void => {
   running.add(child)
@@ -58,7 +57,7 @@ export const startNginx = async (directory: string): Promise<Server> => {
   const user = process.getuid?.() === 0 ? "user root;" : ""
   fs.writeFileSync(
     path.join(own, "nginx.conf"),
-    `daemon off; ${user} worker_processes 1; pid ${own}/pid; error_log stderr;
+    `daemon off; master_process off; ${user} pid ${own}/pid; error_log stderr;
 events {}
 http {
   access_log off; sendfile on; keepalive_requests 1000000;

@@ -4,27 +4,37 @@
  * and nginx on the same files. `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files`,
  * `wrappers`, `weights`, `http` and `s3` are all of a kind.
  *
- * Beside its time stands the processor time that a run took of this process, in which the server's is not. The files are
- * made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and removed again. A target that is missed does not fail the run; wrong bytes do.
+ * Each row is measured in a process of its own, whose heap holds nothing of another's. Beside its time stands the
+ * processor time that a run took of that process, in which the server's is not. The files are made in a new directory
+ * below `BENCH_DIRECTORY`, or where the system has its temporary files, and removed again. A target that is missed does
+ * not fail the run; wrong bytes do.
  */
 import assert from "node:assert/strict"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { text } from "node:stream/consumers"
 import { setTimeout } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import { chunkRows } from "./chunkRows.js"
+import { start as startS3 } from "../support/s3Server.js"
 import { check, MiB } from "./content.js"
-import * as http from "./http.js"
-import { httpRows } from "./httpRows.js"
-import { collectGarbage, peakOf } from "./peakMemory.js"
-import { type Contestant, type Row, rows as fileRows } from "./rows.js"
-import * as s3 from "./s3.js"
-import { s3Rows } from "./s3Rows.js"
-import { weightRows } from "./weightRows.js"
-import { wrapperRows } from "./wrapperRows.js"
+import { peakOf } from "./peakMemory.js"
+import type { Contestant, Row } from "./rows.js"
 
-const rows = [...fileRows, ...wrapperRows, ...weightRows, ...chunkRows, ...httpRows, ...s3Rows]
+/** The rows of each kind, loaded where they are needed: what a process does not measure, it does not hold. */
+const kinds: Record<string, () => Promise<ReadonlyArray<Row>>> = {
+  files: async () => (await import("./rows.js")).rows,
+  wrappers: async () => (await import("./wrapperRows.js")).wrapperRows,
+  weights: async () => [
+    ...(await import("./weightRows.js")).weightRows,
+    ...(await import("./chunkRows.js")).chunkRows
+  ],
+  http: async () => (await import("./httpRows.js")).httpRows,
+  s3: async () => (await import("./s3Rows.js")).s3Rows
+}
 
 /** What one run took, in milliseconds. */
 interface Sample {
@@ -32,10 +42,12 @@ interface Sample {
   readonly cpu: number
 }
 
-/** Runs it once. Whatever it left is dealt with outside of the time it took. */
-const sample = async ({ after, run }: Contestant, bytes: number, first: boolean, clean: boolean): Promise<Sample> => {
-  if (clean) collectGarbage()
-  // The memory of what was collected is given back by another thread.
+/**
+ * Runs it once. What it left of garbage is whoever's comes next, as in an app: to force a collection before each run
+ * would make V8 compile anew what it had optimized, and leave it with so low a limit that all contestants spend most of
+ * their time in collections.
+ */
+const sample = async ({ after, run }: Contestant, bytes: number, first: boolean): Promise<Sample> => {
   await setTimeout(20)
   let seen = 0
   const cpuBefore = process.cpuUsage()
@@ -51,6 +63,9 @@ const sample = async ({ after, run }: Contestant, bytes: number, first: boolean,
   return { time, cpu: (system + user) / 1000 }
 }
 
+/** How long each contestant runs before it is measured, in milliseconds. */
+const warmUp = 1000
+
 const median = (values: ReadonlyArray<number>): number => {
   const sorted = [...values].sort((a, b) => a - b)
   const [low = NaN, high = NaN] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]
@@ -60,20 +75,22 @@ const median = (values: ReadonlyArray<number>): number => {
 /** The lines of the table that a row makes: one for each floor, one for the memory. */
 const measure = async (row: Row, directory: string, rounds: number): Promise<Array<ReadonlyArray<string>>> => {
   const { floors, ours, place = directory } = await row.prepare(directory)
-  // A forced collection makes V8 compile anew what it had optimized, which doubles what a small request costs.
-  const clean = !s3Rows.includes(row) && !httpRows.includes(row)
   const contestants = [...floors, ours]
   const samples = new Map(contestants.map((contestant): [Contestant, Array<Sample>] => [contestant, []]))
-  // The first round warms up and is checked byte by byte.
-  for (let round = 0; round <= rounds; round++) {
-    for (const [contestant, taken] of samples) {
-      try {
-        const took = await sample(contestant, row.bytes, round === 0, clean)
-        if (round > 0) taken.push(took)
-      } catch (cause) {
-        throw new Error(`${row.work}, ${contestant.what}, round ${round}: ${String(cause)}`, { cause })
-      }
+  const run = async (contestant: Contestant, round: number): Promise<Sample> => {
+    try {
+      return await sample(contestant, row.bytes, round === 0)
+    } catch (cause) {
+      throw new Error(`${row.work}, ${contestant.what}, round ${round}: ${String(cause)}`, { cause })
     }
+  }
+  // The first round is checked byte by byte; from then on each runs until V8 has compiled it.
+  for (const contestant of contestants) {
+    let time = 0
+    while (time < warmUp) time += (await run(contestant, 0)).time
+  }
+  for (let round = 1; round <= rounds; round++) {
+    for (const [contestant, taken] of samples) taken.push(await run(contestant, round))
   }
   const timeOf = (contestant: Contestant) => median((samples.get(contestant) ?? []).map(({ time }) => time))
   const cpuOf = (contestant: Contestant) => median((samples.get(contestant) ?? []).map(({ cpu }) => cpu))
@@ -162,42 +179,72 @@ const print = (lines: ReadonlyArray<ReadonlyArray<string>>): void => {
   }
 }
 
+/** The lines of one row, as its process has measured them. */
+const measured = async (
+  kind: string,
+  row: string,
+  directory: string,
+  rounds: number
+): Promise<Array<ReadonlyArray<string>>> => {
+  const child = spawn(process.execPath, [...process.execArgv, self, "--row", kind, row, directory, String(rounds)], {
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  const stop = () => child.kill()
+  process.on("exit", stop)
+  const [lines] = await Promise.all([text(child.stdout), once(child, "close")])
+  process.off("exit", stop)
+  if (child.exitCode !== 0) throw new Error(`${row} could not be measured`)
+  return JSON.parse(lines) as Array<ReadonlyArray<string>>
+}
+
+const measureOne = async (kind = "", name = "", directory = "", rounds = ""): Promise<void> => {
+  const row = (await kinds[kind]?.())?.find((row) => row.name === name)
+  assert(row !== undefined)
+  const lines = await measure(row, directory, Number(rounds))
+  process.stdout.write(JSON.stringify(lines), () => process.exit())
+}
+
 const main = async (): Promise<void> => {
   const { positionals: names, values } = parseArgs({
     allowPositionals: true,
-    options: { rounds: { type: "string", default: "7" } }
+    options: { rounds: { type: "string", default: "7" }, row: { type: "boolean", default: false } }
   })
+  if (values.row) return measureOne(...names)
   const rounds = Number(values.rounds)
-  const groups = new Map([
-    ["files", fileRows],
-    ["wrappers", wrapperRows],
-    ["weights", [...weightRows, ...chunkRows]],
-    ["http", httpRows],
-    ["s3", s3Rows],
-    ...rows.map((row) => [row.name, [row]] as const)
-  ])
-  const unknown = names.filter((name) => !groups.has(name))
-  if (unknown.length > 0) throw new Error(`no row ${unknown.join(", ")}; there are ${[...groups.keys()].join(", ")}`)
-  const chosen = names.length === 0 ? rows : names.flatMap((name) => groups.get(name) ?? [])
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds takes a number from 1 up")
+  const all: Array<{ readonly kind: string; readonly name: string }> = []
+  for (const [kind, rows] of Object.entries(kinds)) all.push(...(await rows()).map(({ name }) => ({ kind, name })))
+  const known = new Set(all.flatMap(({ kind, name }) => [kind, name]))
+  const unknown = names.filter((name) => !known.has(name))
+  if (unknown.length > 0) throw new Error(`no row ${unknown.join(", ")}; there are ${[...known].join(", ")}`)
+  const chosen = names.length === 0
+    ? all
+    : names.flatMap((chosen) => all.filter(({ kind, name }) => kind === chosen || name === chosen))
 
   const root = fs.mkdtempSync(path.join(process.env["BENCH_DIRECTORY"] ?? os.tmpdir(), "surfing-weights-bench-"))
   process.on("exit", () => fs.rmSync(root, { recursive: true, force: true }))
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
 
+  const server = chosen.some(({ kind }) => kind === "s3") ? await startS3() : undefined
+  if (server !== undefined) {
+    // For the processes of the rows.
+    process.env["S3_TEST_ENDPOINT"] = server.endpoint
+    process.env["S3_TEST_REGION"] = server.region
+    process.env["S3_TEST_ACCESS_KEY_ID"] = server.accessKeyId
+    process.env["S3_TEST_SECRET_ACCESS_KEY"] = server.secretAccessKey
+  }
   const lines: Array<ReadonlyArray<string>> = [heading]
   try {
-    for (const row of chosen) {
-      console.error(`measuring ${row.name} …`)
-      const directory = path.join(root, row.name)
+    for (const { kind, name } of chosen) {
+      console.error(`measuring ${name} …`)
+      const directory = path.join(root, name)
       fs.mkdirSync(directory)
-      lines.push(...await measure(row, directory, rounds))
+      lines.push(...await measured(kind, name, directory, rounds))
       fs.rmSync(directory, { recursive: true })
     }
   } finally {
-    http.close()
-    const server = await s3.close()
-    if (server !== undefined) console.log(`S3 is ${server}`)
+    await server?.stop()
+    if (server !== undefined) console.log(`S3 is ${server.description}`)
     console.log(
       `Node ${process.version}, ${os.availableParallelism()} cores, medians of ${rounds} rounds; ratio: our speed in ` +
         "multiples of the other's\n"
@@ -205,5 +252,7 @@ const main = async (): Promise<void> => {
     print(lines)
   }
 }
+
+const self = fileURLToPath(import.meta.url)
 
 await main()

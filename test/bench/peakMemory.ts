@@ -26,13 +26,6 @@ export type Work = keyof typeof works
 
 const isWork = (name: string | undefined): name is Work => name !== undefined && name in works
 
-v8.setFlagsFromString("--expose-gc")
-// Else each collection makes V8 forget code that others did not use meanwhile, and every sample begins cold.
-v8.setFlagsFromString("--no-flush-bytecode")
-
-/** All of it, at once. */
-export const collectGarbage = vm.runInNewContext("gc") as () => void
-
 /** The peak of a work on a directory or a bucket, in bytes. */
 export const peakOf = async (work: Work, place: string | Place): Promise<number> => {
   const where = typeof place === "string" ? place : JSON.stringify(place)
@@ -53,7 +46,8 @@ const main = (work: Work, where: string): Promise<void> =>
     const storage = yield* where.startsWith("{")
       ? storageOn(JSON.parse(where) as Place)
       : FileSystemStorage.make({ directory: where })
-    collectGarbage()
+    v8.setFlagsFromString("--expose-gc")
+    vm.runInNewContext("gc()")
     // The memory of what was collected is given back by another thread.
     yield* Effect.sleep("100 millis")
     const before = process.memoryUsage.rss()

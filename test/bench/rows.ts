@@ -61,20 +61,14 @@ export const storageOn = (directory: string) => Effect.runPromise(FileSystemStor
 /** Reads an object from its start to its end. */
 export const streaming = (what: string, storage: Storage.Service, key: string): Contestant => ({
   what,
-  run: (see) => {
-    let at = 0
-    return storage.stream(key).pipe(
-      Stream.runForEachChunk((chunks) =>
-        Effect.sync(() => {
-          for (const chunk of chunks) {
-            see(chunk, at)
-            at += chunk.length
-          }
-        })
-      ),
+  run: (see) =>
+    storage.stream(key).pipe(
+      Stream.runFold(0, (at, chunk) => {
+        see(chunk, at)
+        return at + chunk.length
+      }),
       Effect.runPromise
     )
-  }
 })
 
 /** Loads one object again and again, one load after the other. */

@@ -3,11 +3,11 @@
  * measured on it.
  */
 import { CreateBucketCommand, type S3Client } from "@aws-sdk/client-s3"
-import { Effect, Exit, Redacted, Scope } from "effect"
+import { Effect, Redacted, Scope } from "effect"
 import { randomUUID } from "node:crypto"
 import { Operator } from "opendal"
 import { S3Storage, type Storage } from "surfing-weights"
-import { client, type RunningS3Server, type S3Server, start } from "../support/s3Server.js"
+import { client, type S3Server, start } from "../support/s3Server.js"
 
 /** A bucket, as it can be told to another process. */
 export interface Place extends Pick<S3Server, "endpoint" | "region" | "accessKeyId" | "secretAccessKey"> {
@@ -30,19 +30,15 @@ export const storageOn = ({ accessKeyId, bucket, endpoint, region, secretAccessK
     credentials: { accessKeyId, secretAccessKey: Redacted.make(secretAccessKey) }
   })
 
-let running: Promise<RunningS3Server> | undefined
-
-/** A new bucket, and everybody on it. The server is started once. */
+/** A new bucket on the server that the benchmark has started, and everybody on it, until the process ends. */
 export const open = async (): Promise<Bench> => {
-  running ??= start()
-  const server = await running
+  const server = await start()
   const { accessKeyId, endpoint, region, secretAccessKey } = server
   const bucket = `bench-${randomUUID()}`
   const sdk = client(server)
   await sdk.send(new CreateBucketCommand({ Bucket: bucket }))
   const place = { accessKeyId, bucket, endpoint, region, secretAccessKey }
   const scope = await Effect.runPromise(Scope.make())
-  closing.push(() => Effect.runPromise(Scope.close(scope, Exit.void)))
   return {
     place,
     sdk,
@@ -57,15 +53,4 @@ export const open = async (): Promise<Bench> => {
       disable_ec2_metadata: "true"
     })
   }
-}
-
-const closing: Array<() => Promise<void>> = []
-
-/** Ends the server, if there is one; says which it was. */
-export const close = async (): Promise<string | undefined> => {
-  if (running === undefined) return undefined
-  for (const end of closing) await end()
-  const { description, stop } = await running
-  await stop()
-  return description
 }
