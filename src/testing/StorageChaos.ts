@@ -10,6 +10,16 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import {
+  isCopyError,
+  isHeadError,
+  isListError,
+  isLoadError,
+  isPresignError,
+  isRemoveError,
+  isSaveError,
+  type Refinement
+} from "../internal/failures.js"
 import * as Storage from "../Storage.js"
 import type { StorageBackend } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
@@ -121,7 +131,7 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
   const under = <Err extends E.StorageError>(
     operation: Operation,
     key: string,
-    canGive: (error: E.StorageError) => error is Err,
+    canGive: Refinement<Err>,
     concerned: ReadonlyArray<ArmedRule> = armed
   ) => {
     const mine = concerned.filter((rule) => concerns(rule, operation, key))
@@ -264,41 +274,3 @@ const misfit = (error: E.StorageError, struck: Struck): E.UnexpectedStorageError
   })
 
 const context = ({ backend, key, operation }: Struck) => ({ backend, operation, ...(key !== "" && { key }) })
-
-const oneOf =
-  <Tag extends E.StorageError["_tag"]>(...tags: ReadonlyArray<Tag>) =>
-  (error: E.StorageError): error is Extract<E.StorageError, { readonly _tag: Tag }> =>
-    tags.some((tag) => tag === error._tag)
-
-const common = [
-  "AccessDenied",
-  "StorageNotFound",
-  "StorageUnavailable",
-  "StorageTimeout",
-  "UnexpectedStorageError"
-] as const
-const isListError = oneOf(...common, "UnsupportedOperation")
-const isHeadError = oneOf(...common, "InvalidKey", "ObjectNotFound")
-const isRemoveError = oneOf(...common, "InvalidKey", "UnsupportedOperation")
-const saveErrors = [
-  ...common,
-  "InvalidKey",
-  "ObjectAlreadyExists",
-  "PreconditionFailed",
-  "CorruptObject",
-  "StorageFull",
-  "UnsupportedOperation"
-] as const
-const isSaveError = oneOf(...saveErrors)
-const isPresignError = isRemoveError
-const isCopyError = oneOf(...saveErrors, "ObjectNotFound")
-const isLoadError = oneOf(
-  ...common,
-  "InvalidKey",
-  "ObjectNotFound",
-  "PreconditionFailed",
-  "ObjectNotModified",
-  "InvalidRange",
-  "CorruptObject",
-  "UnsupportedOperation"
-)

@@ -6,6 +6,7 @@ import * as Option from "effect/Option"
 import type { ResolvedRange } from "../../ByteRange.js"
 import type { ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
+import type { Refinement } from "../failures.js"
 import { relocate } from "../relocate.js"
 import { toDelay } from "../retryAfter.js"
 import * as wire from "../wire.js"
@@ -174,55 +175,15 @@ const toldIn = (headers: Headers, text: string): Option.Option<E.StorageError> =
     : Option.flatMap(Option.liftThrowable(decodeURIComponent)(header), wire.errorFromJson)
 }
 
-const common = [
-  "AccessDenied",
-  "StorageNotFound",
-  "StorageUnavailable",
-  "StorageTimeout",
-  "UnexpectedStorageError"
-] as const
-
-/** The failures that an operation can have. */
-export const failures = {
-  open: [...common, "UnsupportedOperation"],
-  head: [...common, "InvalidKey", "ObjectNotFound"],
-  load: [
-    ...common,
-    "InvalidKey",
-    "ObjectNotFound",
-    "PreconditionFailed",
-    "ObjectNotModified",
-    "InvalidRange",
-    "CorruptObject",
-    "UnsupportedOperation"
-  ],
-  save: [
-    ...common,
-    "InvalidKey",
-    "ObjectAlreadyExists",
-    "PreconditionFailed",
-    "CorruptObject",
-    "StorageFull",
-    "UnsupportedOperation"
-  ],
-  list: [...common, "UnsupportedOperation"],
-  remove: [...common, "InvalidKey", "UnsupportedOperation"]
-} as const
-
-/** The same failure, or an unexpected one where it is none of these. */
-export const only = <Tag extends E.StorageError["_tag"]>(
+/** The same failure, or an unexpected one where it is none that the operation can have. */
+export const only = <Err extends E.StorageError>(
   error: E.StorageError,
-  tags: ReadonlyArray<Tag>
-): Extract<E.StorageError, { readonly _tag: Tag }> | E.UnexpectedStorageError =>
-  isOneOf(error, tags) ? error : new E.UnexpectedStorageError({
+  isExpected: Refinement<Err>
+): Err | E.UnexpectedStorageError =>
+  isExpected(error) ? error : new E.UnexpectedStorageError({
     backend: error.backend,
     operation: error.operation,
     ...(error.key !== undefined && { key: error.key }),
     reason: `the server gave a failure that this cannot have: ${error.message}`,
     cause: error
   })
-
-const isOneOf = <Tag extends E.StorageError["_tag"]>(
-  error: E.StorageError,
-  tags: ReadonlyArray<Tag>
-): error is Extract<E.StorageError, { readonly _tag: Tag }> => tags.some((tag) => tag === error._tag)

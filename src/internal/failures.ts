@@ -1,0 +1,52 @@
+/**
+ * Which failures an operation can have, told at run time: the unions of `StorageError.ts`, to which the compiler holds
+ * these lists in both directions.
+ */
+import type * as E from "../StorageError.js"
+
+/** Tells a failure of a union from every other. */
+export type Refinement<Err extends E.StorageError> = (error: E.StorageError) => error is Err
+
+const oneOf = <Err extends E.StorageError>(tags: Record<Err["_tag"], true>): Refinement<Err> => (error): error is Err =>
+  Object.hasOwn(tags, error._tag)
+
+const common: Record<E.CommonError["_tag"], true> = {
+  AccessDenied: true,
+  StorageNotFound: true,
+  StorageUnavailable: true,
+  StorageTimeout: true,
+  UnexpectedStorageError: true
+}
+
+const head: Record<E.HeadError["_tag"], true> = { ...common, InvalidKey: true, ObjectNotFound: true }
+
+const save: Record<E.SaveError["_tag"], true> = {
+  ...common,
+  InvalidKey: true,
+  ObjectAlreadyExists: true,
+  PreconditionFailed: true,
+  CorruptObject: true,
+  StorageFull: true,
+  UnsupportedOperation: true
+}
+
+export const isHeadError = oneOf<E.HeadError>(head)
+
+export const isLoadError = oneOf<E.LoadError>({
+  ...head,
+  PreconditionFailed: true,
+  ObjectNotModified: true,
+  InvalidRange: true,
+  CorruptObject: true,
+  UnsupportedOperation: true
+})
+
+export const isSaveError = oneOf<E.SaveError>(save)
+
+export const isCopyError = oneOf<E.CopyError>({ ...save, ObjectNotFound: true })
+
+export const isListError = oneOf<E.ListError>({ ...common, UnsupportedOperation: true })
+
+export const isRemoveError = oneOf<E.RemoveError>({ ...common, InvalidKey: true, UnsupportedOperation: true })
+
+export const isPresignError: Refinement<E.PresignError> = isRemoveError
