@@ -38,6 +38,14 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
 import { allocate, fill, tooLargeForAnArray } from "../internal/bytes.js"
+import {
+  isHeadError,
+  isListError,
+  isLoadError,
+  isRemoveError,
+  isSaveError,
+  type Refinement
+} from "../internal/failures.js"
 import * as Answers from "../internal/http/answers.js"
 import * as Exchange from "../internal/http/exchange.js"
 import { listResuming, openResuming, retry } from "../internal/retry.js"
@@ -195,7 +203,7 @@ const capabilitiesOf = (
     Exchange.ask(peer, place, { method: "GET", path: "/health" }),
     (reply): Effect.Effect<StorageBackend.Capabilities, OpenError> =>
       reply.status !== 200
-        ? Effect.fail(Answers.only(Answers.failureOf(place, reply, false), Answers.failures.open))
+        ? Effect.fail(Answers.only(Answers.failureOf(place, reply, false), isListError))
         : Option.match(decodeHealth(reply.text), {
           onNone: () => Effect.fail(new E.StorageNotFound({ ...place, reason: Answers.noServer })),
           onSome: ({ capabilities }) => Effect.succeed({ ...capabilities, presign: false })
@@ -225,11 +233,11 @@ const makeBackend = (
   const etags = isStatic ? Answers.staticEtags : Answers.wireEtags
   const pathOf = (key: string) => isStatic ? `/${wire.encodeKey(key)}` : wire.pathOf(key)
 
-  const fail = <Tag extends E.StorageError["_tag"]>(
+  const fail = <Err extends E.StorageError>(
     place: Exchange.Place,
     reply: Exchange.Reply,
-    tags: ReadonlyArray<Tag>
-  ) => Effect.fail(Answers.only(Answers.failureOf(place, reply, isStatic), tags))
+    isExpected: Refinement<Err>
+  ) => Effect.fail(Answers.only(Answers.failureOf(place, reply, isStatic), isExpected))
 
   const notUnderstood = (place: Exchange.Place, reason: string) =>
     Effect.fail(Exchange.unexpected(place, `the answer ${reason}`))
@@ -239,7 +247,7 @@ const makeBackend = (
     return Effect.flatMap(
       Exchange.ask(peer, place, { method: "HEAD", path: pathOf(key) }),
       (reply): Effect.Effect<StorageBackend.ObjectInfo, E.HeadError> =>
-        reply.status !== 200 ? fail(place, reply, Answers.failures.head) : Either.match(
+        reply.status !== 200 ? fail(place, reply, isHeadError) : Either.match(
           Answers.objectOf(key, reply, etags),
           {
             onLeft: (reason) => notUnderstood(place, reason),
@@ -275,11 +283,8 @@ const makeBackend = (
         answer.status === 200 || answer.status === 206
           ? opened(place, options, answer)
           : Effect.flatMap(
-            Exchange.textOf(answer),
-            (text) =>
-              answer.status === 416
-                ? beyond(place, options, { ...answer, text })
-                : fail(place, { ...answer, text }, Answers.failures.load)
+            Exchange.toReply(answer),
+            (reply) => reply.status === 416 ? beyond(place, options, reply) : fail(place, reply, isLoadError)
           )
     )
   }
@@ -317,13 +322,13 @@ const makeBackend = (
     options: StorageBackend.LoadOptions,
     reply: Exchange.Reply
   ): Effect.Effect<StorageBackend.OpenedObject, E.LoadError> =>
-    options.range?._tag !== "Last" ? fail(place, reply, Answers.failures.load) : Effect.flatMap(
+    options.range?._tag !== "Last" ? fail(place, reply, isLoadError) : Effect.flatMap(
       head(place.operation, place.key),
       (info) =>
         Effect.flatMap(StorageBackend.checkLoad(info, options, place), (range) =>
           info.size === 0
             ? Effect.succeed({ info, range, stream: Stream.empty })
-            : fail(place, reply, Answers.failures.load))
+            : fail(place, reply, isLoadError))
     )
 
   const put = <Err>(
@@ -345,7 +350,7 @@ const makeBackend = (
       Exchange.ask(peer, place, request, upload),
       (reply): Effect.Effect<StorageBackend.ObjectInfo, E.SaveError> =>
         reply.status < 200 || reply.status >= 300
-          ? fail(place, reply, Answers.failures.save)
+          ? fail(place, reply, isSaveError)
           : Option.match(decodeInfo(reply.text), {
             onNone: () => notUnderstood(place, "to a save tells of no object"),
             onSome: (info) => Effect.succeed({ ...toInfo(info), key })
@@ -417,7 +422,7 @@ const makeBackend = (
         (answer): Effect.Effect<Stream.Stream<Entry, E.ListError>, E.ListError, Scope.Scope> =>
           answer.status === 200
             ? entriesIn(place, answer.body)
-            : Effect.flatMap(Exchange.textOf(answer), (text) => fail(place, { ...answer, text }, Answers.failures.list))
+            : Effect.flatMap(Exchange.toReply(answer), (reply) => fail(place, reply, isListError))
       )
     )
     const { startAfter = "" } = options
@@ -456,7 +461,7 @@ const makeBackend = (
         const failure = Answers.failureOf(place, reply, isStatic)
         return failure._tag === "ObjectNotFound"
           ? Effect.void
-          : Effect.fail(Answers.only(failure, Answers.failures.remove))
+          : Effect.fail(Answers.only(failure, isRemoveError))
       }
     )
   }
@@ -557,7 +562,7 @@ const entriesIn = (
         }
         failure = entry === undefined
           ? Exchange.unexpected(place, "the answer is no listing")
-          : Answers.only(Answers.toldAs(place, entry), Answers.failures.list)
+          : Answers.only(Answers.toldAs(place, entry), isListError)
         break
       }
       return found

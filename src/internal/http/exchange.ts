@@ -56,15 +56,21 @@ export interface Request {
 /** Why there is no answer, or no end of it. */
 export type ExchangeError = E.StorageUnavailable | E.StorageTimeout | E.UnexpectedStorageError
 
-/** An answer whose body is still to come. The names of headers are in lower case. */
-export interface Answer {
+/** The beginning of an answer. The names of headers are in lower case. */
+interface Head {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
+}
+
+/** An answer whose body is still to come, to be read in one way or the other. */
+export interface Answer extends Head {
   readonly body: Stream.Stream<Uint8Array, ExchangeError>
+  /** What is short, such as a failure, as text; with its end the connection can be used again. */
+  readonly text: Effect.Effect<string, ExchangeError>
 }
 
 /** An answer and its text. */
-export interface Reply extends Omit<Answer, "body"> {
+export interface Reply extends Head {
   readonly text: string
 }
 
@@ -139,7 +145,7 @@ export const send = <Err = never>(
         }
         return left === 0
           ? Effect.fail(unexpected(place, `the server sends elsewhere more than ${maxRedirects} times`))
-          : Effect.zipRight(textOf(answer), hop(next, left - 1))
+          : Effect.zipRight(answer.text, hop(next, left - 1))
       }
     )
   }
@@ -178,7 +184,12 @@ const once = <Err>(
       // The connection goes first: some clients send a body that is broken off as if it were whole.
       (fiber) => Effect.zipRight(Scope.close(scope, Exit.void), Fiber.interruptFork(fiber))
     )
-    return { status: response.status, headers: response.headers, body: bodyOf(peer, place, response) }
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: whileItComes(bytesOf(place, response), peer.idleLimit, late(place, peer.idleLimit)),
+      text: textOf(peer, place, response)
+    }
   })
 
 /** A span costs as much as a small request, so there is none where nobody would see it, or where it would show a secret. */
@@ -188,36 +199,47 @@ const quietly = <A, Err>(peer: Peer, isHome: boolean, executing: Effect.Effect<A
       ? peer.isStatic ? Effect.locally(executing, HttpClient.currentTracerPropagation, false) : executing
       : Effect.locally(executing, HttpClient.currentTracerDisabledWhen, constTrue))
 
-const bodyOf = (
-  peer: Peer,
-  place: Place,
-  response: HttpClientResponse
-): Stream.Stream<Uint8Array, ExchangeError> =>
-  whileItComes(
-    response.stream.pipe(
-      // `fetch` gives no body where there can be none.
-      Stream.catchAll((error) => error.reason === "EmptyBody" ? Stream.empty : Stream.fail(broken(place, error))),
-      // The `slice` of a `Buffer` does not copy, and these are the reader's own.
-      Stream.map((bytes) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-    ),
-    peer.idleLimit,
-    late(place, peer.idleLimit)
+const bytesOf = (place: Place, response: HttpClientResponse): Stream.Stream<Uint8Array, ExchangeError> =>
+  response.stream.pipe(
+    // `fetch` gives no body where there can be none.
+    Stream.catchAll((error) => error.reason === "EmptyBody" ? Stream.empty : Stream.fail(broken(place, error))),
+    // The `slice` of a `Buffer` does not copy, and these are the reader's own.
+    Stream.map((bytes) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
   )
 
 /** What is longer is no answer that is understood here. */
 const maxText = 16 * 1024 * 1024
 
-/** The body as text, read to its end, so that the connection can be used again. */
-export const textOf = ({ body }: Answer): Effect.Effect<string, ExchangeError> =>
-  Effect.suspend(() => {
-    const decoder = new TextDecoder()
-    return Stream.runFoldWhile(
-      body,
-      "",
-      (text) => text.length < maxText,
-      (text, bytes) => text + decoder.decode(bytes, { stream: true })
+/** A short body is waited for as a whole: to look at each piece of it costs more than the request. */
+const textOf = (peer: Peer, place: Place, response: HttpClientResponse): Effect.Effect<string, ExchangeError> =>
+  Effect.clockWith((clock) => {
+    const started = clock.unsafeCurrentTimeMillis()
+    return until(
+      afterIdle(() => started, peer.idleLimit, late(place, peer.idleLimit)),
+      isBounded(response)
+        ? Effect.mapError(response.text, (error) => broken(place, error))
+        : Effect.suspend(() => {
+          const decoder = new TextDecoder()
+          return Stream.runFoldWhile(
+            bytesOf(place, response),
+            "",
+            (text) => text.length < maxText,
+            (text, bytes) => text + decoder.decode(bytes, { stream: true })
+          )
+        }),
+      Fiber.interruptFork
     )
   })
+
+/** Whether no more can come than may: nothing after a HEAD, or as much as is announced, as it is. */
+const isBounded = ({ headers, request }: HttpClientResponse): boolean =>
+  request.method === "HEAD" ||
+  (headers["content-encoding"] === undefined && /^\d+$/.test(headers["content-length"] ?? "") &&
+    Number(headers["content-length"]) <= maxText)
+
+/** The same answer with its text. */
+export const toReply = ({ headers, status, text }: Answer): Effect.Effect<Reply, ExchangeError> =>
+  Effect.map(text, (text) => ({ status, headers, text }))
 
 /** Sends a request whose answer is short. */
 export const ask = <Err = never>(
@@ -227,8 +249,7 @@ export const ask = <Err = never>(
   upload?: Upload<Err>
 ): Effect.Effect<Reply, ExchangeError | Err> =>
   Effect.scoped(
-    Effect.flatMap(send(peer, place, request, upload), (answer) =>
-      Effect.map(textOf(answer), (text) => ({ status: answer.status, headers: answer.headers, text })))
+    Effect.flatMap(send(peer, place, request, upload), toReply)
   )
 
 /** What is sent of a body between two looks at whether the peer still reads, in bytes. */

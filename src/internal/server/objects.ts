@@ -85,17 +85,18 @@ export const make = (storage: Storage.Service, settings: Settings) => {
         (location) => empty(307, { location, "cache-control": "no-store" })
       )
     }
-    const full = transfers.refusal("load")
-    if (full !== undefined) return Effect.fail(full)
-    return Effect.catchAll(
-      Effect.flatMap(open(request, key), (opened) => send(request, opened)),
-      (error) => refused(request, key, error)
-    )
+    // Before anything is opened, so that it ends after that is closed.
+    return Effect.flatMap(transfers.begin(request, "load"), (transfer) =>
+      Effect.catchAll(
+        Effect.flatMap(open(request, key), (opened) => send(request, opened, transfer)),
+        (error) => refused(request, key, error)
+      ))
   }
 
   const send = (
     request: Request,
-    { info, range, stream }: OpenedObject
+    { info, range, stream }: OpenedObject,
+    transfer: Transfer
   ): Effect.Effect<Response, E.LoadError, Scope.Scope> => {
     const length = range.endExclusive - range.start
     const isPart = length > 0 && isAsked(request, info)
@@ -111,7 +112,6 @@ export const make = (storage: Storage.Service, settings: Settings) => {
       return Effect.succeed(HttpServerResponse.uint8Array(bytes, { status, headers, contentType }))
     }
     return Effect.gen(function*() {
-      const transfer = yield* transfers.begin(request, "load")
       const next = pieces(yield* Stream.toPull(stream), length, transfer)
       // Before anything is said of success.
       const first = yield* Effect.catchAll(

@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { StorageUnavailable } from "../../StorageError.js"
 import { breakOff } from "./connection.js"
 
@@ -89,15 +89,12 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
           }
         }
         running.add(transfer)
-        return Effect.as(
-          Effect.addFinalizer(() =>
-            Effect.sync(() => {
-              running.delete(transfer)
-              if (stopping && running.size === 0) Deferred.unsafeDone(ended, Effect.void)
-            })
-          ),
-          transfer
-        )
+        const end = Effect.sync(() => {
+          running.delete(transfer)
+          if (stopping && running.size === 0) Deferred.unsafeDone(ended, Effect.void)
+        })
+        // `Effect.addFinalizer` compares all references of two fibers, which costs as much as the load of a small file.
+        return Effect.flatMap(Effect.scope, (scope) => Effect.as(Scope.addFinalizer(scope, end), transfer))
       }))
 
     const drain = Effect.gen(function*() {
