@@ -1,5 +1,42 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Config, ConfigProvider, Effect, Layer, Redacted } from "effect"
+import { HttpStorage, MemoryStorage, Storage } from "surfing-weights"
 import { nodeClient } from "../support/httpClients.js"
 import { overFiles, overMemory } from "../support/httpContract.js"
+import { serveOf } from "../support/weightServer.js"
 
 overMemory(nodeClient)
 overFiles(nodeClient)
+
+describe("layerConfig", () => {
+  const fromConfig = (settings: Record<string, string>) =>
+    HttpStorage.layerConfig({ url: Config.string("WEIGHTS_URL"), token: Config.redacted("WEIGHTS_TOKEN") }).pipe(
+      Layer.provide(nodeClient[1]),
+      Layer.provide(Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(settings)))))
+    )
+
+  it.live("takes the address of the server and the token from the configuration", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const token = "reader-0123456789abcdef"
+      const memory = yield* MemoryStorage.make()
+      yield* memory.save("object", new Uint8Array([1, 2, 3]))
+      const { url } = yield* serveOf(memory, {
+        auth: { tokens: [{ token: Redacted.make(token), scope: "read" }] }
+      })
+      const loaded = Storage.load("object").pipe(
+        Effect.provide(fromConfig({ WEIGHTS_URL: url, WEIGHTS_TOKEN: token }))
+      )
+      expect(yield* loaded).toEqual(new Uint8Array([1, 2, 3]))
+      const denied = Storage.load("object").pipe(
+        Effect.provide(fromConfig({ WEIGHTS_URL: url, WEIGHTS_TOKEN: "another-0123456789abcdef" })),
+        Effect.flip
+      )
+      expect(yield* denied).toMatchObject({ _tag: "AccessDenied" })
+    })))
+
+  it.live("fails where the configuration has no address", () =>
+    Effect.gen(function*() {
+      const failure = yield* Effect.flip(Effect.scoped(Layer.build(fromConfig({ WEIGHTS_TOKEN: "t" }))))
+      expect(JSON.stringify(failure)).toContain("WEIGHTS_URL")
+    }))
+})

@@ -2,7 +2,7 @@
  * What clients that know nothing of this library see of a weight server, over memory and over a directory.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Duration, Effect, Exit, type Layer, Redacted, Schema, type Scope } from "effect"
+import { Duration, Effect, Exit, type Layer, Redacted, Schema, type Scope, Stream } from "effect"
 import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import type { StorageBackend } from "surfing-weights"
@@ -364,6 +364,30 @@ describe("failures", () => {
       const got = yield* ask(served, "GET", "/objects/object")
       expect([got.status, failureOf(got.text)._tag]).toEqual([500, "UnexpectedStorageError"])
       expect(got.text).not.toMatch(/secret|\bat\b.*\.ts/)
+    })))
+
+  it.live("a client never has the whole of an object that turns out to be wrong at its end", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const wrong = new StorageError.CorruptObject({ ...context, problem: "checksum", reason: "bad" })
+      const memory = yield* MemoryStorage.make()
+      // More than is read when it is opened.
+      const content = new Uint8Array(3 * 1024 * 1024).fill(7)
+      yield* memory.save("object", content)
+      const storage = Storage.make({
+        ...memory.backend,
+        open: (key, options) =>
+          Effect.map(memory.backend.open(key, options), (opened) => ({
+            ...opened,
+            stream: Stream.concat(opened.stream, Stream.fail(wrong))
+          }))
+      })
+      const served = yield* serveOf(storage)
+      const got = yield* Effect.promise(async () => {
+        const response = await fetch(`${served.url}/objects/object`)
+        const outcome = await response.arrayBuffer().then(() => "whole", () => "broken off")
+        return [response.status, outcome]
+      })
+      expect(got).toEqual([200, "broken off"])
     })))
 
   it.live("health is 503 while the storage cannot be reached", () =>
