@@ -49,4 +49,4 @@ export const isListError = oneOf<E.ListError>({ ...common, UnsupportedOperation:
 
 export const isRemoveError = oneOf<E.RemoveError>({ ...common, InvalidKey: true, UnsupportedOperation: true })
 
-export const isPresignError: Refinement<E.PresignError> = isRemoveError
+export const isPresignError = oneOf<E.PresignError>({ ...common, InvalidKey: true, UnsupportedOperation: true })
