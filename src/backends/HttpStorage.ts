@@ -32,20 +32,14 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type { Refinement } from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
 import { allocate, fill, tooLargeForAnArray } from "../internal/bytes.js"
-import {
-  isHeadError,
-  isListError,
-  isLoadError,
-  isRemoveError,
-  isSaveError,
-  type Refinement
-} from "../internal/failures.js"
+import { isHeadError, isListError, isLoadError, isRemoveError, isSaveError } from "../internal/failures.js"
 import * as Answers from "../internal/http/answers.js"
 import * as Exchange from "../internal/http/exchange.js"
 import { listResuming, openResuming, retry } from "../internal/retry.js"
@@ -236,7 +230,7 @@ const makeBackend = (
   const fail = <Err extends E.StorageError>(
     place: Exchange.Place,
     reply: Exchange.Reply,
-    isExpected: Refinement<Err>
+    isExpected: Refinement<E.StorageError, Err>
   ) => Effect.fail(Answers.only(Answers.failureOf(place, reply, isStatic), isExpected))
 
   const notUnderstood = (place: Exchange.Place, reason: string) =>

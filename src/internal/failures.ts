@@ -2,13 +2,12 @@
  * Which failures an operation can have, told at run time: the unions of `StorageError.ts`, to which the compiler holds
  * these lists in both directions.
  */
+import type { Refinement } from "effect/Predicate"
 import type * as E from "../StorageError.js"
 
-/** Tells a failure of a union from every other. */
-export type Refinement<Err extends E.StorageError> = (error: E.StorageError) => error is Err
-
-const oneOf = <Err extends E.StorageError>(tags: Record<Err["_tag"], true>): Refinement<Err> => (error): error is Err =>
-  Object.hasOwn(tags, error._tag)
+const oneOf =
+  <Err extends E.StorageError>(tags: Record<Err["_tag"], true>): Refinement<E.StorageError, Err> =>
+  (error): error is Err => Object.hasOwn(tags, error._tag)
 
 const common: Record<E.CommonError["_tag"], true> = {
   AccessDenied: true,
@@ -30,6 +29,12 @@ const save: Record<E.SaveError["_tag"], true> = {
   UnsupportedOperation: true
 }
 
+const change: Record<(E.RemoveError | E.PresignError)["_tag"], true> = {
+  ...common,
+  InvalidKey: true,
+  UnsupportedOperation: true
+}
+
 export const isHeadError = oneOf<E.HeadError>(head)
 
 export const isLoadError = oneOf<E.LoadError>({
@@ -47,6 +52,6 @@ export const isCopyError = oneOf<E.CopyError>({ ...save, ObjectNotFound: true })
 
 export const isListError = oneOf<E.ListError>({ ...common, UnsupportedOperation: true })
 
-export const isRemoveError = oneOf<E.RemoveError>({ ...common, InvalidKey: true, UnsupportedOperation: true })
+export const isRemoveError = oneOf<E.RemoveError>(change)
 
-export const isPresignError = oneOf<E.PresignError>({ ...common, InvalidKey: true, UnsupportedOperation: true })
+export const isPresignError = oneOf<E.PresignError>(change)

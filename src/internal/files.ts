@@ -13,7 +13,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import type { Flavor } from "./fileNames.js"
-import { once } from "./once.js"
+import { type Begin, once } from "./once.js"
 
 /** An error of the operating system: `code` is its name, such as `ENOENT`. */
 export class SystemError extends Data.TaggedError("SystemError")<{
@@ -36,9 +36,7 @@ const call = <A>(run: (done: Callback<A>) => void): Effect.Effect<A, SystemError
     run((error, value) => resume(error === null ? Effect.succeed(value) : Effect.fail(toSystemError(error))))
   )
 
-const asynchronous = <A, E>(
-  begin: (resume: (outcome: Effect.Effect<A, E>) => void) => void
-): Effect.Effect<A, E> =>
+const asynchronous = <A, E>(begin: Begin<A, E>): Effect.Effect<A, E> =>
   Effect.suspend(() =>
     Effect.uninterruptible(once((resume) =>
       submit(() => {

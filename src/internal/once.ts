@@ -7,14 +7,16 @@
  */
 import * as Effect from "effect/Effect"
 
-type Begin<A, E> = (resume: (outcome: Effect.Effect<A, E>) => void) => void
+/** Begins something, whose outcome it resumes with. */
+export type Begin<A, E> = (resume: (outcome: Effect.Effect<A, E>) => void) => void
 
-/** Like `Effect.async`, but to be run once, and without knowing any more what has begun. */
+/** Like `Effect.async`, but to be run once, and without knowing any more what has begun. Run again, it dies. */
 export const once = <A, E = never>(begin: Begin<A, E>): Effect.Effect<A, E> => {
   let pending: Begin<A, E> | undefined = begin
   return Effect.async((resume) => {
     const begin = pending
     pending = undefined
-    begin?.(resume)
+    if (begin === undefined) resume(Effect.die(new Error("bug: what can be run once was run again")))
+    else begin(resume)
   })
 }

@@ -56,21 +56,24 @@ interface Place<A, Err> {
 const makePlace = <A, Err>(): Place<A, Err> => {
   let outcome: Exit.Exit<A, Err> | undefined
   let waiting: ((outcome: Exit.Exit<A, Err>) => void) | undefined
+  const taken = (): Exit.Exit<A, Err> | undefined => {
+    const loaded = outcome
+    outcome = undefined
+    return loaded
+  }
   return {
     put: (loaded) =>
       Effect.sync(() => {
         if (waiting === undefined) outcome = loaded
         else waiting(loaded)
       }),
-    take: Effect.suspend(() => {
-      if (outcome === undefined) {
-        return Effect.async((resume) => {
-          waiting = resume
-        })
-      }
-      const taken = outcome
-      outcome = undefined
-      return taken
-    })
+    take: Effect.suspend(() =>
+      taken() ?? Effect.async((resume) => {
+        // The fiber may have made way for others since it looked.
+        const loaded = taken()
+        if (loaded === undefined) waiting = resume
+        else resume(loaded)
+      })
+    )
   }
 }

@@ -9,6 +9,7 @@ import * as Arr from "effect/Array"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type { Refinement } from "effect/Predicate"
 import * as Stream from "effect/Stream"
 import {
   isCopyError,
@@ -17,8 +18,7 @@ import {
   isLoadError,
   isPresignError,
   isRemoveError,
-  isSaveError,
-  type Refinement
+  isSaveError
 } from "../internal/failures.js"
 import * as Storage from "../Storage.js"
 import type { StorageBackend } from "../StorageBackend.js"
@@ -131,7 +131,7 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
   const under = <Err extends E.StorageError>(
     operation: Operation,
     key: string,
-    canGive: Refinement<Err>,
+    canGive: Refinement<E.StorageError, Err>,
     concerned: ReadonlyArray<ArmedRule> = armed
   ) => {
     const mine = concerned.filter((rule) => concerns(rule, operation, key))

@@ -84,7 +84,7 @@ const measure = async (row: Row, directory: string, rounds: number): Promise<Arr
       throw new Error(`${row.work}, ${contestant.what}, round ${round}: ${String(cause)}`, { cause })
     }
   }
-  // The first round is checked byte by byte; from then on each runs until V8 has compiled it.
+  // Each runs until V8 has compiled it; these rounds are checked byte by byte.
   for (const contestant of contestants) {
     let time = 0
     while (time < warmUp) time += (await run(contestant, 0)).time
@@ -209,6 +209,7 @@ const main = async (): Promise<void> => {
     allowPositionals: true,
     options: { rounds: { type: "string", default: "7" }, row: { type: "boolean", default: false } }
   })
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
   if (values.row) return measureOne(...names)
   const rounds = Number(values.rounds)
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds takes a number from 1 up")
@@ -223,7 +224,6 @@ const main = async (): Promise<void> => {
 
   const root = fs.mkdtempSync(path.join(process.env["BENCH_DIRECTORY"] ?? os.tmpdir(), "surfing-weights-bench-"))
   process.on("exit", () => fs.rmSync(root, { recursive: true, force: true }))
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
 
   const server = chosen.some(({ kind }) => kind === "s3") ? await startS3() : undefined
   if (server !== undefined) {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Exit } from "effect"
 import { setTimeout } from "node:timers/promises"
 import * as v8 from "node:v8"
 import * as vm from "node:vm"
@@ -32,10 +32,17 @@ const later = (bytes: Uint8Array, done: () => void) =>
   })
 
 describe("once", () => {
-  it.live("keeps nothing of what has begun, where Effect.async keeps it until the next full collection", () =>
+  it.live("keeps nothing of what has begun until the next full collection", () =>
     Effect.gen(function*() {
       const ours = yield* heldAfter(16, (bytes) => once((resume) => later(bytes, () => resume(Effect.void))))
       expect(ours).toBeLessThan(4)
+    }))
+
+  it.live("dies where it is run again, since it would wait for ever", () =>
+    Effect.gen(function*() {
+      const effect = once<number>((resume) => resume(Effect.succeed(1)))
+      yield* effect
+      expect(Exit.isFailure(yield* Effect.exit(effect))).toBe(true)
     }))
 
   it.live("gives what it is resumed with, at once or later", () =>

@@ -42,6 +42,17 @@ describe("readAhead", () => {
       expect(yield* timeWith(1)).toBe("Duration(5s)")
     }))
 
+  it.effect("misses no load that ends while its consumer makes way for others", () =>
+    Effect.gen(function*() {
+      const items = Array.from({ length: 50 }, (_, i) => i)
+      const quick = (item: number) => Effect.as(Effect.repeatN(Effect.void, item % 9), Chunk.of(item))
+      // So that each step is at some time the last before a fiber makes way.
+      for (let steps = 20; steps < 80; steps++) {
+        const got = yield* Stream.runCollect(readAhead(items, quick, 2)).pipe(Effect.withMaxOpsBeforeYield(steps))
+        expect(Chunk.toReadonlyArray(got)).toEqual(items)
+      }
+    }), 5000)
+
   it.effect("gives nothing of nothing", () =>
     Effect.gen(function*() {
       const { load, seen } = makeLoads()

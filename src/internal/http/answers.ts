@@ -3,10 +3,10 @@
  */
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import type { Refinement } from "effect/Predicate"
 import type { ResolvedRange } from "../../ByteRange.js"
 import type { ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import type { Refinement } from "../failures.js"
 import { relocate } from "../relocate.js"
 import { toDelay } from "../retryAfter.js"
 import * as wire from "../wire.js"
@@ -178,7 +178,7 @@ const toldIn = (headers: Headers, text: string): Option.Option<E.StorageError> =
 /** The same failure, or an unexpected one where it is none that the operation can have. */
 export const only = <Err extends E.StorageError>(
   error: E.StorageError,
-  isExpected: Refinement<Err>
+  isExpected: Refinement<E.StorageError, Err>
 ): Err | E.UnexpectedStorageError =>
   isExpected(error) ? error : new E.UnexpectedStorageError({
     backend: error.backend,

@@ -25,7 +25,7 @@ import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
 import type { FailureContext } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { afterIdle, until, whileItComes } from "../idle.js"
+import { after, afterIdle, until, whileItComes } from "../idle.js"
 import { isTraced } from "../observe.js"
 
 /** Who is asked, and how. */
@@ -184,12 +184,9 @@ const once = <Err>(
       // The connection goes first: some clients send a body that is broken off as if it were whole.
       (fiber) => Effect.zipRight(Scope.close(scope, Exit.void), Fiber.interruptFork(fiber))
     )
-    return {
-      status: response.status,
-      headers: response.headers,
-      body: whileItComes(bytesOf(place, response), peer.idleLimit, late(place, peer.idleLimit)),
-      text: textOf(peer, place, response)
-    }
+    const { headers, status } = response
+    const body = bodyOf(peer, place, response)
+    return { status, headers, body, text: textOf(peer, place, response, body) }
   })
 
 /** A span costs as much as a small request, so there is none where nobody would see it, or where it would show a secret. */
@@ -199,43 +196,55 @@ const quietly = <A, Err>(peer: Peer, isHome: boolean, executing: Effect.Effect<A
       ? peer.isStatic ? Effect.locally(executing, HttpClient.currentTracerPropagation, false) : executing
       : Effect.locally(executing, HttpClient.currentTracerDisabledWhen, constTrue))
 
-const bytesOf = (place: Place, response: HttpClientResponse): Stream.Stream<Uint8Array, ExchangeError> =>
-  response.stream.pipe(
-    // `fetch` gives no body where there can be none.
-    Stream.catchAll((error) => error.reason === "EmptyBody" ? Stream.empty : Stream.fail(broken(place, error))),
-    // The `slice` of a `Buffer` does not copy, and these are the reader's own.
-    Stream.map((bytes) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+const bodyOf = (
+  peer: Peer,
+  place: Place,
+  response: HttpClientResponse
+): Stream.Stream<Uint8Array, ExchangeError> =>
+  whileItComes(
+    response.stream.pipe(
+      // `fetch` gives no body where there can be none.
+      Stream.catchAll((error) => error.reason === "EmptyBody" ? Stream.empty : Stream.fail(broken(place, error))),
+      // The `slice` of a `Buffer` does not copy, and these are the reader's own.
+      Stream.map((bytes) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    ),
+    peer.idleLimit,
+    late(place, peer.idleLimit)
   )
 
 /** What is longer is no answer that is understood here. */
 const maxText = 16 * 1024 * 1024
 
-/** A short body is waited for as a whole: to look at each piece of it costs more than the request. */
-const textOf = (peer: Peer, place: Place, response: HttpClientResponse): Effect.Effect<string, ExchangeError> =>
-  Effect.clockWith((clock) => {
-    const started = clock.unsafeCurrentTimeMillis()
-    return until(
-      afterIdle(() => started, peer.idleLimit, late(place, peer.idleLimit)),
-      isBounded(response)
-        ? Effect.mapError(response.text, (error) => broken(place, error))
-        : Effect.suspend(() => {
-          const decoder = new TextDecoder()
-          return Stream.runFoldWhile(
-            bytesOf(place, response),
-            "",
-            (text) => text.length < maxText,
-            (text, bytes) => text + decoder.decode(bytes, { stream: true })
-          )
-        }),
+/** What is as short as this is waited for as a whole: to look at each piece of it costs more than the request. */
+const shortText = 64 * 1024
+
+const textOf = (
+  peer: Peer,
+  place: Place,
+  response: HttpClientResponse,
+  body: Answer["body"]
+): Effect.Effect<string, ExchangeError> =>
+  isShort(response)
+    ? until(
+      after(peer.idleLimit, late(place, peer.idleLimit)),
+      Effect.mapError(response.text, (error) => broken(place, error)),
       Fiber.interruptFork
     )
-  })
+    : Effect.suspend(() => {
+      const decoder = new TextDecoder()
+      return Stream.runFoldWhile(
+        body,
+        "",
+        (text) => text.length < maxText,
+        (text, bytes) => text + decoder.decode(bytes, { stream: true })
+      )
+    })
 
-/** Whether no more can come than may: nothing after a HEAD, or as much as is announced, as it is. */
-const isBounded = ({ headers, request }: HttpClientResponse): boolean =>
+/** Whether little can come: nothing after a HEAD, or as much as is announced, as it is. */
+const isShort = ({ headers, request }: HttpClientResponse): boolean =>
   request.method === "HEAD" ||
   (headers["content-encoding"] === undefined && /^\d+$/.test(headers["content-length"] ?? "") &&
-    Number(headers["content-length"]) <= maxText)
+    Number(headers["content-length"]) <= shortText)
 
 /** The same answer with its text. */
 export const toReply = ({ headers, status, text }: Answer): Effect.Effect<Reply, ExchangeError> =>
@@ -248,9 +257,7 @@ export const ask = <Err = never>(
   request: Request,
   upload?: Upload<Err>
 ): Effect.Effect<Reply, ExchangeError | Err> =>
-  Effect.scoped(
-    Effect.flatMap(send(peer, place, request, upload), toReply)
-  )
+  Effect.scoped(Effect.flatMap(send(peer, place, request, upload), toReply))
 
 /** What is sent of a body between two looks at whether the peer still reads, in bytes. */
 const pieceSize = 256 * 1024

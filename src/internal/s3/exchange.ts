@@ -375,7 +375,11 @@ export class Exchange {
       if (body.isPaused()) body.resume()
       return Effect.succeed(chunk)
     }
+    const next = () => waiting.length > 0 ? take() : end
     const wait = Effect.async<Chunk.Chunk<Uint8Array>, Option.Option<ExchangeError>>((resume) => {
+      // The fiber may have made way for others since it looked.
+      const come = next()
+      if (come !== undefined) return resume(come)
       const timer = setTimeout(() => {
         wake = () => {}
         resume(Effect.fail(Option.some(idle(this.#place, this.#connection))))
@@ -383,10 +387,10 @@ export class Exchange {
       wake = () => {
         clearTimeout(timer)
         wake = () => {}
-        resume(waiting.length > 0 ? take() : end ?? Effect.fail(Option.none()))
+        resume(next() ?? Effect.fail(Option.none()))
       }
     })
-    return Effect.suspend(() => waiting.length > 0 ? take() : end ?? wait)
+    return Effect.suspend(() => next() ?? wait)
   }
 
   #watch(body: Readable, onEnd: () => void, onBroken: (cause: unknown) => void): void {

@@ -109,6 +109,7 @@ export const make = (storage: Storage.Service, settings: Settings) => {
     const contentType = contentTypeOf(info.key)
     const bytes = bytesOf(stream)
     if (bytes !== undefined) {
+      transfer.waits()
       return Effect.succeed(HttpServerResponse.uint8Array(bytes, { status, headers, contentType }))
     }
     return Effect.gen(function*() {

@@ -19,8 +19,6 @@ export interface Transfer {
 }
 
 export interface Transfers {
-  /** Why none can begin now. */
-  readonly refusal: (operation: string) => StorageUnavailable | undefined
   /** Begins a transfer that ends with the scope, or fails where there is no place for it. */
   readonly begin: (
     request: HttpServerRequest.HttpServerRequest,
@@ -63,7 +61,7 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
           : Effect.interruptible(Effect.timeoutOption(Deferred.await(ended), limit))
       )
 
-    const refusal: Transfers["refusal"] = (operation) =>
+    const refusal = (operation: string): StorageUnavailable | undefined =>
       !stopping && running.size < maxTransfers ? undefined : new StorageUnavailable({
         backend,
         operation,
@@ -104,6 +102,6 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
       yield* allEnded(timeToEnd)
     })
 
-    const transfers: Transfers = { refusal, begin, drain, isStopping: () => stopping }
+    const transfers: Transfers = { begin, drain, isStopping: () => stopping }
     return transfers
   })
