@@ -105,8 +105,10 @@ export const readPart = <E, E2>(
   asynchronous<Uint8Array, E | E2 | SystemError>((resume) =>
     fs.open(file, O_RDONLY | O_NONBLOCK, (error, descriptor) => {
       if (error !== null) return resume(Effect.fail(toSystemError(error)))
-      const end = (outcome: Effect.Effect<Uint8Array, E | E2 | SystemError>) =>
-        submit(() => fs.close(descriptor, () => resume(outcome)))
+      const end = (outcome: Effect.Effect<Uint8Array, E | E2 | SystemError>): void => {
+        closeRead(descriptor)
+        resume(outcome)
+      }
       const planned = Either.flatMap(statOf(descriptor), (stats) => plan(descriptor, stats))
       if (Either.isLeft(planned)) return end(Effect.fail(planned.left))
       const { endedEarly, position, target } = planned.right
@@ -130,6 +132,15 @@ const statOf = (descriptor: Descriptor): Either.Either<Stats, SystemError> =>
     try: () => fs.fstatSync(descriptor, { bigint: true }),
     catch: (error) => toSystemError(error as NodeJS.ErrnoException)
   })
+
+/** Closes a file that was only read: nothing of it is left to be written, so this does not wait, and cannot fail. */
+const closeRead = (descriptor: Descriptor): void => {
+  try {
+    fs.closeSync(descriptor)
+  } catch {
+    // Whatever it is, the bytes are here.
+  }
+}
 
 const descriptors = "/proc/self/fd"
 
