@@ -296,9 +296,13 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
 
   const load: StorageBackend["load"] = store.load ?? ((key, options) =>
     Effect.scoped(
-      Effect.flatMap(open(key, options), ({ range, stream }) =>
-        Effect.flatMap(arrayOf(range.endExclusive - range.start, { backend: name, operation: "load", key }), (target) =>
-          fill(target, stream)))
+      Effect.flatMap(open(key, options), ({ range, stream }) => {
+        const inHand = bytesOf(stream)
+        return inHand !== undefined ? Effect.succeed(inHand) : Effect.flatMap(
+          arrayOf(range.endExclusive - range.start, { backend: name, operation: "load", key }),
+          (target) => fill(target, stream)
+        )
+      })
     ))
 
   const head: StorageBackend["head"] = store.head ?? ((key) =>

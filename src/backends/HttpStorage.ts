@@ -38,10 +38,11 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
-import { allocate, fill, tooLargeForAnArray } from "../internal/bytes.js"
+import { allocate, copyOf, fill, tooLargeForAnArray } from "../internal/bytes.js"
 import { isHeadError, isListError, isLoadError, isRemoveError, isSaveError } from "../internal/failures.js"
 import * as Answers from "../internal/http/answers.js"
 import * as Exchange from "../internal/http/exchange.js"
+import { fromBytes } from "../internal/inHand.js"
 import { listResuming, openResuming, retry } from "../internal/retry.js"
 import * as wire from "../internal/wire.js"
 import * as ObjectKey from "../ObjectKey.js"
@@ -301,12 +302,18 @@ const makeBackend = (
       )
     }
     return Effect.flatMap(StorageBackend.checkLoad(info, options, place), (range) => {
-      const { body } = answer
-      return range.start === sent.start && range.endExclusive === sent.endExclusive
-        ? Effect.succeed({ info, range, stream: body })
-        : answer.status === 200
-        ? Effect.succeed({ info, range, stream: section(body, range) })
-        : notUnderstood(place, "has other bytes than those that were asked for")
+      const isSame = range.start === sent.start && range.endExclusive === sent.endExclusive
+      if (!isSame && answer.status !== 200) {
+        return notUnderstood(place, "has other bytes than those that were asked for")
+      }
+      const { body, whole } = answer
+      return whole === undefined
+        ? Effect.succeed({ info, range, stream: isSame ? body : section(body, range) })
+        : Effect.map(whole, (bytes) => ({
+          info,
+          range,
+          stream: fromBytes(isSame ? bytes : copyOf(bytes, range.start, range.endExclusive))
+        }))
     })
   }
 

@@ -16,6 +16,7 @@ import * as ByteRange from "../ByteRange.js"
 import type { RetryPolicy } from "../RetryPolicy.js"
 import type { ListOptions, OpenedObject, StorageBackend, StreamOptions } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
+import { bytesOf } from "./inHand.js"
 import { annotate } from "./observe.js"
 
 /**
@@ -73,6 +74,10 @@ export const openResuming = (
       Effect.zipRight(closeCurrent(Exit.fail(error)), budget.spend(error))
 
     return Effect.map(attempt(options), ({ info, range, stream }) => {
+      // What is in hand does not break any more.
+      if (bytesOf(stream)?.byteLength === range.endExclusive - range.start) {
+        return { info, range, stream }
+      }
       let at = range.start
       return {
         info,

@@ -87,6 +87,27 @@ for (const [name, client] of clients) {
               }
             })))
 
+        it.live(`has all of it from another answer where a ${what} of little is ${how}`, () =>
+          behindProxy(
+            { ...options, ...(how === "stalled" && { idleLimit: "500 millis" }) },
+            ({ direct, proxy, storage }) =>
+              Effect.gen(function*() {
+                yield* direct.save("key", other)
+                for (const after of [0, 1, other.length - 1]) {
+                  const before = proxy.requests.length
+                  proxy.add({ match: is.get, fault: at(after) })
+                  expect(yield* read(storage), `after ${after}`).toBe(print(other))
+                  const sent = proxy.requests.slice(before)
+                  expect(sent.map((request) => request.fault !== undefined), `after ${after}`).toEqual([true, false])
+                  expect(sent.map(startOf), `after ${after}`).toEqual([0, 0])
+                }
+                proxy.add({ match: is.get, fault: at(1), times: Infinity })
+                const error = yield* Effect.flip(read(storage))
+                expect([tag, "CorruptObject"]).toContain(error._tag)
+                expect(error).toMatchObject({ attempts: 4 })
+              })
+          ))
+
         it.live(`fails when the policy ends where a ${what} is always ${how} before its first byte`, () =>
           behindProxy(
             { ...options, ...(how === "stalled" && { idleLimit: "700 millis" }) },

@@ -65,7 +65,9 @@ interface Head {
 /** An answer whose body is still to come, to be read in one way or the other. */
 export interface Answer extends Head {
   readonly body: Stream.Stream<Uint8Array, ExchangeError>
-  /** What is short, such as a failure, as text; with its end the connection can be used again. */
+  /** All of it, where that is little; with its end the connection can be used again. */
+  readonly whole: Effect.Effect<Uint8Array, ExchangeError> | undefined
+  /** All of it as text, up to what an answer in words has at the most. */
   readonly text: Effect.Effect<string, ExchangeError>
 }
 
@@ -186,7 +188,8 @@ const once = <Err>(
     )
     const { headers, status } = response
     const body = bodyOf(peer, place, response)
-    return { status, headers, body, text: textOf(peer, place, response, body) }
+    const whole = isShort(response) ? wholeOf(peer, place, response) : undefined
+    return { status, headers, body, whole, text: textOf(body, whole) }
   })
 
 /** A span costs as much as a small request, so there is none where nobody would see it, or where it would show a secret. */
@@ -218,27 +221,31 @@ const maxText = 16 * 1024 * 1024
 /** What is as short as this is waited for as a whole: to look at each piece of it costs more than the request. */
 const shortText = 64 * 1024
 
-const textOf = (
+const wholeOf = (
   peer: Peer,
   place: Place,
-  response: HttpClientResponse,
-  body: Answer["body"]
-): Effect.Effect<string, ExchangeError> =>
-  isShort(response)
-    ? until(
-      after(peer.idleLimit, late(place, peer.idleLimit)),
-      Effect.mapError(response.text, (error) => broken(place, error)),
-      Fiber.interruptFork
+  response: HttpClientResponse
+): Effect.Effect<Uint8Array, ExchangeError> =>
+  until(
+    after(peer.idleLimit, late(place, peer.idleLimit)),
+    Effect.mapBoth(response.arrayBuffer, {
+      onFailure: (error) => broken(place, error),
+      // Node's client gives a `Buffer`, maybe of memory that others share; of that, this is a copy.
+      onSuccess: (buffer) => new Uint8Array(buffer)
+    }),
+    Fiber.interruptFork
+  )
+
+const textOf = (body: Answer["body"], whole: Answer["whole"]): Answer["text"] =>
+  whole !== undefined ? Effect.map(whole, (bytes) => new TextDecoder().decode(bytes)) : Effect.suspend(() => {
+    const decoder = new TextDecoder()
+    return Stream.runFoldWhile(
+      body,
+      "",
+      (text) => text.length < maxText,
+      (text, bytes) => text + decoder.decode(bytes, { stream: true })
     )
-    : Effect.suspend(() => {
-      const decoder = new TextDecoder()
-      return Stream.runFoldWhile(
-        body,
-        "",
-        (text) => text.length < maxText,
-        (text, bytes) => text + decoder.decode(bytes, { stream: true })
-      )
-    })
+  })
 
 /** Whether little can come: nothing after a HEAD, or as much as is announced, as it is. */
 const isShort = ({ headers, request }: HttpClientResponse): boolean =>
