@@ -67,7 +67,8 @@ export interface Options {
   readonly writable?: boolean
   /**
    * Who may do it: those with one of these tokens, or whom a middleware lets through. `/health`, `/openapi.json` and
-   * `/docs` are open to all. Default: anybody, and then a writable server serves on a loopback address alone.
+   * `/docs` are open to all. Default: anybody, and then a writable server serves on a loopback address alone, and saves
+   * and removes nothing under another name than loopback's, by which a web page might have come.
    */
   readonly auth?: { readonly tokens: ReadonlyArray<Token> } | Middleware
   /**

@@ -567,6 +567,51 @@ describe("limits", () => {
       const none = yield* ask(closed, "GET", "/health", { origin: "https://app.example" })
       expect(none.headers["access-control-allow-origin"]).toBeUndefined()
     }))
+
+  overMemory(
+    "without auth nothing is written under a name that a page could have led to loopback",
+    () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        yield* served.storage.save("a", new Uint8Array(3))
+        const { port } = served
+        for (
+          const host of [
+            `evil.example:${port}`,
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "192.168.1.2",
+            "[::2]"
+          ]
+        ) {
+          for (const method of ["PUT", "DELETE"]) {
+            const got = yield* ask(served, method, "/objects/a", { host }, method === "PUT" ? "new" : undefined)
+            expect([got.status, JSON.parse(got.text)], `${method} under ${host}`).toEqual([
+              403,
+              { error: "without auth it is written to under a name of loopback alone, such as localhost" }
+            ])
+          }
+          expect((yield* ask(served, "GET", "/objects/a", { host })).body, `GET under ${host}`).toEqual(Buffer.alloc(3))
+        }
+        for (
+          const host of [
+            `localhost:${port}`,
+            "weights.localhost",
+            "LOCALHOST.",
+            `127.0.0.1:${port}`,
+            "127.1.2.3",
+            `[::1]:${port}`
+          ]
+        ) {
+          expect((yield* ask(served, "PUT", "/objects/a", { host }, host)).status, `PUT under ${host}`).toBeLessThan(
+            300
+          )
+          expect((yield* ask(served, "GET", "/objects/a", { host })).text).toBe(host)
+        }
+        const open = yield* serve({ writable: true, auth: (app) => app })
+        expect((yield* ask(open, "PUT", "/objects/a", { host: "weights.example" }, "new")).status).toBeLessThan(300)
+      })
+  )
 })
 
 describe("what it tells of itself", () => {

@@ -183,7 +183,10 @@ describe("uploads", () => {
       const served = yield* serve({ writable: true })
       const heads = ["Content-Length: 1000000", "Transfer-Encoding: chunked"]
       for (const head of heads) {
-        const socket = yield* slowly(served, `PUT /objects/a HTTP/1.1\r\nHost: x\r\n${head}\r\n\r\n5\r\nhello\r\n`)
+        const socket = yield* slowly(
+          served,
+          `PUT /objects/a HTTP/1.1\r\nHost: localhost\r\n${head}\r\n\r\n5\r\nhello\r\n`
+        )
         yield* Effect.sleep("100 millis")
         socket.destroy()
       }
@@ -197,7 +200,7 @@ describe("uploads", () => {
     Effect.gen(function*() {
       const served = yield* serve({ writable: true, idleLimit: "500 millis" })
       const start = Date.now()
-      const got = yield* raw(served, "PUT /objects/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello")
+      const got = yield* raw(served, "PUT /objects/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello")
       expect(got).toBe("")
       expect(Date.now() - start).toBeLessThan(3000)
       expect(yield* served.storage.list()).toEqual([])
@@ -285,7 +288,7 @@ describe("stopping", () => {
       const served = yield* serveOf(storage, { shutdownDeadline: "500 millis", writable: true })
       const response = yield* reading(served)
       response.on("error", () => {})
-      yield* slowly(served, "PUT /objects/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello")
+      yield* slowly(served, "PUT /objects/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello")
       yield* eventually("opening the file", () => opened() === 1)
       const start = Date.now()
       yield* Effect.timeoutFail(served.stop, { duration: "8 seconds", onTimeout: () => "still running" })

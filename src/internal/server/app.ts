@@ -153,9 +153,12 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
       const { path, query } = partsOf(request.url)
       const preflight = request.method === "OPTIONS" && "access-control-request-method" in request.headers
       if (preflight) return Effect.succeed(withOrigin(request, origins, empty(204, preflightHeaders(writable))))
+      const isWrite = request.method === "PUT" || request.method === "DELETE"
       const refused = isForeignSocket(request, origins)
         ? wrong(403, "pages of this origin may not use the server")
-        : allowed?.(request, request.method === "PUT" || request.method === "DELETE" ? "write" : "read")
+        : isWrite && writable && auth === undefined && isForeignHost(request)
+        ? wrong(403, "without auth it is written to under a name of loopback alone, such as localhost")
+        : allowed?.(request, isWrite ? "write" : "read")
       const answer = open(request, path) ??
         (refused === undefined ? guarded(request, path, query) : Effect.succeed(refused)) ??
         Effect.succeed(wrong(404, "there is nothing at this path"))
@@ -190,6 +193,13 @@ const onlyRead = ({ method }: Request): Objects.Answer | undefined =>
 
 /** The connection has no further use. */
 const last = (response: Response): Response => HttpServerResponse.setHeader(response, "connection", "close")
+
+/**
+ * A page can have its own name lead to loopback (DNS rebinding), and a browser then lets it do here as it likes. The name
+ * is what gives it away.
+ */
+const isForeignHost = ({ headers: { host } }: Request): boolean =>
+  host !== undefined && !/^(([\w-]+\.)*localhost|127(\.\d+){3}|\[(::1|::ffff:127(\.\d+){3})\])\.?(:\d*)?$/i.test(host)
 
 /** Whether the storage can be reached: asked at most once a second, however many ask. */
 const makeHealth = (storage: Storage.Service, writable: boolean) => {
