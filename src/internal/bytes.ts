@@ -5,6 +5,7 @@ import type * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import { UnsupportedOperation } from "../StorageError.js"
 
@@ -56,19 +57,20 @@ export const fill = <E, R>(
   target: Uint8Array,
   stream: Stream.Stream<Uint8Array, E, R>
 ): Effect.Effect<Uint8Array, E, R> =>
-  Effect.suspend(() => {
-    let at = 0
-    return Effect.as(
-      Stream.runForEachChunk(stream, (chunk) =>
-        Effect.sync(() => {
-          for (const bytes of chunk) {
-            target.set(bytes, at)
-            at += bytes.byteLength
-          }
-        })),
-      target
-    )
-  })
+  Effect.as(
+    Stream.run(
+      stream,
+      // An effect for each chunk would keep it until the next full collection (see `once.ts`).
+      Sink.foldLeftChunks(0, (at, chunk: Chunk.Chunk<Uint8Array>) => {
+        for (const bytes of chunk) {
+          target.set(bytes, at)
+          at += bytes.byteLength
+        }
+        return at
+      })
+    ),
+    target
+  )
 
 /** All that a stream yields, in one new array. */
 export const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>): Effect.Effect<Uint8Array, E, R> =>
