@@ -296,7 +296,8 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
 
   const load: StorageBackend["load"] = store.load ?? ((key, options) =>
     Effect.scoped(
-      Effect.flatMap(open(key, options), ({ range, stream }) => {
+      // Opened anew each time it is run: bytes in hand are then an array of that run's own.
+      Effect.flatMap(Effect.suspend(() => open(key, options)), ({ range, stream }) => {
         const inHand = bytesOf(stream)
         return inHand !== undefined ? Effect.succeed(inHand) : Effect.flatMap(
           arrayOf(range.endExclusive - range.start, { backend: name, operation: "load", key }),

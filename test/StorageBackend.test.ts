@@ -43,6 +43,24 @@ describe("a backend made of four primitives", () => {
       expect(yield* storage.load("k", { range: ByteRange.make(5, 15) })).toEqual(content.slice(5, 15))
     }))
 
+  it.effect("gives an array of one's own to each run of a load, also of bytes at hand", () =>
+    Effect.gen(function*() {
+      const few = { ...info("k"), size: 4 }
+      const { capabilities, entries, name, remove, save } = four().backend
+      const backend = StorageBackend.make({
+        name,
+        capabilities,
+        entries,
+        remove,
+        save,
+        open: (_, options) => StorageBackend.openBytes(content.slice(0, 4), few, options, "Four")
+      })
+      const load = backend.load("k", {})
+      const first = yield* load
+      first.fill(9)
+      expect(yield* load).toEqual(content.slice(0, 4))
+    }))
+
   it.effect("fails with a truncated object where a body ends early, and never gives a short one", () =>
     Effect.gen(function*() {
       const { storage } = four((bytes) => Stream.make(bytes.subarray(0, 999_999)))
