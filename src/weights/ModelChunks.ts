@@ -697,10 +697,7 @@ const describe = (
       : undefined
     const { info, stream } = yield* storage.open(folder + key, file === undefined ? {} : { ifMatch: file.info.etag })
     const hash = begin()
-    yield* Stream.runForEachChunk(stream, (pieces) =>
-      Effect.sync(() => {
-        for (const bytes of pieces) hash.update(bytes)
-      }))
+    yield* Stream.runDrain(Stream.map(stream, (bytes) => hash.update(bytes)))
     return new ChunkInfo({
       name: key,
       key,
