@@ -4,7 +4,8 @@
  *
  * With a weight server the whole contract holds, and its failures come back as what they were. Every request is tried
  * again as `retry` says, a broken stream from the byte where it broke, under the etag of the first answer; nothing else
- * tries again, so there is one budget.
+ * tries again, so there is one budget. An answer of up to 64 KiB is waited for as a whole, and where it breaks, asked for
+ * again as a whole.
  *
  * - A saved stream goes in one request as fast as the server reads it, and is not tried again once it has begun: what was
  *   read of it cannot be read again. Bytes are, as a whole.
@@ -70,8 +71,8 @@ export interface Options {
   /** When and how often a request is tried again. Default: `RetryPolicy.default`. */
   readonly retry?: RetryPolicy.RetryPolicy
   /**
-   * How long the server may leave us without an answer, without the next bytes of one, or without taking more of what is
-   * sent: up to 24 days. Default: 30 seconds.
+   * How long the server may leave us without an answer, without the next bytes of one (or, of one of up to 64 KiB, without
+   * all of them), or without taking more of what is sent: up to 24 days. Default: 30 seconds.
    */
   readonly idleLimit?: Duration.DurationInput
   /**

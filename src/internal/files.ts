@@ -133,12 +133,12 @@ const statOf = (descriptor: Descriptor): Either.Either<Stats, SystemError> =>
     catch: (error) => toSystemError(error as NodeJS.ErrnoException)
   })
 
-/** Closes a file that was only read: nothing of it is left to be written, so this does not wait, and cannot fail. */
+/** Closes a file that was only read: nothing of it is left to be written, so this does not wait for a disk. */
 const closeRead = (descriptor: Descriptor): void => {
   try {
     fs.closeSync(descriptor)
   } catch {
-    // Whatever it is, the bytes are here.
+    // What came of the reading is known, and the descriptor is free either way.
   }
 }
 

@@ -219,7 +219,7 @@ const bodyOf = (
 const maxText = 16 * 1024 * 1024
 
 /** What is as short as this is waited for as a whole: to look at each piece of it costs more than the request. */
-const shortText = 64 * 1024
+const shortBody = 64 * 1024
 
 const wholeOf = (
   peer: Peer,
@@ -251,7 +251,7 @@ const textOf = (body: Answer["body"], whole: Answer["whole"]): Answer["text"] =>
 const isShort = ({ headers, request }: HttpClientResponse): boolean =>
   request.method === "HEAD" ||
   (headers["content-encoding"] === undefined && /^\d+$/.test(headers["content-length"] ?? "") &&
-    Number(headers["content-length"]) <= shortText)
+    Number(headers["content-length"]) <= shortBody)
 
 /** The same answer with its text. */
 export const toReply = ({ headers, status, text }: Answer): Effect.Effect<Reply, ExchangeError> =>

@@ -199,7 +199,7 @@ const last = (response: Response): Response => HttpServerResponse.setHeader(resp
  * is what gives it away.
  */
 const isForeignHost = ({ headers: { host } }: Request): boolean =>
-  host !== undefined && !/^(([\w-]+\.)*localhost|127(\.\d+){3}|\[(::1|::ffff:127(\.\d+){3})\])\.?(:\d*)?$/i.test(host)
+  host !== undefined && !/^(([\w-]+\.)*localhost|127(\.\d+){3}|\[::1\])\.?(:\d*)?$/i.test(host)
 
 /** Whether the storage can be reached: asked at most once a second, however many ask. */
 const makeHealth = (storage: Storage.Service, writable: boolean) => {

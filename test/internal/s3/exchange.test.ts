@@ -30,6 +30,7 @@ it.live("bytes that come at whatever step between looking for them and waiting f
       const body = new Readable({ read: () => {} })
       const bytes = Buffer.from([step])
       let left = Infinity
+      let timer: NodeJS.Timeout | undefined
       // Has the fiber make way once, before this step, and the bytes come meanwhile.
       const scheduler: Scheduler.Scheduler = {
         shouldYield: () => left-- === 0 ? 0 : false,
@@ -45,7 +46,7 @@ it.live("bytes that come at whatever step between looking for them and waiting f
           exchange.send(),
           Effect.suspend(() => {
             left = step
-            setTimeout(() => {
+            timer = setTimeout(() => {
               isWaiting = left !== Infinity
               if (isWaiting) body.emit("data", bytes)
             }, 50)
@@ -53,6 +54,7 @@ it.live("bytes that come at whatever step between looking for them and waiting f
           })
         ))
       const got = yield* Effect.withScheduler(pulling, scheduler)
+      clearTimeout(timer)
       expect(Chunk.toReadonlyArray(got).map((bytes) => [...bytes])).toEqual([[step]])
     }
     expect(step).toBeGreaterThan(2)
