@@ -1,12 +1,40 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Layer, Redacted } from "effect"
-import { HttpStorage, MemoryStorage, Storage } from "surfing-weights"
+import { Config, ConfigProvider, Context, Effect, Layer, Redacted, Stream } from "effect"
+import { ByteRange, HttpStorage, MemoryStorage, Storage } from "surfing-weights"
 import { nodeClient } from "../support/httpClients.js"
 import { overFiles, overMemory } from "../support/httpContract.js"
 import { serveOf } from "../support/weightServer.js"
 
 overMemory(nodeClient)
 overFiles(nodeClient)
+
+describe("HttpStorage", () => {
+  it.scopedLive("does one operation after the other over one connection, whatever comes of them", () =>
+    Effect.gen(function*() {
+      const { connections, url } = yield* serveOf(yield* MemoryStorage.make(), { writable: true })
+      const { save, ...storage } = Context.get(
+        yield* Layer.build(Layer.provide(HttpStorage.layer({ url }), nodeClient[1])),
+        Storage.Storage
+      )
+      const large = new Uint8Array(1_000_000)
+      const { etag } = yield* save("object", new Uint8Array([1, 2, 3]))
+      yield* save("large", large)
+      yield* save("stream", Stream.make(large), { ifNoneMatch: "*" })
+      yield* storage.load("object")
+      yield* storage.load("large", { range: ByteRange.last(2) })
+      yield* Effect.flip(storage.load("none"))
+      yield* Effect.flip(storage.load("object", { ifNoneMatch: etag }))
+      yield* Stream.runDrain(storage.stream("large"))
+      expect([yield* storage.exists("object"), yield* storage.exists("none")]).toEqual([true, false])
+      yield* storage.list()
+      yield* storage.listDirectory()
+      yield* storage.copy("object", "copy")
+      yield* storage.remove("object")
+      yield* storage.remove("none")
+      yield* storage.exists("none")
+      expect(connections()).toBe(1)
+    }))
+})
 
 describe("layerConfig", () => {
   const fromConfig = (settings: Record<string, string>) =>

@@ -5,6 +5,9 @@ import { describe, expect, it } from "@effect/vitest"
 import { Duration, Effect, Exit, type Layer, Redacted, Schema, type Scope, Stream } from "effect"
 import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
+import { once } from "node:events"
+import * as http from "node:http"
+import { setImmediate } from "node:timers/promises"
 import type { StorageBackend } from "surfing-weights"
 import { MemoryStorage, Storage, StorageError, WeightServer } from "surfing-weights"
 import { storageOnDirectory } from "../support/directory.js"
@@ -321,6 +324,48 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         expect(failureOf(decodeURIComponent(String(head.headers["storage-error"])))._tag).toBe("ObjectNotFound")
         const path = yield* ask(served, "GET", "/nowhere")
         expect([path.status, JSON.parse(path.text)]).toEqual([404, { error: "there is nothing at this path" }])
+      }))
+
+    test("one connection is enough for one request after the other, whatever the answers are", () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        const { etag } = yield* served.storage.save("object", bytes(1000))
+        const agent = yield* Effect.acquireRelease(
+          Effect.sync(() => new http.Agent({ keepAlive: true })),
+          (agent) => Effect.sync(() => agent.destroy())
+        )
+        const requests: ReadonlyArray<readonly [number, string, string, http.OutgoingHttpHeaders?]> = [
+          [200, "GET", "/objects/object"],
+          [200, "HEAD", "/objects/object"],
+          [206, "GET", "/objects/object", { range: "bytes=1-2" }],
+          [416, "GET", "/objects/object", { range: "bytes=1000-" }],
+          [304, "GET", "/objects/object", { "if-none-match": `"${etag}"` }],
+          [304, "HEAD", "/objects/object", { "if-none-match": `"${etag}"` }],
+          [412, "HEAD", "/objects/object", { "if-match": "\"other\"" }],
+          [404, "GET", "/objects/none"],
+          [404, "HEAD", "/objects/none"],
+          [400, "HEAD", "/objects/%2e%2e"],
+          [404, "HEAD", "/nowhere"],
+          [405, "POST", "/objects/object"],
+          [200, "GET", "/objects", { accept: "application/x-ndjson" }],
+          [200, "HEAD", "/objects"],
+          [200, "HEAD", "/health"],
+          [200, "HEAD", "/metrics"],
+          [200, "PUT", "/objects/object"],
+          [204, "DELETE", "/objects/object"],
+          [200, "GET", "/health"]
+        ]
+        for (const [at, [status, method, path, headers = {}]] of requests.entries()) {
+          const reused = yield* Effect.promise(async () => {
+            const request = http.request({ host: "127.0.0.1", port: served.port, method, path, headers, agent }).end()
+            const [response] = await once(request, "response") as [http.IncomingMessage]
+            await once(response.resume(), "end")
+            // Only then the agent has it back.
+            await setImmediate()
+            return [response.statusCode, request.reusedSocket]
+          })
+          expect([method, path, ...reused]).toEqual([method, path, status, at > 0])
+        }
       }))
   })
 

@@ -43,7 +43,7 @@ const withSparse = (size: number) =>
   })
 
 /** Asks for an object and reads nothing but what fits in buffers; the socket ends with the scope. */
-const slowly = ({ port }: Served, request = "GET /objects/big HTTP/1.1\r\nHost: x\r\n\r\n") =>
+const slowly = ({ port }: Pick<Served, "port">, request = "GET /objects/big HTTP/1.1\r\nHost: x\r\n\r\n") =>
   Effect.acquireRelease(
     Effect.promise(async () => {
       const socket = net.connect(port, "127.0.0.1")
@@ -553,12 +553,8 @@ describe("memory", () => {
           (child) => Effect.sync(() => child.kill("SIGKILL"))
         )
         const [line] = yield* Effect.promise(() => once(child.stdout, "data") as Promise<[Buffer]>)
-        const served: Served = {
-          port: Number(String(line)),
-          url: `http://127.0.0.1:${Number(String(line))}`,
-          storage: yield* MemoryStorage.make(),
-          stop: Effect.void
-        }
+        const port = Number(String(line))
+        const served = { port, url: `http://127.0.0.1:${port}` }
         const resident = () => {
           const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${child.pid}/status`, "utf8")) ?? []
           return Number(kilobytes) / 1024

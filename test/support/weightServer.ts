@@ -12,6 +12,8 @@ export interface Served {
   readonly url: string
   readonly port: number
   readonly storage: Storage.Service
+  /** How many connections there have been. */
+  readonly connections: () => number
   /** Stops the server as its layer does; ended with the scope of the test otherwise. */
   readonly stop: Effect.Effect<void>
 }
@@ -27,12 +29,19 @@ const listening = (server: http.Server, host: string) =>
 export const serve = (options: WeightServer.Options = {}, host = "127.0.0.1") =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
-    const server = http.createServer({ requestTimeout: 0 })
+    let connections = 0
+    const server = http.createServer({ requestTimeout: 0 }).on("connection", () => connections++)
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
     yield* Layer.buildWithScope(Layer.provide(WeightServer.layer(options), listening(server, host)), scope)
     const address = server.address()
     const port = typeof address === "object" && address !== null ? address.port : 0
-    const served: Served = { url: `http://127.0.0.1:${port}`, port, storage, stop: Scope.close(scope, Exit.void) }
+    const served: Served = {
+      url: `http://127.0.0.1:${port}`,
+      port,
+      storage,
+      connections: () => connections,
+      stop: Scope.close(scope, Exit.void)
+    }
     return served
   })
 

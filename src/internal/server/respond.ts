@@ -35,7 +35,12 @@ export const failure = (
   const text = errorJson(error)
   if (method !== "HEAD") return status === 304 ? empty(status, all) : json(text, status, all)
   const encoded = encodeURIComponent(text)
-  return empty(status, { ...all, ...(encoded.length <= maxHeader && { [errorHeader]: encoded }) })
+  return empty(status, {
+    ...all,
+    // As of a GET. Without it some clients, Node's among them, take the connection's end for the answer's.
+    ...(status !== 304 && { "content-length": String(new TextEncoder().encode(text).byteLength) }),
+    ...(encoded.length <= maxHeader && { [errorHeader]: encoded })
+  })
 }
 
 export const contentTypeOf = (key: string): string =>
