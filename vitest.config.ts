@@ -1,4 +1,5 @@
 import { existsSync, readdirSync } from "node:fs"
+import { availableParallelism } from "node:os"
 import { basename } from "node:path"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
@@ -23,6 +24,8 @@ export default defineConfig({
     globalSetup: ["test/support/s3GlobalSetup.ts"],
     // The AWS SDK says in each process that it will need a later Node some day.
     env: { AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: "true" },
+    // Much of what a test does is waiting, so that even two cores have work for two files.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     // A file a line and every failure in full; what a test logs is shown only where it fails.
     reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     silent: "passed-only",

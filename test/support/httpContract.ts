@@ -34,6 +34,6 @@ const leftInTheEnd = (tries = 250): typeof leftovers =>
 
 export const overFiles = ([name, client]: Client): void =>
   StorageContract.suite(`HttpStorage with ${name}, over a file system`, {
-    layer: Layer.provideMerge(Layer.provide(overHttp, client), storageOnDirectory()),
+    layer: Layer.provideMerge(Layer.provide(overHttp, client), storageOnDirectory({ durability: "relaxed" })),
     leftovers: leftInTheEnd()
   })

@@ -1299,7 +1299,7 @@ StorageContract.suite("StorageFailover(Memory, Memory)", {
 StorageContract.suite("StorageFailover(FileSystem, Memory)", {
   layer: Layer.unwrapScoped(Effect.map(temporaryDirectory, (directory) =>
     Layer.merge(
-      StorageFailover.layer([FileSystemStorage.layer({ directory }), MemoryStorage.layer()]),
+      StorageFailover.layer([FileSystemStorage.layer({ directory, durability: "relaxed" }), MemoryStorage.layer()]),
       Layer.succeed(Directory, directory)
     ))),
   leftovers
