@@ -10,26 +10,19 @@ import { ModelChunks, Storage, StorageChaos } from "surfing-weights"
 import * as content from "./content.js"
 import { MiB } from "./content.js"
 import type { See } from "./nodeFs.js"
-import { type Row, storageOn } from "./rows.js"
+import { type Contestant, type Row, storageOn } from "./rows.js"
 
 const count = 20
 const chunkSize = 16 * MiB
 
-/** A model of `count` chunks that are the content one after another, and its storage. */
-const indexed = async (directory: string): Promise<Storage.Service> => {
+/** Saves a model of `count` chunks that are the content one after another. */
+const saveModel = async (directory: string): Promise<void> => {
   fs.mkdirSync(`${directory}/model`)
+  const bytes = content.firstBytes(count * chunkSize)
   for (let i = 0; i < count; i++) {
-    fs.writeFileSync(
-      `${directory}/model/chunk_${i}`,
-      content.firstBytes(count * chunkSize).subarray(
-        i * chunkSize,
-        (i + 1) * chunkSize
-      )
-    )
+    fs.writeFileSync(`${directory}/model/chunk_${i}`, bytes.subarray(i * chunkSize, (i + 1) * chunkSize))
   }
-  const storage = await storageOn(directory)
-  await run(storage, ModelChunks.index("model"))
-  return storage
+  await run(await storageOn(directory), ModelChunks.index("model"))
 }
 
 const run = <A, E>(storage: Storage.Service, effect: Effect.Effect<A, E, Storage.Storage>): Promise<A> =>
@@ -58,30 +51,28 @@ const pass = (storage: Storage.Service, prefetch: number, milliseconds: number, 
     })
   )
 
+/** Passes over the model with each chunk in use as long as a load of one takes, which is measured first. */
+const passing = (what: string, prefetch: number): Contestant => ({
+  what,
+  open: async (directory) => {
+    // What is hidden is the time of waiting: here as of a server on a network, 100 ms for each chunk.
+    const storage = await Effect.runPromise(StorageChaos.make(await storageOn(directory), [
+      { operation: "load", delay: "100 millis", times: Infinity, error: "none" }
+    ]))
+    const load = await pass(storage, 0, 0, () => undefined)
+    return { run: (see) => pass(storage, prefetch, load, see) }
+  }
+})
+
 const overlapping: Row = {
   name: "chunks",
   work: "20 chunks of 16 MiB, 100 ms away, in use as long as a load takes",
   amount: count * chunkSize / MiB,
   unit: "MiB",
   bytes: count * chunkSize,
-  prepare: async (directory) => {
-    // What is hidden is the time of waiting: here as of a server on a network, 100 ms for each chunk.
-    const storage = await Effect.runPromise(StorageChaos.make(await indexed(directory), [
-      { operation: "load", delay: "100 millis", times: Infinity, error: "none" }
-    ]))
-    // How long a load takes is measured each time, since a busy machine does not take the same twice.
-    let load = await pass(storage, 0, 0, () => undefined)
-    return {
-      ours: { what: "prefetch of one", run: (see) => pass(storage, 1, load, see) },
-      floors: [{
-        what: "one after the other",
-        atLeast: 1.67,
-        run: async (see) => {
-          load = await pass(storage, 0, load, see)
-        }
-      }]
-    }
-  }
+  prepare: saveModel,
+  ours: passing("prefetch of one", 1),
+  floors: [{ ...passing("one after the other", 0), atLeast: 1.67 }]
 }
 
 const verified: Row = {
@@ -90,15 +81,18 @@ const verified: Row = {
   amount: count * chunkSize / MiB,
   unit: "MiB",
   bytes: 0,
-  prepare: async (directory) => {
-    const storage = await indexed(directory)
-    return {
-      ours: {
-        what: "ModelChunks.verify",
-        run: () => run(storage, Stream.runDrain(ModelChunks.verify("model")))
-      },
-      floors: [{
-        what: "createReadStream and node:crypto",
+  prepare: saveModel,
+  ours: {
+    what: "ModelChunks.verify",
+    open: async (directory) => {
+      const storage = await storageOn(directory)
+      return { run: () => run(storage, Stream.runDrain(ModelChunks.verify("model"))) }
+    }
+  },
+  floors: [{
+    what: "createReadStream and node:crypto",
+    open: (directory) =>
+      Promise.resolve({
         run: async () => {
           for (let i = 0; i < count; i++) {
             const hash = createHash("sha256")
@@ -106,16 +100,19 @@ const verified: Row = {
             assert.equal(hash.digest("hex").length, 64)
           }
         }
-      }, {
-        what: "node:crypto alone, of bytes in memory",
+      })
+  }, {
+    what: "node:crypto alone, of bytes in memory",
+    open: () => {
+      const bytes = content.firstBytes(chunkSize)
+      return Promise.resolve({
         run: () => {
-          const bytes = content.firstBytes(chunkSize)
           for (let i = 0; i < count; i++) createHash("sha256").update(bytes).digest()
           return Promise.resolve()
         }
-      }]
+      })
     }
-  }
+  }]
 }
 
 export const chunkRows: ReadonlyArray<Row> = [overlapping, verified]

@@ -1,10 +1,10 @@
 /**
- * The bytes that are read and written: a block of random ones, over and over. Its length is prime in chunks, so that
- * no two pieces that could be mistaken for each other are alike.
+ * The bytes that are read and written: a block that looks random, the same in each process, over and over. Its length is
+ * prime in chunks, so that no two pieces that could be mistaken for each other are alike.
  */
 import { Option, Stream } from "effect"
 import assert from "node:assert/strict"
-import { randomBytes } from "node:crypto"
+import { createCipheriv } from "node:crypto"
 import * as fs from "node:fs/promises"
 
 export const KiB = 1024
@@ -14,7 +14,7 @@ export const GiB = 1024 * MiB
 /** What a source of bytes gives at once. */
 const chunkSize = 64 * KiB
 
-const block = randomBytes(251 * chunkSize)
+const block = createCipheriv("aes-128-ctr", Buffer.alloc(16), Buffer.alloc(16)).update(Buffer.alloc(251 * chunkSize))
 
 /** The bytes at a position that is a multiple of their number. */
 export const bytesAt = (position: number, size: number): Uint8Array => {

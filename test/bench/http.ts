@@ -29,7 +29,7 @@ const keep = (child: ChildProcess): void => {
 }
 
 /** One of `httpServer.ts`. */
-export const start = async (kind: "ours" | "pipe" | "bare", directory: string): Promise<Server> => {
+export const startServer = async (kind: "ours" | "pipe" | "bare", directory: string): Promise<Server> => {
   const child = spawn(
     process.execPath,
     [...process.execArgv, fileURLToPath(new URL("httpServer.ts", import.meta.url)), kind, directory],

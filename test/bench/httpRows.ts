@@ -6,13 +6,12 @@ import assert from "node:assert/strict"
 import * as fs from "node:fs"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
-import { download, downloadAll, hasNginx, memoryOf, type Server, start, startNginx } from "./http.js"
-import type { Contestant, Row } from "./rows.js"
+import { download, downloadAll, hasNginx, memoryOf, type Server, startNginx, startServer } from "./http.js"
+import type { Contestant, Opened, Row } from "./rows.js"
 
-const onNginx = async (
-  directory: string,
-  contestant: (server: Server) => Contestant
-): Promise<ReadonlyArray<Contestant>> => hasNginx ? [contestant(await startNginx(directory))] : []
+const nginx = (open: Contestant["open"]): ReadonlyArray<Contestant> => hasNginx ? [{ what: "nginx", open }] : []
+
+const one = (server: Server): Opened => ({ run: (see) => download(server, "object", see) })
 
 const large: Row = {
   name: "http-large",
@@ -20,59 +19,63 @@ const large: Row = {
   amount: 1024,
   unit: "MiB",
   bytes: GiB,
-  prepare: async (directory) => {
-    await content.writeFile(`${directory}/object`, GiB)
-    const downloading = (what: string) => (server: Server): Contestant => ({
-      what,
-      run: (see) => download(server, "object", see)
-    })
-    const ours = await start("ours", directory)
-    const linux = process.platform === "linux"
-    const before = linux ? memoryOf(ours, "VmRSS") : 0
-    return {
-      ours: {
-        ...downloading("WeightServer")(ours),
+  prepare: (directory) => content.writeFile(`${directory}/object`, GiB),
+  ours: {
+    what: "WeightServer",
+    open: async (directory) => {
+      const server = await startServer("ours", directory)
+      const linux = process.platform === "linux"
+      const before = linux ? memoryOf(server, "VmRSS") : 0
+      return {
+        ...one(server),
         // However often the object went out.
         after: () =>
-          linux ? assert(memoryOf(ours, "VmHWM") - before < 256 * MiB, "the server's memory grows") : undefined
-      },
-      floors: [
-        { ...downloading("node:http, createReadStream().pipe")(await start("pipe", directory)), atLeast: 0.8 },
-        ...await onNginx(directory, downloading("nginx"))
-      ]
+          linux ? assert(memoryOf(server, "VmHWM") - before < 256 * MiB, "the server's memory grows") : undefined
+      }
     }
-  }
+  },
+  floors: [
+    {
+      what: "node:http, createReadStream().pipe",
+      atLeast: 0.8,
+      open: async (directory) => one(await startServer("pipe", directory))
+    },
+    ...nginx(async (directory) => one(await startNginx(directory)))
+  ]
 }
 
 const count = 8000
+const size = 16 * KiB
+const keys = new Array<string>(count).fill("object")
+
+const many = (server: Server): Opened => ({
+  run: (see) =>
+    downloadAll(server, keys, (got, at) => {
+      assert(at + got.length <= size)
+      see(got, at)
+    })
+})
 
 const small: Row = {
   name: "http-small",
   work: "8,000 files of 16 KiB over HTTP, 32 connections",
   amount: count,
   unit: "requests",
-  bytes: count * 16 * KiB,
-  prepare: async (directory) => {
-    const bytes = content.bytesAt(0, 16 * KiB)
-    fs.writeFileSync(`${directory}/object`, bytes)
-    const keys = new Array<string>(count).fill("object")
-    const downloading = (what: string) => (server: Server): Contestant => ({
-      what,
-      run: (see) =>
-        downloadAll(server, keys, (got, at) => {
-          assert(at + got.length <= bytes.length)
-          see(got, at)
-        })
-    })
-    return {
-      ours: downloading("WeightServer")(await start("ours", directory)),
-      floors: [
-        { ...downloading("node:http, reading the file")(await start("bare", directory)), atLeast: 0.6 },
-        downloading("node:http, createReadStream().pipe")(await start("pipe", directory)),
-        ...await onNginx(directory, downloading("nginx"))
-      ]
-    }
-  }
+  bytes: count * size,
+  prepare: (directory) => Promise.resolve(fs.writeFileSync(`${directory}/object`, content.bytesAt(0, size))),
+  ours: { what: "WeightServer", open: async (directory) => many(await startServer("ours", directory)) },
+  floors: [
+    {
+      what: "node:http, reading the file",
+      atLeast: 0.6,
+      open: async (directory) => many(await startServer("bare", directory))
+    },
+    {
+      what: "node:http, createReadStream().pipe",
+      open: async (directory) => many(await startServer("pipe", directory))
+    },
+    ...nginx(async (directory) => many(await startNginx(directory)))
+  ]
 }
 
 export const httpRows: ReadonlyArray<Row> = [large, small]

@@ -4,25 +4,25 @@
  * and nginx on the same files. `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files`,
  * `wrappers`, `weights`, `http` and `s3` are all of a kind.
  *
- * Each row is measured in a process of its own, whose heap holds nothing of another's. Beside its time stands the
- * processor time that a run took of that process, in which the server's is not. The files are made in a new directory
- * below `BENCH_DIRECTORY`, or where the system has its temporary files, and removed again. A target that is missed does
- * not fail the run; wrong bytes do.
+ * Each contestant has a process of its own, so that none collects another's garbage, and in each round they take their
+ * turns in another order, since what the one before has left of the disk's and the memory's work is paid by the next.
+ * Beside its time stands the processor time that a run took of its process, in which the server's is not. The files are
+ * made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and removed again. A
+ * target that is missed does not fail the run; wrong bytes do.
  */
 import assert from "node:assert/strict"
-import { spawn } from "node:child_process"
-import { once } from "node:events"
+import { type ChildProcess, fork } from "node:child_process"
+import { on, once } from "node:events"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { text } from "node:stream/consumers"
 import { setTimeout } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { start as startS3 } from "../support/s3Server.js"
 import { check, MiB } from "./content.js"
 import { peakOf } from "./peakMemory.js"
-import type { Contestant, Row } from "./rows.js"
+import type { Contestant, Opened, Row } from "./rows.js"
 
 /** The rows of each kind, loaded where they are needed: what a process does not measure, it does not hold. */
 const kinds: Record<string, () => Promise<ReadonlyArray<Row>>> = {
@@ -42,13 +42,17 @@ interface Sample {
   readonly cpu: number
 }
 
+/** How long each contestant runs before it is measured, in milliseconds. */
+const warmUp = 1000
+
+// The process of a contestant
+
 /**
- * Runs it once. What it left of garbage is whoever's comes next, as in an app: to force a collection before each run
- * would make V8 compile anew what it had optimized, and leave it with so low a limit that all contestants spend most of
- * their time in collections.
+ * Runs it once. What it left of garbage stays for its next run, as in an app: to force a collection before each run would
+ * make V8 compile anew what it had optimized, and leave it with so low a limit that it would spend most of its time in
+ * collections.
  */
-const sample = async ({ after, run }: Contestant, bytes: number, first: boolean): Promise<Sample> => {
-  await setTimeout(20)
+const sample = async ({ after, run }: Opened, bytes: number, first: boolean): Promise<Sample> => {
   let seen = 0
   const cpuBefore = process.cpuUsage()
   const start = performance.now()
@@ -63,8 +67,66 @@ const sample = async ({ after, run }: Contestant, bytes: number, first: boolean)
   return { time, cpu: (system + user) / 1000 }
 }
 
-/** How long each contestant runs before it is measured, in milliseconds. */
-const warmUp = 1000
+/** Runs until V8 has compiled it, checked byte by byte; then once for each message from its parent, whom it answers. */
+const compete = async (kind = "", name = "", index = "", directory = ""): Promise<void> => {
+  process.on("disconnect", () => process.exit())
+  const row = (await kinds[kind]?.())?.find((row) => row.name === name)
+  assert(row !== undefined)
+  const opened = await contestantsOf(row)[Number(index)]?.open(directory)
+  assert(opened !== undefined)
+  let time = 0
+  while (time < warmUp) time += (await sample(opened, row.bytes, true)).time
+  process.send?.("ready")
+  for await (const _ of on(process, "message")) process.send?.(await sample(opened, row.bytes, false))
+}
+
+// The process that compares them
+
+const contestantsOf = ({ floors, ours }: Row): ReadonlyArray<Contestant> => [...floors, ours]
+
+const self = fileURLToPath(import.meta.url)
+
+/** What a contestant says next. It says itself, to the terminal, why it ends instead. */
+const answer = (child: ChildProcess, what: string): Promise<unknown> =>
+  new Promise((resolve, reject) => {
+    const ended = () => reject(new Error(`${what} has failed`))
+    child.once("exit", ended).once("message", (said) => {
+      child.off("exit", ended)
+      resolve(said)
+    })
+  })
+
+/** The samples of each of a row's contestants, ours being the last. */
+const compare = async (kind: string, row: Row, directory: string, rounds: number) => {
+  const running: Array<{ readonly what: string; readonly child: ChildProcess; readonly samples: Array<Sample> }> = []
+  const stop = () => running.forEach(({ child }) => child.kill())
+  process.on("exit", stop)
+  try {
+    for (const [index, { what }] of contestantsOf(row).entries()) {
+      const child = fork(self, ["--contestant", kind, row.name, String(index), directory])
+      running.push({ what, child, samples: [] })
+      await answer(child, what)
+    }
+    for (let round = 0; round < rounds; round++) {
+      for (const { child, samples, what } of shuffled(running)) {
+        await setTimeout(20)
+        child.send("run")
+        samples.push(await answer(child, what) as Sample)
+      }
+    }
+  } finally {
+    process.off("exit", stop)
+    for (const { child } of running) {
+      if (child.exitCode !== null || child.signalCode !== null) continue
+      child.disconnect()
+      await once(child, "exit")
+    }
+  }
+  return running.map(({ samples }) => samples)
+}
+
+const shuffled = <A>(items: ReadonlyArray<A>): Array<A> =>
+  items.map((item) => ({ item, place: Math.random() })).sort((a, b) => a.place - b.place).map(({ item }) => item)
 
 const median = (values: ReadonlyArray<number>): number => {
   const sorted = [...values].sort((a, b) => a - b)
@@ -73,44 +135,39 @@ const median = (values: ReadonlyArray<number>): number => {
 }
 
 /** The lines of the table that a row makes: one for each floor, one for the memory. */
-const measure = async (row: Row, directory: string, rounds: number): Promise<Array<ReadonlyArray<string>>> => {
-  const { floors, ours, place = directory } = await row.prepare(directory)
-  const contestants = [...floors, ours]
-  const samples = new Map(contestants.map((contestant): [Contestant, Array<Sample>] => [contestant, []]))
-  const run = async (contestant: Contestant, round: number): Promise<Sample> => {
-    try {
-      return await sample(contestant, row.bytes, round === 0)
-    } catch (cause) {
-      throw new Error(`${row.work}, ${contestant.what}, round ${round}: ${String(cause)}`, { cause })
-    }
-  }
-  // Each runs until V8 has compiled it; these rounds are checked byte by byte.
-  for (const contestant of contestants) {
-    let time = 0
-    while (time < warmUp) time += (await run(contestant, 0)).time
-  }
-  for (let round = 1; round <= rounds; round++) {
-    for (const [contestant, taken] of samples) taken.push(await run(contestant, round))
-  }
-  const timeOf = (contestant: Contestant) => median((samples.get(contestant) ?? []).map(({ time }) => time))
-  const cpuOf = (contestant: Contestant) => median((samples.get(contestant) ?? []).map(({ cpu }) => cpu))
-  const time = timeOf(ours)
+const measure = async (
+  kind: string,
+  row: Row,
+  directory: string,
+  rounds: number
+): Promise<Array<ReadonlyArray<string>>> => {
+  await row.prepare?.(directory)
+  const samples = await compare(kind, row, directory, rounds)
+  const medians = samples.map((samples) => ({
+    time: median(samples.map(({ time }) => time)),
+    cpu: median(samples.map(({ cpu }) => cpu))
+  }))
+  const ours = medians.pop()
+  assert(ours !== undefined)
+  const { time } = ours
   const speed = row.unit === "MiB"
     ? `${thousands(row.amount / time * 1000)} MiB/s`
     : `${(time / row.amount * 1000).toFixed(2)} µs each`
-  const shown = (contestant: Contestant) => `${milliseconds(timeOf(contestant))} (${milliseconds(cpuOf(contestant))})`
-  const lines = floors.flatMap((floor) => {
-    const ratio = timeOf(floor) / time
-    const cpu = cpuOf(ours) / cpuOf(floor)
+  const shown = ({ cpu, time }: Sample) => `${milliseconds(time)} (${milliseconds(cpu)})`
+  const lines = row.floors.flatMap((floor, index) => {
+    const theirs = medians[index]
+    assert(theirs !== undefined)
+    const ratio = theirs.time / time
+    const cpu = ours.cpu / theirs.cpu
     const speedLine = [
       row.work,
       floor.what,
-      shown(floor),
+      shown(theirs),
       `${shown(ours)}, ${speed}`,
       ratio.toFixed(2),
       ...(floor.atLeast === undefined ? ["", ""] : [`>= ${floor.atLeast}`, verdict(ratio >= floor.atLeast)])
     ]
-    const more = (time - timeOf(floor)) / row.amount * 1000
+    const more = (time - theirs.time) / row.amount * 1000
     const limits = [
       floor.cpuAtMost === undefined ? [] : [
         [
@@ -151,7 +208,7 @@ const measure = async (row: Row, directory: string, rounds: number): Promise<Arr
   }
   if (row.memory === undefined) return lines
   const { atMost, object, what, work } = row.memory
-  const peak = await peakOf(work, place)
+  const peak = await peakOf(work, directory)
   const over = (bytes: number) =>
     (object === 0 ? "" : bytes < 0 ? "object - " : "object + ") + `${thousands(Math.abs(bytes) / MiB)} MiB`
   return [...lines, [
@@ -179,55 +236,32 @@ const print = (lines: ReadonlyArray<ReadonlyArray<string>>): void => {
   }
 }
 
-/** The lines of one row, as its process has measured them. */
-const measured = async (
-  kind: string,
-  row: string,
-  directory: string,
-  rounds: number
-): Promise<Array<ReadonlyArray<string>>> => {
-  const child = spawn(process.execPath, [...process.execArgv, self, "--row", kind, row, directory, String(rounds)], {
-    stdio: ["ignore", "pipe", "inherit"]
-  })
-  const stop = () => child.kill()
-  process.on("exit", stop)
-  const [lines] = await Promise.all([text(child.stdout), once(child, "close")])
-  process.off("exit", stop)
-  if (child.exitCode !== 0) throw new Error(`${row} could not be measured`)
-  return JSON.parse(lines) as Array<ReadonlyArray<string>>
-}
-
-const measureOne = async (kind = "", name = "", directory = "", rounds = ""): Promise<void> => {
-  const row = (await kinds[kind]?.())?.find((row) => row.name === name)
-  assert(row !== undefined)
-  const lines = await measure(row, directory, Number(rounds))
-  process.stdout.write(JSON.stringify(lines), () => process.exit())
-}
-
 const main = async (): Promise<void> => {
   const { positionals: names, values } = parseArgs({
     allowPositionals: true,
-    options: { rounds: { type: "string", default: "7" }, row: { type: "boolean", default: false } }
+    options: { rounds: { type: "string", default: "7" }, contestant: { type: "boolean", default: false } }
   })
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
-  if (values.row) return measureOne(...names)
+  if (values.contestant) return compete(...names)
   const rounds = Number(values.rounds)
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds takes a number from 1 up")
-  const all: Array<{ readonly kind: string; readonly name: string }> = []
-  for (const [kind, rows] of Object.entries(kinds)) all.push(...(await rows()).map(({ name }) => ({ kind, name })))
-  const known = new Set(all.flatMap(({ kind, name }) => [kind, name]))
+  const all: Array<{ readonly kind: string; readonly row: Row }> = []
+  for (const [kind, rows] of Object.entries(kinds)) all.push(...(await rows()).map((row) => ({ kind, row })))
+  const known = new Set(all.flatMap(({ kind, row }) => [kind, row.name]))
   const unknown = names.filter((name) => !known.has(name))
   if (unknown.length > 0) throw new Error(`no row ${unknown.join(", ")}; there are ${[...known].join(", ")}`)
   const chosen = names.length === 0
     ? all
-    : names.flatMap((chosen) => all.filter(({ kind, name }) => kind === chosen || name === chosen))
+    : names.flatMap((chosen) => all.filter(({ kind, row }) => kind === chosen || row.name === chosen))
 
   const root = fs.mkdtempSync(path.join(process.env["BENCH_DIRECTORY"] ?? os.tmpdir(), "surfing-weights-bench-"))
   process.on("exit", () => fs.rmSync(root, { recursive: true, force: true }))
 
+  // The AWS SDK says in each process that it will need a later Node some day.
+  process.env["AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED"] = "true"
   const server = chosen.some(({ kind }) => kind === "s3") ? await startS3() : undefined
   if (server !== undefined) {
-    // For the processes of the rows.
+    // For the processes of the contestants.
     process.env["S3_TEST_ENDPOINT"] = server.endpoint
     process.env["S3_TEST_REGION"] = server.region
     process.env["S3_TEST_ACCESS_KEY_ID"] = server.accessKeyId
@@ -235,11 +269,11 @@ const main = async (): Promise<void> => {
   }
   const lines: Array<ReadonlyArray<string>> = [heading]
   try {
-    for (const { kind, name } of chosen) {
-      console.error(`measuring ${name} …`)
-      const directory = path.join(root, name)
+    for (const { kind, row } of chosen) {
+      console.error(`measuring ${row.name} …`)
+      const directory = path.join(root, row.name)
       fs.mkdirSync(directory)
-      lines.push(...await measured(kind, name, directory, rounds))
+      lines.push(...await measure(kind, row, directory, rounds))
       fs.rmSync(directory, { recursive: true })
     }
   } finally {
@@ -252,7 +286,5 @@ const main = async (): Promise<void> => {
     print(lines)
   }
 }
-
-const self = fileURLToPath(import.meta.url)
 
 await main()

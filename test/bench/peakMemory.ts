@@ -1,6 +1,6 @@
 /**
  * Memory: how much a piece of work takes at its peak, beyond what the process had before. It is done in a process of its
- * own, which is this file, run with the name of the work and where the storage is: a directory, or a bucket as JSON.
+ * own, which is this file, run with the name of the work and a directory: of the files, or with a bucket (see `s3.ts`).
  */
 import { Effect, Stream } from "effect"
 import { execFile } from "node:child_process"
@@ -11,7 +11,7 @@ import * as v8 from "node:v8"
 import * as vm from "node:vm"
 import { FileSystemStorage, type Storage } from "surfing-weights"
 import { bytesAt, GiB, streamOf } from "./content.js"
-import { type Place, storageOn } from "./s3.js"
+import { hasBucket, makeStorage } from "./s3.js"
 
 const works = {
   /** Of an object named `object` that is there. */
@@ -26,10 +26,9 @@ export type Work = keyof typeof works
 
 const isWork = (name: string | undefined): name is Work => name !== undefined && name in works
 
-/** The peak of a work on a directory or a bucket, in bytes. */
-export const peakOf = async (work: Work, place: string | Place): Promise<number> => {
-  const where = typeof place === "string" ? place : JSON.stringify(place)
-  const { stdout } = await promisify(execFile)(process.execPath, [...process.execArgv, self, work, where])
+/** The peak of a work in a directory, in bytes. */
+export const peakOf = async (work: Work, directory: string): Promise<number> => {
+  const { stdout } = await promisify(execFile)(process.execPath, [...process.execArgv, self, work, directory])
   return Number(stdout)
 }
 
@@ -41,11 +40,9 @@ const peak = (): number => {
   return ownPeak ? Number(ownPeak[1]) * 1024 : process.resourceUsage().maxRSS * 1024
 }
 
-const main = (work: Work, where: string): Promise<void> =>
+const main = (work: Work, directory: string): Promise<void> =>
   Effect.gen(function*() {
-    const storage = yield* where.startsWith("{")
-      ? storageOn(JSON.parse(where) as Place)
-      : FileSystemStorage.make({ directory: where })
+    const storage = yield* hasBucket(directory) ? makeStorage(directory) : FileSystemStorage.make({ directory })
     v8.setFlagsFromString("--expose-gc")
     vm.runInNewContext("gc()")
     // The memory of what was collected is given back by another thread.
@@ -56,7 +53,7 @@ const main = (work: Work, where: string): Promise<void> =>
   }).pipe(Effect.scoped, Effect.runPromise)
 
 if (process.argv[1] === self) {
-  const [, , work, where] = process.argv
-  if (!isWork(work) || where === undefined) throw new Error("give the name of a work, and where to do it")
-  await main(work, where)
+  const [, , work, directory] = process.argv
+  if (!isWork(work) || directory === undefined) throw new Error("give the name of a work, and where to do it")
+  await main(work, directory)
 }

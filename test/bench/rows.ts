@@ -11,11 +11,15 @@ import { GiB, KiB, MiB } from "./content.js"
 import * as nodeFs from "./nodeFs.js"
 import type { See } from "./nodeFs.js"
 import type { Work } from "./peakMemory.js"
-import type { Place } from "./s3.js"
 
 /** One way to do the work. */
 export interface Contestant {
   readonly what: string
+  /** Makes ready to do it, in a process that does nothing else, with what the row has put into the directory. */
+  readonly open: (directory: string) => Promise<Opened>
+}
+
+export interface Opened {
   /** Does it once. */
   readonly run: (see: See) => Promise<unknown>
   /** Throws unless it was done right, and makes way for the next. `first` is for checks that take long. */
@@ -48,19 +52,16 @@ export interface Row {
     readonly object: number
     readonly atMost?: number
   }
-  /** Puts what is needed into an empty directory, or into a bucket, whose place it then gives. */
-  readonly prepare: (directory: string) => Promise<{
-    readonly ours: Contestant
-    readonly floors: ReadonlyArray<Floor>
-    readonly place?: Place
-  }>
+  /** Puts what is needed into an empty directory, which is all that the contestants share. */
+  readonly prepare?: (directory: string) => Promise<unknown>
+  readonly ours: Contestant
+  readonly floors: ReadonlyArray<Floor>
 }
 
 export const storageOn = (directory: string) => Effect.runPromise(FileSystemStorage.make({ directory }))
 
 /** Reads an object from its start to its end. */
-export const streaming = (what: string, storage: Storage.Service, key: string): Contestant => ({
-  what,
+export const streaming = (storage: Storage.Service, key: string): Opened => ({
   run: (see) =>
     storage.stream(key).pipe(
       Stream.runFold(0, (at, chunk) => {
@@ -72,16 +73,21 @@ export const streaming = (what: string, storage: Storage.Service, key: string): 
 })
 
 /** Loads one object again and again, one load after the other. */
-export const loading = (what: string, storage: Storage.Service, key: string, times: number): Contestant => {
+export const loading = (storage: Storage.Service, key: string, times: number): Opened => {
   const keys = new Array<string>(times).fill(key)
   return {
-    what,
     run: (see) =>
       Effect.forEach(keys, (key) => Effect.map(storage.load(key), (bytes) => see(bytes, 0)), { discard: true }).pipe(
         Effect.runPromise
       )
   }
 }
+
+/** What needs nothing but the directory. */
+const doing = (run: (directory: string, see: See) => Promise<unknown>) => (directory: string): Promise<Opened> =>
+  Promise.resolve({ run: (see) => run(directory, see) })
+
+const writeObject = (directory: string) => content.writeFile(`${directory}/object`, GiB)
 
 const load: Row = {
   name: "load",
@@ -90,21 +96,25 @@ const load: Row = {
   unit: "MiB",
   bytes: GiB,
   memory: { work: "load", what: "a load of 1 GiB", object: GiB, atMost: 64 * MiB },
-  prepare: async (directory) => {
-    const path = `${directory}/object`
-    await content.writeFile(path, GiB)
-    const storage = await storageOn(directory)
-    return {
-      ours: {
-        what: "Storage.load",
-        run: async (see) => see(await Effect.runPromise(storage.load("object")), 0)
-      },
-      floors: [
-        { what: "fs.promises.readFile", atLeast: 1.9, run: (see) => nodeFs.readFile(path, see) },
-        { what: "bare: 8 MiB reads, 4 at once", run: (see) => nodeFs.bareLoad(path, GiB, see) }
-      ]
+  prepare: writeObject,
+  ours: {
+    what: "Storage.load",
+    open: async (directory) => {
+      const storage = await storageOn(directory)
+      return { run: async (see) => see(await Effect.runPromise(storage.load("object")), 0) }
     }
-  }
+  },
+  floors: [
+    {
+      what: "fs.promises.readFile",
+      atLeast: 1.9,
+      open: doing((directory, see) => nodeFs.readFile(`${directory}/object`, see))
+    },
+    {
+      what: "bare: 8 MiB reads, 4 at once",
+      open: doing((directory, see) => nodeFs.bareLoad(`${directory}/object`, GiB, see))
+    }
+  ]
 }
 
 const stream: Row = {
@@ -114,19 +124,28 @@ const stream: Row = {
   unit: "MiB",
   bytes: GiB,
   memory: { work: "stream", what: "a stream of 1 GiB", object: 0 },
-  prepare: async (directory) => {
-    const path = `${directory}/object`
-    await content.writeFile(path, GiB)
-    const storage = await storageOn(directory)
-    return {
-      ours: streaming("Storage.stream", storage, "object"),
-      floors: [
-        { what: "createReadStream", atLeast: 3, run: (see) => nodeFs.readStream(path, see) },
-        { what: "bare: 1 MiB reads", atLeast: 0.85, run: (see) => nodeFs.bareStream(path, GiB, see) }
-      ]
+  prepare: writeObject,
+  ours: { what: "Storage.stream", open: async (directory) => streaming(await storageOn(directory), "object") },
+  floors: [
+    {
+      what: "createReadStream",
+      atLeast: 3,
+      open: doing((directory, see) => nodeFs.readStream(`${directory}/object`, see))
+    },
+    {
+      what: "bare: 1 MiB reads",
+      atLeast: 0.85,
+      open: doing((directory, see) => nodeFs.bareStream(`${directory}/object`, GiB, see))
     }
-  }
+  ]
 }
+
+/** What saves so many bytes as the directory's `object`. */
+const saving = (
+  size: number,
+  open: (directory: string) => Promise<() => Promise<unknown>> | (() => Promise<unknown>)
+): Contestant["open"] =>
+async (directory) => ({ run: await open(directory), after: checkSaved(`${directory}/object`, size) })
 
 const saveBytes: Row = {
   name: "save",
@@ -134,23 +153,31 @@ const saveBytes: Row = {
   amount: 256,
   unit: "MiB",
   bytes: 0,
-  prepare: async (directory) => {
-    const path = `${directory}/object`
-    const storage = await storageOn(directory)
-    const bytes = content.firstBytes(256 * MiB)
-    const after = checkSaved(path, bytes.length)
-    return {
-      ours: {
-        what: "Storage.save, atomic, synced",
-        run: () => Effect.runPromise(storage.save("object", bytes)),
-        after
-      },
-      floors: [
-        { what: "fs.promises.writeFile", atLeast: 0.9, run: () => nodeFs.writeFile(path, bytes), after },
-        { what: "bare: 4 MiB writes, synced", run: () => nodeFs.bareSave(path, slices(bytes, 4 * MiB)), after }
-      ]
+  ours: {
+    what: "Storage.save, atomic, synced",
+    open: saving(256 * MiB, async (directory) => {
+      const storage = await storageOn(directory)
+      const bytes = content.firstBytes(256 * MiB)
+      return () => Effect.runPromise(storage.save("object", bytes))
+    })
+  },
+  floors: [
+    {
+      what: "fs.promises.writeFile",
+      atLeast: 0.9,
+      open: saving(256 * MiB, (directory) => {
+        const bytes = content.firstBytes(256 * MiB)
+        return () => nodeFs.writeFile(`${directory}/object`, bytes)
+      })
+    },
+    {
+      what: "bare: 4 MiB writes, synced",
+      open: saving(256 * MiB, (directory) => {
+        const bytes = content.firstBytes(256 * MiB)
+        return () => nodeFs.bareSave(`${directory}/object`, slices(bytes, 4 * MiB))
+      })
     }
-  }
+  ]
 }
 
 const saveStream: Row = {
@@ -160,57 +187,68 @@ const saveStream: Row = {
   unit: "MiB",
   bytes: 0,
   memory: { work: "save", what: "a save of 1 GiB from a stream", object: 0 },
-  prepare: async (directory) => {
-    const path = `${directory}/object`
-    const storage = await storageOn(directory)
-    const after = checkSaved(path, GiB)
-    return {
-      ours: {
-        what: "Storage.save, atomic, synced",
-        run: () => Effect.runPromise(storage.save("object", content.streamOf(GiB))),
-        after
-      },
-      floors: [
-        { what: "pipeline to createWriteStream", atLeast: 1.5, run: () => nodeFs.writeStream(path, GiB), after },
-        { what: "bare: 4 MiB writes, synced", run: () => nodeFs.bareSave(path, content.chunks(GiB)), after }
-      ]
+  ours: {
+    what: "Storage.save, atomic, synced",
+    open: saving(GiB, async (directory) => {
+      const storage = await storageOn(directory)
+      return () => Effect.runPromise(storage.save("object", content.streamOf(GiB)))
+    })
+  },
+  floors: [
+    {
+      what: "pipeline to createWriteStream",
+      atLeast: 1.5,
+      open: saving(GiB, (directory) => () => nodeFs.writeStream(`${directory}/object`, GiB))
+    },
+    {
+      what: "bare: 4 MiB writes, synced",
+      open: saving(GiB, (directory) => () => nodeFs.bareSave(`${directory}/object`, content.chunks(GiB)))
     }
-  }
+  ]
 }
 
 /** The same number of small files in folders, or all in one. */
-const smallLoads = (name: string, where: string, atLeast: number | undefined, keyOf: (i: number) => string): Row => ({
-  name,
-  work: `10,000 loads of 4 KiB, 32 at once, ${where}`,
-  amount: 10_000,
-  unit: "loads",
-  bytes: 10_000 * 4 * KiB,
-  prepare: async (directory) => {
-    const keys = Array.from({ length: 10_000 }, (_, i) => keyOf(i))
-    const paths = keys.map((key) => `${directory}/${key}`)
-    makeFiles(paths, 4 * KiB)
-    const storage = await storageOn(directory)
-    return {
-      ours: {
-        what: "Storage.load",
-        run: (see) =>
-          Effect.runPromise(Effect.forEach(
-            keys,
-            (key, i) => Effect.map(storage.load(key), (bytes) => see(bytes, i * 4 * KiB)),
-            { concurrency: 32, discard: true }
-          ))
-      },
-      floors: [
-        {
-          what: "fs.promises.readFile",
-          ...(atLeast !== undefined && { atLeast }),
-          run: (see) => nodeFs.readFiles(paths, 4 * KiB, 32, see)
-        },
-        { what: "bare: open, read, close", run: (see) => nodeFs.bareReadFiles(paths, 4 * KiB, 32, see) }
-      ]
-    }
+const smallLoads = (name: string, where: string, atLeast: number | undefined, keyOf: (i: number) => string): Row => {
+  const keys = Array.from({ length: 10_000 }, (_, i) => keyOf(i))
+  const pathsIn = (directory: string) => keys.map((key) => `${directory}/${key}`)
+  const reading = (
+    read: (paths: ReadonlyArray<string>, size: number, atOnce: number, see: See) => Promise<unknown>
+  ): Contestant["open"] =>
+  (directory) => {
+    const paths = pathsIn(directory)
+    return Promise.resolve({ run: (see) => read(paths, 4 * KiB, 32, see) })
   }
-})
+  return {
+    name,
+    work: `10,000 loads of 4 KiB, 32 at once, ${where}`,
+    amount: 10_000,
+    unit: "loads",
+    bytes: 10_000 * 4 * KiB,
+    prepare: (directory) => Promise.resolve(makeFiles(pathsIn(directory), 4 * KiB)),
+    ours: {
+      what: "Storage.load",
+      open: async (directory) => {
+        const storage = await storageOn(directory)
+        return {
+          run: (see) =>
+            Effect.runPromise(Effect.forEach(
+              keys,
+              (key, i) => Effect.map(storage.load(key), (bytes) => see(bytes, i * 4 * KiB)),
+              { concurrency: 32, discard: true }
+            ))
+        }
+      }
+    },
+    floors: [
+      {
+        what: "fs.promises.readFile",
+        ...(atLeast !== undefined && { atLeast }),
+        open: reading(nodeFs.readFiles)
+      },
+      { what: "bare: open, read, close", open: reading(nodeFs.bareReadFiles) }
+    ]
+  }
+}
 
 const digits = (i: number, count: number): string => String(i).padStart(count, "0")
 
@@ -223,54 +261,62 @@ const smallNested = smallLoads(
 
 const smallFlat = smallLoads("small-flat", "in one folder", undefined, (i) => `${digits(i, 5)}.bin`)
 
+const listedKeys = Array.from(
+  { length: 100_000 },
+  (_, i) => `models/${digits(Math.floor(i / 10_000), 2)}/layer_${digits(Math.floor(i / 100), 4)}/${digits(i, 6)}.bin`
+)
+
+/** What gives the keys, in order if `sorted` is not needed for it. */
+const listing = (
+  open: (directory: string) => Promise<() => Promise<ReadonlyArray<string>>>,
+  sorted: (listed: ReadonlyArray<string>) => ReadonlyArray<string> = (listed) => listed
+): Contestant["open"] =>
+async (directory) => {
+  const list = await open(directory)
+  let listed: ReadonlyArray<string> = []
+  return {
+    run: async () => {
+      listed = await list()
+    },
+    after: () => assert.deepEqual(sorted(listed), listedKeys)
+  }
+}
+
 const list: Row = {
   name: "list",
   work: "list 100,000 keys in folders, in order",
   amount: 100_000,
   unit: "keys",
   bytes: 0,
-  prepare: async (directory) => {
-    const keys = Array.from(
-      { length: 100_000 },
-      (_, i) =>
-        `models/${digits(Math.floor(i / 10_000), 2)}/layer_${digits(Math.floor(i / 100), 4)}/${digits(i, 6)}.bin`
-    )
-    makeFiles(keys.map((key) => `${directory}/${key}`), 0)
-    const storage = await storageOn(directory)
-    let listed: ReadonlyArray<string> = []
-    const after = () => assert.deepEqual(listed, keys)
-    return {
-      ours: {
-        what: "Storage.list",
-        run: async () => listed = await Effect.runPromise(storage.list()),
-        after
-      },
-      floors: [
-        {
-          what: "fs.promises.readdir, recursive",
-          atLeast: 2,
-          run: async () => listed = await nodeFs.readFolders(directory),
-          after: () => {
-            listed = listed.filter((path) => path.endsWith(".bin")).sort()
-            after()
-          }
-        },
-        {
-          what: "bare: readdir of each folder",
-          run: async () => listed = await nodeFs.bareList(directory),
-          after
-        }
-      ]
+  prepare: (directory) => Promise.resolve(makeFiles(listedKeys.map((key) => `${directory}/${key}`), 0)),
+  ours: {
+    what: "Storage.list",
+    open: listing(async (directory) => {
+      const storage = await storageOn(directory)
+      return () => Effect.runPromise(storage.list())
+    })
+  },
+  floors: [
+    {
+      what: "fs.promises.readdir, recursive",
+      atLeast: 2,
+      open: listing(
+        (directory) => Promise.resolve(() => nodeFs.readFolders(directory)),
+        (listed) => listed.filter((path) => path.endsWith(".bin")).sort()
+      )
+    },
+    {
+      what: "bare: readdir of each folder",
+      open: listing((directory) => Promise.resolve(() => nodeFs.bareList(directory)))
     }
-  }
+  ]
 }
 
-/** Where to read 1 MiB each of an object of so many bytes. */
-export const randomStarts = (size: number): ReadonlyArray<number> =>
-  Array.from({ length: 200 }, () => Math.floor(Math.random() * (size - MiB)))
+/** Where to read 1 MiB each of an object of so many bytes: anywhere, but for all contestants the same. */
+export const scattered = (size: number): ReadonlyArray<number> =>
+  Array.from({ length: 200 }, (_, i) => Math.floor((i * Math.SQRT2 % 1) * (size - MiB)))
 
-export const loadingRanges = (storage: Storage.Service, starts: ReadonlyArray<number>): Contestant => ({
-  what: "Storage.load with a range",
+export const loadingRanges = (storage: Storage.Service, starts: ReadonlyArray<number>): Opened => ({
   run: (see) =>
     Effect.runPromise(Effect.forEach(
       starts,
@@ -289,22 +335,18 @@ const ranges: Row = {
   amount: 200,
   unit: "MiB",
   bytes: 200 * MiB,
-  prepare: async (directory) => {
-    const path = `${directory}/object`
-    await content.writeFile(path, GiB)
-    const storage = await storageOn(directory)
-    const starts = randomStarts(GiB)
-    return {
-      ours: loadingRanges(storage, starts),
-      floors: [
-        {
-          what: "open, FileHandle.read, close",
-          atLeast: 0.9,
-          run: (see) => nodeFs.readRanges(path, starts, MiB, 8, see)
-        }
-      ]
+  prepare: writeObject,
+  ours: {
+    what: "Storage.load with a range",
+    open: async (directory) => loadingRanges(await storageOn(directory), scattered(GiB))
+  },
+  floors: [
+    {
+      what: "open, FileHandle.read, close",
+      atLeast: 0.9,
+      open: doing((directory, see) => nodeFs.readRanges(`${directory}/object`, scattered(GiB), MiB, 8, see))
     }
-  }
+  ]
 }
 
 /** What one operation costs before it comes to a backend that does next to nothing. */
@@ -314,23 +356,28 @@ const entry: Row = {
   amount: 200_000,
   unit: "loads",
   bytes: 200_000 * 16,
-  prepare: async () => {
-    const bytes = content.bytesAt(0, 16)
-    const storage = await Effect.runPromise(MemoryStorage.make())
-    await Effect.runPromise(storage.save("key", bytes))
-    const copying = Effect.sync(() => bytes.slice())
-    const times = Array.from({ length: 200_000 })
-    return {
-      ours: loading("Storage.load", storage, "key", 200_000),
-      floors: [{
-        what: "an effect that copies 16 bytes",
+  ours: {
+    what: "Storage.load",
+    open: async () => {
+      const storage = await Effect.runPromise(MemoryStorage.make())
+      await Effect.runPromise(storage.save("key", content.bytesAt(0, 16)))
+      return loading(storage, "key", 200_000)
+    }
+  },
+  floors: [{
+    what: "an effect that copies 16 bytes",
+    open: () => {
+      const bytes = content.bytesAt(0, 16)
+      const copying = Effect.sync(() => bytes.slice())
+      const times = Array.from({ length: 200_000 })
+      return Promise.resolve({
         run: (see) =>
           Effect.runPromise(
             Effect.forEach(times, () => Effect.map(copying, (bytes) => see(bytes, 0)), { discard: true })
           )
-      }]
+      })
     }
-  }
+  }]
 }
 
 /** Files of the content one after another. */

@@ -2,15 +2,17 @@
  * What is measured on S3: each row is one kind of work, done by this library, by the AWS SDK (bare, and by
  * `lib-storage`) and by OpenDAL, whose Rust core does it outside of this process's one thread.
  */
-import { GetObjectCommand, paginateListObjectsV2, PutObjectCommand } from "@aws-sdk/client-s3"
+import { GetObjectCommand, paginateListObjectsV2, PutObjectCommand, type S3Client } from "@aws-sdk/client-s3"
 import { Upload } from "@aws-sdk/lib-storage"
 import { Effect } from "effect"
 import assert from "node:assert/strict"
 import { Readable } from "node:stream"
+import type { Operator } from "opendal"
+import type { Storage } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
 import type { See } from "./nodeFs.js"
-import { loadingRanges, randomStarts, type Row, streaming } from "./rows.js"
+import { type Contestant, loadingRanges, type Opened, type Row, scattered, streaming } from "./rows.js"
 import * as s3 from "./s3.js"
 
 const size = 256 * MiB
@@ -23,14 +25,42 @@ const each = async <A>(items: ReadonlyArray<A>, atOnce: number, work: (item: A) 
   }))
 }
 
+interface Sdk {
+  readonly sdk: S3Client
+  readonly Bucket: string
+}
+
+type Does = (see: See) => Promise<unknown>
+
+const byUs = (what: string, open: (storage: Storage.Service) => Opened): Contestant => ({
+  what,
+  open: async (directory) => open(await s3.storageIn(directory))
+})
+
+const bySdk = (what: string, does: (sdk: Sdk) => Does): Contestant => ({
+  what: `SDK: ${what}`,
+  open: (directory) => Promise.resolve({ run: does(s3.sdkOf(directory)) })
+})
+
+const byOpendal = (what: string, does: (opendal: Operator) => Does): Contestant => ({
+  what: `OpenDAL: ${what}`,
+  open: (directory) => Promise.resolve({ run: does(s3.opendalOf(directory)) })
+})
+
+/** A bucket with `object` in it. */
+const withObject = async (directory: string): Promise<void> => {
+  await s3.makeBucket(directory)
+  await s3.using(directory, (storage) => storage.save("object", content.firstBytes(size)))
+}
+
 const getObject = async (
-  { place, sdk }: s3.Bench,
+  { Bucket, sdk }: Sdk,
   key: string,
   range?: { readonly start: number; readonly length: number }
 ): Promise<Uint8Array> => {
   const { Body } = await sdk.send(
     new GetObjectCommand({
-      Bucket: place.bucket,
+      Bucket,
       Key: key,
       ...(range !== undefined && { Range: `bytes=${range.start}-${range.start + range.length - 1}` })
     })
@@ -46,21 +76,24 @@ const load: Row = {
   unit: "MiB",
   bytes: size,
   memory: { work: "load", what: "S3: a load of 256 MiB", object: size, atMost: 100 * MiB },
-  prepare: async () => {
-    const bench = await s3.open()
-    await Effect.runPromise(bench.storage.save("object", content.firstBytes(size)))
-    return {
-      place: bench.place,
-      ours: { what: "Storage.load", run: async (see) => see(await Effect.runPromise(bench.storage.load("object")), 0) },
-      floors: [
-        {
-          what: "SDK: GetObject, transformToByteArray",
-          atLeast: 1.4,
-          run: async (see) => see(await getObject(bench, "object"), 0)
-        },
-        { what: "OpenDAL: read", run: async (see) => see(await bench.opendal.read("object"), 0) }
-      ]
-    }
+  prepare: withObject,
+  ours: byUs("Storage.load", (storage) => ({
+    run: async (see) => see(await Effect.runPromise(storage.load("object")), 0)
+  })),
+  floors: [
+    {
+      ...bySdk("GetObject, transformToByteArray", (sdk) => async (see) => see(await getObject(sdk, "object"), 0)),
+      atLeast: 1.4
+    },
+    byOpendal("read", (opendal) => async (see) => see(await opendal.read("object"), 0))
+  ]
+}
+
+const readChunks = async (chunks: AsyncIterable<Uint8Array>, see: See): Promise<void> => {
+  let at = 0
+  for await (const chunk of chunks) {
+    see(chunk, at)
+    at += chunk.length
   }
 }
 
@@ -70,47 +103,41 @@ const stream: Row = {
   amount: 256,
   unit: "MiB",
   bytes: size,
-  prepare: async () => {
-    const bench = await s3.open()
-    await Effect.runPromise(bench.storage.save("object", content.firstBytes(size)))
-    return {
-      ours: streaming("Storage.stream", bench.storage, "object"),
-      floors: [
-        {
-          what: "SDK: GetObject, its body",
-          atLeast: 1.25,
-          run: async (see) => {
-            const { Body } = await bench.sdk.send(new GetObjectCommand({ Bucket: bench.place.bucket, Key: "object" }))
-            assert(Body instanceof Readable)
-            let at = 0
-            for await (const chunk of Body as AsyncIterable<Uint8Array>) {
-              see(chunk, at)
-              at += chunk.length
-            }
-          }
-        },
-        {
-          what: "OpenDAL: createReadStream",
-          run: async (see) => {
-            const reader = await bench.opendal.reader("object")
-            let at = 0
-            for await (const chunk of reader.createReadStream() as AsyncIterable<Uint8Array>) {
-              see(chunk, at)
-              at += chunk.length
-            }
-          }
-        }
-      ]
-    }
-  }
+  prepare: withObject,
+  ours: byUs("Storage.stream", (storage) => streaming(storage, "object")),
+  floors: [
+    {
+      ...bySdk("GetObject, its body", ({ Bucket, sdk }) => async (see) => {
+        const { Body } = await sdk.send(new GetObjectCommand({ Bucket, Key: "object" }))
+        assert(Body instanceof Readable)
+        await readChunks(Body as AsyncIterable<Uint8Array>, see)
+      }),
+      atLeast: 1.25
+    },
+    byOpendal("createReadStream", (opendal) => async (see) => {
+      const reader = await opendal.reader("object")
+      await readChunks(reader.createReadStream() as AsyncIterable<Uint8Array>, see)
+    })
+  ]
 }
 
-/** Throws unless the object has `size` bytes; the first time, unless it has these. */
-const checkSaved = ({ storage }: s3.Bench) => async (first: boolean): Promise<void> => {
-  if (first) content.check(await Effect.runPromise(storage.load("object")), 0)
-  assert.equal((await Effect.runPromise(storage.head("object"))).size, size)
-  await Effect.runPromise(storage.remove("object"))
-}
+/** Throws after each run unless the object has `size` bytes; the first time, unless it has these. */
+const saving = (contestant: Contestant): Contestant => ({
+  ...contestant,
+  open: async (directory) => {
+    const storage = await s3.storageIn(directory)
+    return {
+      ...await contestant.open(directory),
+      after: async (first) => {
+        if (first) content.check(await Effect.runPromise(storage.load("object")), 0)
+        assert.equal((await Effect.runPromise(storage.head("object"))).size, size)
+        await Effect.runPromise(storage.remove("object"))
+      }
+    }
+  }
+})
+
+const bytesToSave = () => Buffer.from(content.firstBytes(size).buffer)
 
 const save: Row = {
   name: "s3-save",
@@ -118,23 +145,24 @@ const save: Row = {
   amount: 256,
   unit: "MiB",
   bytes: 0,
-  prepare: async () => {
-    const bench = await s3.open()
-    const bytes = Buffer.from(content.firstBytes(size).buffer)
-    const after = checkSaved(bench)
-    return {
-      ours: { what: "Storage.save", run: () => Effect.runPromise(bench.storage.save("object", bytes)), after },
-      floors: [
-        {
-          what: "SDK: PutObject",
-          atLeast: 1.3,
-          run: () => bench.sdk.send(new PutObjectCommand({ Bucket: bench.place.bucket, Key: "object", Body: bytes })),
-          after
-        },
-        { what: "OpenDAL: write", run: () => bench.opendal.write("object", bytes), after }
-      ]
-    }
-  }
+  prepare: s3.makeBucket,
+  ours: saving(byUs("Storage.save", (storage) => {
+    const bytes = bytesToSave()
+    return { run: () => Effect.runPromise(storage.save("object", bytes)) }
+  })),
+  floors: [
+    {
+      ...saving(bySdk("PutObject", ({ Bucket, sdk }) => {
+        const Body = bytesToSave()
+        return () => sdk.send(new PutObjectCommand({ Bucket, Key: "object", Body }))
+      })),
+      atLeast: 1.3
+    },
+    saving(byOpendal("write", (opendal) => {
+      const bytes = bytesToSave()
+      return () => opendal.write("object", bytes)
+    }))
+  ]
 }
 
 const saveStream: Row = {
@@ -144,40 +172,34 @@ const saveStream: Row = {
   unit: "MiB",
   bytes: 0,
   memory: { work: "save", what: "S3: a save of 1 GiB from a stream", object: 0, atMost: 64 * MiB },
-  prepare: async () => {
-    const bench = await s3.open()
-    const after = checkSaved(bench)
-    return {
-      place: bench.place,
-      ours: {
-        what: "Storage.save",
-        run: () => Effect.runPromise(bench.storage.save("object", content.streamOf(size))),
-        after
-      },
-      floors: [
-        {
-          what: "lib-storage: Upload",
-          atLeast: 1.25,
-          run: () =>
-            new Upload({
-              client: bench.sdk,
-              params: { Bucket: bench.place.bucket, Key: "object", Body: Readable.from(content.chunks(size)) }
-            }).done(),
-          after
-        },
-        {
-          what: "OpenDAL: writer",
-          run: async () => {
-            const writer = await bench.opendal.writer("object", { chunk: BigInt(8 * MiB), concurrent: 4 })
-            for (const chunk of content.chunks(size)) await writer.write(Buffer.from(chunk))
-            await writer.close()
-          },
-          after
-        }
-      ]
-    }
-  }
+  prepare: s3.makeBucket,
+  ours: saving(byUs("Storage.save", (storage) => ({
+    run: () => Effect.runPromise(storage.save("object", content.streamOf(size)))
+  }))),
+  floors: [
+    {
+      ...saving({
+        ...bySdk("Upload", ({ Bucket, sdk }) => () => {
+          const params = { Bucket, Key: "object", Body: Readable.from(content.chunks(size)) }
+          return new Upload({ client: sdk, params }).done()
+        }),
+        what: "lib-storage: Upload"
+      }),
+      atLeast: 1.25
+    },
+    saving(byOpendal("writer", (opendal) => async () => {
+      const writer = await opendal.writer("object", { chunk: BigInt(8 * MiB), concurrent: 4 })
+      for (const chunk of content.chunks(size)) await writer.write(Buffer.from(chunk))
+      await writer.close()
+    }))
+  ]
 }
+
+const smallKeys = Array.from({ length: 2000 }, (_, i) => `objects/${i % 100}`)
+
+/** Loads all, 32 at once. */
+const loads = (load: (key: string) => Promise<Uint8Array>): Does => (see) =>
+  each(smallKeys, 32, async (key) => see(await load(key), 0))
 
 const small: Row = {
   name: "s3-small",
@@ -185,30 +207,54 @@ const small: Row = {
   amount: 2000,
   unit: "loads",
   bytes: 2000 * 16 * KiB,
-  prepare: async () => {
-    const bench = await s3.open()
-    const keys = Array.from({ length: 2000 }, (_, i) => `objects/${i % 100}`)
-    await each(keys.slice(0, 100), 8, (key) => Effect.runPromise(bench.storage.save(key, content.bytesAt(0, 16 * KiB))))
-    const loads = (load: (key: string) => Promise<Uint8Array>) => (see: See) =>
-      each(keys, 32, async (key) => see(await load(key), 0))
+  prepare: async (directory) => {
+    await s3.makeBucket(directory)
+    const bytes = content.bytesAt(0, 16 * KiB)
+    await s3.using(
+      directory,
+      (storage) => Effect.forEach(smallKeys.slice(0, 100), (key) => storage.save(key, bytes), { concurrency: 8 })
+    )
+  },
+  ours: byUs("Storage.load", (storage) => ({
+    run: (see) =>
+      Effect.runPromise(
+        Effect.forEach(smallKeys, (key) => Effect.map(storage.load(key), (bytes) => see(bytes, 0)), {
+          concurrency: 32,
+          discard: true
+        })
+      )
+  })),
+  floors: [
+    { ...bySdk("GetObject", (sdk) => loads((key) => getObject(sdk, key))), atLeast: 2, cpuAtMost: 0.5 },
+    byOpendal("read", (opendal) => loads((key) => opendal.read(key)))
+  ]
+}
+
+const listedKeys = Array.from(
+  { length: 20_000 },
+  (_, i) => `models/${String(i % 100).padStart(3, "0")}/layer_${i}.bin`
+)
+
+/** Throws after each run unless it gave all keys. */
+const listing = (
+  what: string,
+  open: (directory: string) => Promise<() => Promise<ReadonlyArray<string>>>
+): Contestant => ({
+  what,
+  open: async (directory) => {
+    const list = await open(directory)
+    let listed: ReadonlyArray<string> = []
     return {
-      ours: {
-        what: "Storage.load",
-        run: (see) =>
-          Effect.runPromise(
-            Effect.forEach(keys, (key) => Effect.map(bench.storage.load(key), (bytes) => see(bytes, 0)), {
-              concurrency: 32,
-              discard: true
-            })
-          )
+      run: async () => {
+        listed = await list()
       },
-      floors: [
-        { what: "SDK: GetObject", atLeast: 2, cpuAtMost: 0.5, run: loads((key) => getObject(bench, key)) },
-        { what: "OpenDAL: read", run: loads((key) => bench.opendal.read(key)) }
-      ]
+      after: () => {
+        assert.deepEqual([...listed].sort(), [...listedKeys].sort())
+        listed = []
+      }
     }
   }
-}
+})
 
 const list: Row = {
   name: "s3-list",
@@ -216,50 +262,45 @@ const list: Row = {
   amount: 20_000,
   unit: "keys",
   bytes: 0,
-  prepare: async () => {
-    const bench = await s3.open()
-    const keys = Array.from({ length: 20_000 }, (_, i) => `models/${String(i % 100).padStart(3, "0")}/layer_${i}.bin`)
-    await each(keys, 32, (key) => Effect.runPromise(bench.storage.save(key, new Uint8Array(0))))
-    let listed: ReadonlyArray<string> = []
-    const after = () => {
-      assert.deepEqual([...listed].sort(), [...keys].sort())
-      listed = []
-    }
-    return {
-      ours: {
-        what: "Storage.list",
-        run: async () => {
-          listed = await Effect.runPromise(bench.storage.list())
-        },
-        after
-      },
-      floors: [
-        {
-          what: "SDK: paginateListObjectsV2",
-          atLeast: 1.5,
-          run: async () => {
-            const found: Array<string> = []
-            for await (
-              const { Contents = [] } of paginateListObjectsV2({ client: bench.sdk }, { Bucket: bench.place.bucket })
-            ) {
-              for (const { Key } of Contents) found.push(Key ?? "")
-            }
-            listed = found
-          },
-          after
-        },
-        {
-          what: "OpenDAL: list",
-          run: async () => {
-            const entries = await bench.opendal.list("/", { recursive: true })
-            listed = entries.filter((entry) => !entry.path().endsWith("/")).map((entry) => entry.path())
-          },
-          after
-        }
-      ]
-    }
-  }
+  prepare: async (directory) => {
+    await s3.makeBucket(directory)
+    await s3.using(
+      directory,
+      (storage) => Effect.forEach(listedKeys, (key) => storage.save(key, new Uint8Array(0)), { concurrency: 32 })
+    )
+  },
+  ours: listing("Storage.list", async (directory) => {
+    const storage = await s3.storageIn(directory)
+    return () => Effect.runPromise(storage.list())
+  }),
+  floors: [
+    {
+      ...listing("SDK: paginateListObjectsV2", (directory) => {
+        const { Bucket, sdk } = s3.sdkOf(directory)
+        return Promise.resolve(async () => {
+          const found: Array<string> = []
+          for await (const { Contents = [] } of paginateListObjectsV2({ client: sdk }, { Bucket })) {
+            for (const { Key } of Contents) found.push(Key ?? "")
+          }
+          return found
+        })
+      }),
+      atLeast: 1.5
+    },
+    listing("OpenDAL: list", (directory) => {
+      const opendal = s3.opendalOf(directory)
+      return Promise.resolve(async () => {
+        const entries = await opendal.list("/", { recursive: true })
+        return entries.filter((entry) => !entry.path().endsWith("/")).map((entry) => entry.path())
+      })
+    })
+  ]
 }
+
+const starts = scattered(size)
+
+const reads = (read: (start: number) => Promise<Uint8Array>): Does => (see) =>
+  each(starts, 8, async (start) => see(await read(start), start))
 
 const ranges: Row = {
   name: "s3-ranges",
@@ -267,27 +308,18 @@ const ranges: Row = {
   amount: 200,
   unit: "MiB",
   bytes: 200 * MiB,
-  prepare: async () => {
-    const bench = await s3.open()
-    await Effect.runPromise(bench.storage.save("object", content.firstBytes(size)))
-    const starts = randomStarts(size)
-    const reads = (read: (start: number) => Promise<Uint8Array>) => (see: See) =>
-      each(starts, 8, async (start) => see(await read(start), start))
-    return {
-      ours: loadingRanges(bench.storage, starts),
-      floors: [
-        {
-          what: "SDK: GetObject with a range",
-          atLeast: 1.6,
-          run: reads((start) => getObject(bench, "object", { start, length: MiB }))
-        },
-        {
-          what: "OpenDAL: read with a range",
-          run: reads((start) => bench.opendal.read("object", { offset: BigInt(start), size: BigInt(MiB) }))
-        }
-      ]
-    }
-  }
+  prepare: withObject,
+  ours: byUs("Storage.load with a range", (storage) => loadingRanges(storage, starts)),
+  floors: [
+    {
+      ...bySdk("GetObject with a range", (sdk) => reads((start) => getObject(sdk, "object", { start, length: MiB }))),
+      atLeast: 1.6
+    },
+    byOpendal(
+      "read with a range",
+      (opendal) => reads((start) => opendal.read("object", { offset: BigInt(start), size: BigInt(MiB) }))
+    )
+  ]
 }
 
 /** 1 GiB through the library, for what it takes of memory. */
@@ -298,11 +330,12 @@ const streamMemory: Row = {
   unit: "MiB",
   bytes: GiB,
   memory: { work: "stream", what: "S3: a stream of 1 GiB", object: 0, atMost: 64 * MiB },
-  prepare: async () => {
-    const bench = await s3.open()
-    await Effect.runPromise(bench.storage.save("object", content.streamOf(GiB)))
-    return { place: bench.place, ours: streaming("Storage.stream", bench.storage, "object"), floors: [] }
-  }
+  prepare: async (directory) => {
+    await s3.makeBucket(directory)
+    await s3.using(directory, (storage) => storage.save("object", content.streamOf(GiB)))
+  },
+  ours: byUs("Storage.stream", (storage) => streaming(storage, "object")),
+  floors: []
 }
 
 export const s3Rows: ReadonlyArray<Row> = [load, stream, save, saveStream, small, list, ranges, streamMemory]

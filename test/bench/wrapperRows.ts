@@ -14,7 +14,7 @@ import {
 } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, MiB } from "./content.js"
-import { loading, type Row, storageOn, streaming } from "./rows.js"
+import { type Contestant, loading, type Row, storageOn, streaming } from "./rows.js"
 
 /** A storage in memory with one object. */
 const memoryWith = async (key: string, bytes: Uint8Array): Promise<Storage.Service> => {
@@ -31,6 +31,11 @@ const cached = async (shared: boolean, bytes: Uint8Array): Promise<Storage.Servi
   return storage
 }
 
+const hits = (shared: boolean, times: number): Contestant => ({
+  what: "StorageCache",
+  open: async () => loading(await cached(shared, content.firstBytes(16 * MiB)), "key", times)
+})
+
 const sharedHits: Row = {
   name: "cache-shared",
   work: "20,000 hits of 16 MiB, shared",
@@ -38,10 +43,8 @@ const sharedHits: Row = {
   unit: "loads",
   bytes: 20_000 * 16 * MiB,
   microsecondsAtMost: 25,
-  prepare: async () => ({
-    ours: loading("StorageCache", await cached(true, content.firstBytes(16 * MiB)), "key", 20_000),
-    floors: []
-  })
+  ours: hits(true, 20_000),
+  floors: []
 }
 
 const copiedHits: Row = {
@@ -50,42 +53,38 @@ const copiedHits: Row = {
   amount: 1600,
   unit: "MiB",
   bytes: 1600 * MiB,
-  prepare: async () => {
-    const bytes = content.firstBytes(16 * MiB)
-    return {
-      ours: loading("StorageCache", await cached(false, bytes), "key", 100),
-      floors: [{
-        what: "an effect that copies the array",
-        atLeast: 0.9,
+  ours: hits(false, 100),
+  floors: [{
+    what: "an effect that copies the array",
+    atLeast: 0.9,
+    open: () => {
+      const bytes = content.firstBytes(16 * MiB)
+      return Promise.resolve({
         run: (see) =>
           Effect.forEach(
             Array.from({ length: 100 }),
             () => Effect.sync(() => see(new Uint8Array(bytes), 0)),
             { discard: true }
           ).pipe(Effect.runPromise)
-      }]
+      })
     }
-  }
+  }]
 }
 
 /** What a wrapper adds to an operation. */
-const adds = (name: string, wrap: (storage: Storage.Service) => Storage.Service, key = "folder/key"): Row => ({
-  name,
-  work: `200,000 loads of 16 bytes in memory, ${name}`,
-  amount: 200_000,
-  unit: "loads",
-  bytes: 200_000 * 16,
-  prepare: async () => {
-    const bytes = content.bytesAt(0, 16)
-    return {
-      ours: loading("wrapped", wrap(await memoryWith("folder/key", bytes)), key, 200_000),
-      floors: [{
-        ...loading("as it is", await memoryWith("folder/key", bytes), "folder/key", 200_000),
-        microsecondsMore: 5
-      }]
-    }
+const adds = (name: string, wrap: (storage: Storage.Service) => Storage.Service, key = "folder/key"): Row => {
+  const loads = async (key: string, wrap: (storage: Storage.Service) => Storage.Service) =>
+    loading(wrap(await memoryWith("folder/key", content.bytesAt(0, 16))), key, 200_000)
+  return {
+    name,
+    work: `200,000 loads of 16 bytes in memory, ${name}`,
+    amount: 200_000,
+    unit: "loads",
+    bytes: 200_000 * 16,
+    ours: { what: "wrapped", open: () => loads(key, wrap) },
+    floors: [{ what: "as it is", open: () => loads("folder/key", (storage) => storage), microsecondsMore: 5 }]
   }
-})
+}
 
 const wrappedStream: Row = {
   name: "wrapped-stream",
@@ -96,17 +95,23 @@ const wrappedStream: Row = {
   prepare: async (directory) => {
     fs.mkdirSync(`${directory}/folder`)
     await content.writeFile(`${directory}/folder/object`, GiB)
-    const files = await storageOn(directory)
-    const wrapped = StoragePrefix.make(files, "folder").pipe(
-      Either.flatMap((storage) => StorageLimit.make(storage, { concurrency: 8 })),
-      Either.flatMap((storage) => StorageTimeout.make(storage, { deadline: "1 minute", idleLimit: "10 seconds" })),
-      Either.getOrThrow
-    )
-    return {
-      ours: streaming("wrapped", wrapped, "object"),
-      floors: [{ ...streaming("as it is", files, "folder/object"), atLeast: 0.95 }]
+  },
+  ours: {
+    what: "wrapped",
+    open: async (directory) => {
+      const wrapped = StoragePrefix.make(await storageOn(directory), "folder").pipe(
+        Either.flatMap((storage) => StorageLimit.make(storage, { concurrency: 8 })),
+        Either.flatMap((storage) => StorageTimeout.make(storage, { deadline: "1 minute", idleLimit: "10 seconds" })),
+        Either.getOrThrow
+      )
+      return streaming(wrapped, "object")
     }
-  }
+  },
+  floors: [{
+    what: "as it is",
+    atLeast: 0.95,
+    open: async (directory) => streaming(await storageOn(directory), "folder/object")
+  }]
 }
 
 export const wrapperRows: ReadonlyArray<Row> = [
