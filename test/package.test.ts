@@ -3,6 +3,7 @@
  * `@effect/platform`, and used from there by plain Node and by the TypeScript compiler.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
+import { build } from "esbuild"
 import { execFile } from "node:child_process"
 import { cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
@@ -153,6 +154,30 @@ console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provid
       ""
     ])
   }, 60_000)
+
+  it("is bundled for browsers without anything of Node's, but for the backends that are made for Node", async () => {
+    // What tests use needs Vitest.
+    const forNode = ["FileSystemStorage", "S3Storage", "StorageContract"]
+    const forBrowsers = (await publicModules()).map(([name]) => name).filter((name) => !forNode.includes(name))
+    const bundled = await build({
+      stdin: {
+        contents: forBrowsers.map((name) => `export * as ${name} from "surfing-weights/${name}"`).join("\n"),
+        resolveDir: consumer
+      },
+      bundle: true,
+      format: "esm",
+      platform: "browser",
+      splitting: true,
+      outdir: consumer,
+      write: false,
+      metafile: true,
+      logLevel: "silent"
+    })
+    expect(bundled.warnings).toEqual([])
+    const outputs = Object.values(bundled.metafile.outputs)
+    expect(outputs.flatMap(({ imports }) => imports).filter(({ external }) => external)).toEqual([])
+    expect(outputs.flatMap(({ exports }) => exports)).toEqual(expect.arrayContaining(forBrowsers))
+  })
 
   it("costs at most 20 ms more to import than effect and @effect/platform do", async () => {
     const time = async (...specifiers: ReadonlyArray<string>): Promise<number> => {

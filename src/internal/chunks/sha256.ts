@@ -3,7 +3,8 @@
  * in a browser, that of `@noble/hashes`, a tenth as fast. `crypto.subtle`, which browsers have, takes all bytes at once
  * only.
  *
- * Either is loaded when it is first needed, so that a bundler for browsers finds no import of Node's at the top.
+ * Either is loaded when it is first needed, and Node's without an import, which a bundler for browsers could not follow.
+ * Node has the way to that since 20.16.
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -17,15 +18,15 @@ interface Hash {
 /** Begins a new hash. */
 export type Sha256 = () => Hash
 
+const { process } = globalThis as { readonly process?: Partial<Pick<NodeJS.Process, "getBuiltinModule">> }
+
 /** That of Node. */
-export const native: Effect.Effect<Sha256, Cause.UnknownException> = Effect.tryPromise(async () => {
-  const { createHash } = await import("node:crypto")
-  createHash("sha256")
-  return () => {
+export const native: Effect.Effect<Sha256, Cause.NoSuchElementException> = Effect.suspend(() =>
+  Effect.map(Effect.fromNullable(process?.getBuiltinModule?.("node:crypto")), ({ createHash }) => () => {
     const hash = createHash("sha256")
     return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") }
-  }
-})
+  })
+)
 
 /** The one in plain JavaScript. */
 export const portable: Effect.Effect<Sha256> = Effect.promise(async () => {
