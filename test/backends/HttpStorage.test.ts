@@ -32,7 +32,7 @@ describe("HttpStorage", () => {
       yield* storage.remove("object")
       yield* storage.remove("none")
       yield* storage.exists("none")
-      expect(connections()).toBe(1)
+      expect(connections.length).toBe(1)
     }))
 })
 

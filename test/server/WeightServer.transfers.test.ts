@@ -4,7 +4,21 @@
 import { HttpRouter, HttpServer } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Logger, Option, Redacted, Schema, type Scope, Stream, Tracer } from "effect"
+import {
+  Context,
+  Effect,
+  Fiber,
+  Layer,
+  Logger,
+  Option,
+  Redacted,
+  Schedule,
+  Schema,
+  type Scope,
+  Stream,
+  Supervisor,
+  Tracer
+} from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
@@ -15,6 +29,7 @@ import { fileURLToPath } from "node:url"
 import { FileSystemStorage, MemoryStorage, Storage, StorageError, WeightServer } from "surfing-weights"
 import { WebSocket } from "ws"
 import { temporaryDirectory } from "../support/directory.js"
+import { intercepting } from "../support/intercepting.js"
 import { ask, eventually, raw, serve, type Served, serveOf } from "../support/weightServer.js"
 
 const MiB = 1024 * 1024
@@ -68,6 +83,53 @@ describe.skipIf(!fs.existsSync("/proc/self/fd"))("downloads", () => {
       socket.destroy()
       yield* eventually("closing the file", () => opened() === 0, 1)
     })))
+
+  it.live("a connection that breaks as an answer is about to go out holds nothing any longer", () =>
+    Effect.gen(function*() {
+      const supervisor = yield* Supervisor.track
+      const met: Array<string> = []
+      const serving = Effect.gen(function*() {
+        let broken: ReadonlyArray<net.Socket> = []
+        const breaking = intercepting(yield* MemoryStorage.make(), {
+          around: (effect, { operation }) =>
+            Effect.ensuring(
+              effect,
+              Effect.sync(() => {
+                if (broken.length > 0) met.push(operation)
+                for (const socket of broken) socket.destroy()
+              })
+            )
+        })
+        yield* breaking.save("object", new Uint8Array(1000))
+        const served = yield* serveOf(breaking, { writable: true, maxTransfers: 1 })
+        const { connections } = served
+        broken = connections
+        const requests = [
+          ["GET", "/objects/object"],
+          ["GET", "/objects/none"],
+          ["HEAD", "/objects/object"],
+          ["HEAD", "/objects/none"],
+          ["GET", "/objects"],
+          ["PUT", "/objects/new"],
+          ["DELETE", "/objects/new"]
+        ] as const
+        for (const [method, path] of requests) {
+          const answered = yield* Effect.exit(ask(served, method, path))
+          expect([method, path, answered._tag]).toEqual([method, path, "Failure"])
+        }
+        // The second of two that came at once, whose turn to be answered never comes.
+        yield* raw(served, "GET /objects/object HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2))
+        broken = []
+        expect((yield* ask(served, "GET", "/objects/object")).status).toBe(200)
+      })
+      yield* Effect.supervised(Effect.scoped(serving), supervisor)
+      expect(met.length).toBeGreaterThanOrEqual(8)
+      const left = yield* Effect.repeat(supervisor.value, {
+        until: ({ length }) => length === 0,
+        schedule: Schedule.intersect(Schedule.spaced("10 millis"), Schedule.recurs(200))
+      }).pipe(Effect.zipRight(supervisor.value))
+      expect(left.length).toBe(0)
+    }))
 
   it.live("a client that reads nothing is cut after the idle limit, and one that reads slowly is not", () =>
     Effect.scoped(Effect.gen(function*() {

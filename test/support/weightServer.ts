@@ -12,8 +12,8 @@ export interface Served {
   readonly url: string
   readonly port: number
   readonly storage: Storage.Service
-  /** How many connections there have been. */
-  readonly connections: () => number
+  /** All that there have been. */
+  readonly connections: ReadonlyArray<net.Socket>
   /** Stops the server as its layer does; ended with the scope of the test otherwise. */
   readonly stop: Effect.Effect<void>
 }
@@ -29,8 +29,8 @@ const listening = (server: http.Server, host: string) =>
 export const serve = (options: WeightServer.Options = {}, host = "127.0.0.1") =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
-    let connections = 0
-    const server = http.createServer({ requestTimeout: 0 }).on("connection", () => connections++)
+    const connections: Array<net.Socket> = []
+    const server = http.createServer({ requestTimeout: 0 }).on("connection", (socket) => connections.push(socket))
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
     yield* Layer.buildWithScope(Layer.provide(WeightServer.layer(options), listening(server, host)), scope)
     const address = server.address()
@@ -39,7 +39,7 @@ export const serve = (options: WeightServer.Options = {}, host = "127.0.0.1") =>
       url: `http://127.0.0.1:${port}`,
       port,
       storage,
-      connections: () => connections,
+      connections,
       stop: Scope.close(scope, Exit.void)
     }
     return served

@@ -14,6 +14,7 @@ import type * as Storage from "../../Storage.js"
 import { type HeadError, StorageTimeout, UnexpectedStorageError, UnsupportedOperation } from "../../StorageError.js"
 import { checksumHeader, decodeKey, errorHeader, statusOf } from "../wire.js"
 import * as Auth from "./auth.js"
+import { waitNoLonger } from "./connection.js"
 import * as Listing from "./listing.js"
 import * as Objects from "./objects.js"
 import * as OpenApi from "./openApi.js"
@@ -167,14 +168,12 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
         (response) => withOrigin(request, origins, transfers.isStopping() ? last(response) : response)
       )
     })
-    const { drain } = transfers
-    if (typeof auth !== "function") return { app: Effect.interruptible(app), drain }
-    const theirs = auth(app)
-    const either = Effect.flatMap(
-      HttpServerRequest.HttpServerRequest,
-      (request) => open(request, partsOf(request.url).path) === undefined ? theirs : app
-    )
-    return { app: Effect.interruptible(either), drain }
+    const theirs = typeof auth === "function" ? auth(app) : undefined
+    const either = Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+      waitNoLonger(request)
+      return theirs === undefined || open(request, partsOf(request.url).path) !== undefined ? app : theirs
+    })
+    return { app: Effect.interruptible(either), drain: transfers.drain }
   })
 
 /** A request may also name the server before the path (RFC 9112, section 3.2.2). */

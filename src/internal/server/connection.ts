@@ -1,22 +1,61 @@
 /**
- * The connection on which a request came.
+ * The connection on which a request came, where the server shows it, as Node's does.
  */
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 
-interface Destroyable {
+type Request = HttpServerRequest.HttpServerRequest
+
+interface Connection {
+  readonly closed: boolean
+  readonly destroyed: boolean
   readonly destroy: () => unknown
+  readonly once: (event: "close", listener: () => void) => unknown
+  readonly off: (event: "close", listener: () => void) => unknown
 }
 
-const isDestroyable = (value: unknown): value is Destroyable =>
-  typeof value === "object" && value !== null && "destroy" in value && typeof value.destroy === "function"
+const has = <Key extends string>(value: unknown, ...keys: ReadonlyArray<Key>): value is Record<Key, unknown> =>
+  typeof value === "object" && value !== null && keys.every((key) => key in value)
+
+const connectionOf = ({ source }: Request): Connection | undefined =>
+  has(source, "socket") && has(source.socket, "closed", "destroyed", "destroy", "once", "off")
+    ? source.socket as unknown as Connection
+    : undefined
 
 /**
- * Breaks it, where the server shows it (Node's does), and tells whether it did. An answer that has begun and cannot be
- * completed must end so: a server that ends it as any other lets the client take it for whole, or wait for the rest.
+ * Breaks it, and tells whether it did. An answer that has begun and cannot be completed must end so: a server that ends
+ * it as any other lets the client take it for whole, or wait for the rest.
  */
-export const breakOff = ({ source }: HttpServerRequest.HttpServerRequest): boolean => {
-  const socket = typeof source === "object" && source !== null && "socket" in source ? source.socket : undefined
-  if (!isDestroyable(socket)) return false
-  socket.destroy()
+export const breakOff = (request: Request): boolean => {
+  const connection = connectionOf(request)
+  if (connection === undefined || connection.destroyed) return false
+  connection.destroy()
   return true
+}
+
+interface Response {
+  end: (...args: ReadonlyArray<unknown>) => unknown
+  readonly once: (event: "finish", listener: () => void) => unknown
+}
+
+/**
+ * Lets whoever waits until the answer is out wait no longer than there is a connection. Of an answer that was not sent
+ * Node says nothing, and who waits for it has a place among the transfers.
+ */
+export const waitNoLonger = (request: Request): void => {
+  const connection = connectionOf(request)
+  if (connection === undefined || !has(request, "response") || !has(request.response, "end", "once")) return
+  const response = request.response as unknown as Response
+  const { end } = response
+  response.end = (...args) => {
+    const sent = args.at(-1)
+    if (typeof sent === "function") {
+      const over = sent as () => void
+      if (connection.closed) queueMicrotask(over)
+      else {
+        connection.once("close", over)
+        response.once("finish", () => connection.off("close", over))
+      }
+    }
+    return end.apply(response, args as Array<unknown>)
+  }
 }
