@@ -1,6 +1,6 @@
 /**
  * What is measured of the weight server: against `node:http` doing the same, and nginx where it is installed, each in a
- * process of its own, by one client.
+ * process of its own, by a client in another.
  */
 import assert from "node:assert/strict"
 import * as fs from "node:fs"

@@ -266,8 +266,9 @@ const listedKeys = Array.from(
   (_, i) => `models/${digits(Math.floor(i / 10_000), 2)}/layer_${digits(Math.floor(i / 100), 4)}/${digits(i, 6)}.bin`
 )
 
-/** What gives the keys, in order if `sorted` is not needed for it. */
-const listing = (
+/** What lists these keys and no others, once what it gives is `sorted`. */
+export const listing = (
+  keys: ReadonlyArray<string>,
   open: (directory: string) => Promise<() => Promise<ReadonlyArray<string>>>,
   sorted: (listed: ReadonlyArray<string>) => ReadonlyArray<string> = (listed) => listed
 ): Contestant["open"] =>
@@ -278,7 +279,10 @@ async (directory) => {
     run: async () => {
       listed = await list()
     },
-    after: () => assert.deepEqual(sorted(listed), listedKeys)
+    after: () => {
+      assert.deepEqual(sorted(listed), keys)
+      listed = []
+    }
   }
 }
 
@@ -291,7 +295,7 @@ const list: Row = {
   prepare: (directory) => Promise.resolve(makeFiles(listedKeys.map((key) => `${directory}/${key}`), 0)),
   ours: {
     what: "Storage.list",
-    open: listing(async (directory) => {
+    open: listing(listedKeys, async (directory) => {
       const storage = await storageOn(directory)
       return () => Effect.runPromise(storage.list())
     })
@@ -301,13 +305,14 @@ const list: Row = {
       what: "fs.promises.readdir, recursive",
       atLeast: 2,
       open: listing(
+        listedKeys,
         (directory) => Promise.resolve(() => nodeFs.readFolders(directory)),
         (listed) => listed.filter((path) => path.endsWith(".bin")).sort()
       )
     },
     {
       what: "bare: readdir of each folder",
-      open: listing((directory) => Promise.resolve(() => nodeFs.bareList(directory)))
+      open: listing(listedKeys, (directory) => Promise.resolve(() => nodeFs.bareList(directory)))
     }
   ]
 }
@@ -329,6 +334,8 @@ export const loadingRanges = (storage: Storage.Service, starts: ReadonlyArray<nu
     ))
 })
 
+const starts = scattered(GiB)
+
 const ranges: Row = {
   name: "ranges",
   work: "200 random ranges of 1 MiB, 8 at once",
@@ -338,13 +345,13 @@ const ranges: Row = {
   prepare: writeObject,
   ours: {
     what: "Storage.load with a range",
-    open: async (directory) => loadingRanges(await storageOn(directory), scattered(GiB))
+    open: async (directory) => loadingRanges(await storageOn(directory), starts)
   },
   floors: [
     {
       what: "open, FileHandle.read, close",
       atLeast: 0.9,
-      open: doing((directory, see) => nodeFs.readRanges(`${directory}/object`, scattered(GiB), MiB, 8, see))
+      open: doing((directory, see) => nodeFs.readRanges(`${directory}/object`, starts, MiB, 8, see))
     }
   ]
 }

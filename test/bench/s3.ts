@@ -54,7 +54,12 @@ export const storageIn = async (directory: string): Promise<Storage.Service> => 
 }
 
 /** The AWS SDK, and the name of the bucket. */
-export const sdkOf = (directory: string): { readonly sdk: S3Client; readonly Bucket: string } => {
+export interface Sdk {
+  readonly sdk: S3Client
+  readonly Bucket: string
+}
+
+export const sdkOf = (directory: string): Sdk => {
   const { bucket, ...server } = placeIn(directory)
   return { sdk: client({ kind: "given", ...server }), Bucket: bucket }
 }

@@ -131,6 +131,34 @@ describe.skipIf(!fs.existsSync("/proc/self/fd"))("downloads", () => {
       expect(left.length).toBe(0)
     }))
 
+  it.live("many requests at once on one connection are answered without a warning of Node's", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const warnings: Array<string> = []
+      const listener = ({ message }: Error) => void warnings.push(message)
+      yield* Effect.acquireRelease(
+        Effect.sync(() => process.on("warning", listener)),
+        () => Effect.sync(() => process.off("warning", listener))
+      )
+      const storage = yield* MemoryStorage.make()
+      yield* storage.save("object", new Uint8Array(60_000))
+      const served = yield* serveOf(storage)
+      const request = "GET /objects/object HTTP/1.1\r\nHost: x\r\n"
+      const got = yield* raw(served, `${request}\r\n`.repeat(39) + `${request}Connection: close\r\n\r\n`)
+      expect(got.split("HTTP/1.1 200 OK").length - 1).toBe(40)
+      expect(warnings).toEqual([])
+    })))
+
+  it.live("a client that goes away frees at the idle limit what it has asked for and is not yet being answered", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { opened, storage } = yield* withSparse(1024 * MiB)
+      const served = yield* serveOf(storage, { idleLimit: "1 second" })
+      const request = "GET /objects/big HTTP/1.1\r\nHost: x\r\n\r\n"
+      const socket = yield* slowly(served, request.repeat(20))
+      yield* eventually("opening the file for each", () => opened() === 20)
+      socket.destroy()
+      yield* eventually("closing all of them", () => opened() === 0, 4)
+    })))
+
   it.live("a client that reads nothing is cut after the idle limit, and one that reads slowly is not", () =>
     Effect.scoped(Effect.gen(function*() {
       const { opened, storage } = yield* withSparse(1024 * MiB)

@@ -10,14 +10,13 @@ interface Connection {
   readonly destroyed: boolean
   readonly destroy: () => unknown
   readonly once: (event: "close", listener: () => void) => unknown
-  readonly off: (event: "close", listener: () => void) => unknown
 }
 
 const has = <Key extends string>(value: unknown, ...keys: ReadonlyArray<Key>): value is Record<Key, unknown> =>
   typeof value === "object" && value !== null && keys.every((key) => key in value)
 
 const connectionOf = ({ source }: Request): Connection | undefined =>
-  has(source, "socket") && has(source.socket, "closed", "destroyed", "destroy", "once", "off")
+  has(source, "socket") && has(source.socket, "closed", "destroyed", "destroy", "once")
     ? source.socket as unknown as Connection
     : undefined
 
@@ -37,6 +36,20 @@ interface Response {
   readonly once: (event: "finish", listener: () => void) => unknown
 }
 
+/** Who waits on a connection: one listener for all, as Node warns of more than ten. */
+const waiting = new WeakMap<Connection, Set<() => void>>()
+
+const waitersOn = (connection: Connection): Set<() => void> => {
+  const there = waiting.get(connection)
+  if (there !== undefined) return there
+  const waiters = new Set<() => void>()
+  waiting.set(connection, waiters)
+  connection.once("close", () => {
+    for (const over of waiters) over()
+  })
+  return waiters
+}
+
 /**
  * Lets whoever waits until the answer is out wait no longer than there is a connection. Of an answer that was not sent
  * Node says nothing, and who waits for it has a place among the transfers.
@@ -52,8 +65,8 @@ export const waitNoLonger = (request: Request): void => {
       const over = sent as () => void
       if (connection.closed) queueMicrotask(over)
       else {
-        connection.once("close", over)
-        response.once("finish", () => connection.off("close", over))
+        const waiters = waitersOn(connection).add(over)
+        response.once("finish", () => waiters.delete(over))
       }
     }
     return end.apply(response, args as Array<unknown>)
