@@ -37,8 +37,11 @@ export const until = <A, Err, R, Late>(
     })
   )
 
-export const after = <Late>(limit: number, late: () => Late): Effect.Effect<never, Late> =>
-  Effect.zipRight(Effect.sleep(limit), Effect.failSync(late))
+/**
+ * In how many parts an idle time is waited for. Each counts for no more than it was to take: a process that was held up, by
+ * a computation or a collection, sees a timer before it sees what has come in meanwhile, and that is not the peer's fault.
+ */
+export const idleParts = 4
 
 /** Fails as `late` says once `idleSince` has told for `limit` milliseconds of the same moment. */
 export const afterIdle = <Late>(
@@ -47,12 +50,28 @@ export const afterIdle = <Late>(
   late: () => Late
 ): Effect.Effect<never, Late> =>
   Effect.clockWith((clock) => {
-    const look: Effect.Effect<never, Late> = Effect.suspend(() => {
-      const now = clock.unsafeCurrentTimeMillis()
-      const left = (idleSince() ?? now) + limit - now
-      return left > 0 ? Effect.zipRight(Effect.sleep(left), look) : Effect.failSync(late)
-    })
-    return look
+    const part = limit / idleParts
+    let since: number | undefined
+    let idle = 0
+    const look = (slept: number): Effect.Effect<never, Late> =>
+      Effect.suspend(() => {
+        const latest = idleSince()
+        const isSame = latest === since
+        since = latest
+        if (latest === undefined) idle = 0
+        else idle = isSame ? idle + slept : Math.min(clock.unsafeCurrentTimeMillis() - latest, slept)
+        if (idle >= limit) return Effect.failSync(late)
+        const next = Math.min(limit - idle, part)
+        return Effect.zipRight(Effect.sleep(next), look(next))
+      })
+    return look(0)
+  })
+
+/** Fails as `late` says after so many milliseconds, counted likewise. */
+export const after = <Late>(limit: number, late: () => Late): Effect.Effect<never, Late> =>
+  Effect.clockWith((clock) => {
+    const started = clock.unsafeCurrentTimeMillis()
+    return afterIdle(() => started, limit, late)
   })
 
 /** What an effect has acquired belongs to the scope around it from when it succeeds; where it fails, it is let go at once. */

@@ -29,6 +29,7 @@ import { fileURLToPath } from "node:url"
 import { FileSystemStorage, MemoryStorage, Storage, StorageError, WeightServer } from "surfing-weights"
 import { WebSocket } from "ws"
 import { temporaryDirectory } from "../support/directory.js"
+import { thenHeldUp } from "../support/heldUp.js"
 import { intercepting } from "../support/intercepting.js"
 import { ask, eventually, raw, serve, type Served, serveOf } from "../support/weightServer.js"
 
@@ -70,6 +71,13 @@ const slowly = ({ port }: Pick<Served, "port">, request = "GET /objects/big HTTP
     }),
     (socket) => Effect.sync(() => socket.destroy())
   )
+
+/** Reads for a while, waits for a while, and so on. */
+const readsSlowly = `require("node:http").get(process.argv[1], (answer) =>
+  answer.on("data", () => {
+    answer.pause()
+    setTimeout(() => answer.resume(), 3)
+  }))`
 
 const status = (served: Served, path = "/health") => Effect.map(ask(served, "GET", path), ({ status }) => status)
 
@@ -180,6 +188,23 @@ describe.skipIf(!fs.existsSync("/proc/self/fd"))("downloads", () => {
       idle.resume()
       yield* Effect.promise(() => once(idle, "close"))
       expect(slow.destroyed).toBe(false)
+    })))
+
+  it.live("a client that read while the server was held up for longer than the idle limit is not cut", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { opened, storage } = yield* withSparse(1024 * MiB)
+      const { url } = yield* serveOf(storage, { idleLimit: "1 second" })
+      yield* Effect.acquireRelease(
+        Effect.sync(() => spawn(process.execPath, ["-e", readsSlowly, `${url}/objects/big`], { stdio: "ignore" })),
+        (client) => Effect.sync(() => client.kill("SIGKILL"))
+      )
+      yield* eventually("an open file", () => opened() === 1)
+      for (let i = 0; i < 3; i++) {
+        yield* Effect.sleep("500 millis")
+        yield* thenHeldUp(() => {}, 1600)
+      }
+      yield* Effect.sleep("500 millis")
+      expect(opened()).toBe(1)
     })))
 
   it.live("one byte a second keeps nobody waiting", () =>

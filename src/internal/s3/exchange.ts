@@ -16,6 +16,7 @@ import { ReadableStream } from "node:stream/web"
 import type { FailureContext } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { once } from "../once.js"
+import { IdleTimer } from "./idleTimer.js"
 
 /** A request to the bucket, or to an object in it. */
 export interface Request {
@@ -184,7 +185,7 @@ export class Exchange {
   readonly #place: Place
   readonly #request: Request
   readonly #abort = new AbortController()
-  #timer: NodeJS.Timeout | undefined
+  #timer: IdleTimer | undefined
   #body: Readable | undefined
   #failure: ExchangeError | undefined
   #sent = false
@@ -208,11 +209,14 @@ export class Exchange {
   ): Effect.Effect<Answer, ExchangeError> {
     return once((resume) => {
       const fail = (error: ExchangeError) => {
-        clearTimeout(this.#timer)
+        this.#timer?.stop()
         this.#abort.abort()
         resume(Effect.fail(error))
       }
-      this.#timer = setTimeout(() => fail(idle(this.#place, this.#connection)), this.#connection.idleLimit)
+      this.#timer = new IdleTimer(
+        this.#connection.idleLimit,
+        () => fail(idle(this.#place, this.#connection))
+      )
       const { handler, signer } = this.#connection
       const http = toHttp(this.#connection, this.#request)
       signer.sign({ ...http, headers: { ...http.headers, ...unsigned } }, signingOptions(this.#connection)).then(
@@ -224,7 +228,7 @@ export class Exchange {
             { abortSignal: this.#abort.signal }
           ).then(
             ({ response }) => {
-              clearTimeout(this.#timer)
+              this.#timer?.stop()
               this.#body = toReadable(response.body)
               // A connection may break while nobody is reading, and must not bring the process down.
               this.#body.on("error", () => {})
@@ -264,7 +268,7 @@ export class Exchange {
     return new Readable({
       highWaterMark: pieceSize,
       read() {
-        timer?.refresh()
+        timer?.goes()
         const piece = body.subarray(at, at + pieceSize)
         at += piece.byteLength
         this.push(piece)
@@ -321,14 +325,17 @@ export class Exchange {
   #read(accept: (bytes: Uint8Array) => string | undefined, done: (error?: ExchangeError) => void): void {
     const body = this.#opened()
     const end = (error?: ExchangeError) => {
-      clearTimeout(timer)
+      timer.stop()
       body.removeAllListeners("data")
       done(error)
     }
-    const timer = setTimeout(() => end(idle(this.#place, this.#connection)), this.#connection.idleLimit)
+    const timer = new IdleTimer(
+      this.#connection.idleLimit,
+      () => end(idle(this.#place, this.#connection))
+    )
     this.#timer = timer
     body.on("data", (bytes: Uint8Array) => {
-      timer.refresh()
+      timer.goes()
       const wrong = accept(bytes)
       if (wrong !== undefined) end(broken(this.#place, new Error(wrong)))
     })
@@ -380,12 +387,12 @@ export class Exchange {
       // The fiber may have made way for others since it looked.
       const come = next()
       if (come !== undefined) return resume(come)
-      const timer = setTimeout(() => {
+      const timer = new IdleTimer(this.#connection.idleLimit, () => {
         wake = () => {}
         resume(Effect.fail(Option.some(idle(this.#place, this.#connection))))
-      }, this.#connection.idleLimit)
+      })
       wake = () => {
-        clearTimeout(timer)
+        timer.stop()
         wake = () => {}
         resume(next() ?? Effect.fail(Option.none()))
       }
@@ -410,7 +417,7 @@ export class Exchange {
   /** Ends what is not over yet, and the connection with it. */
   close(): Effect.Effect<void> {
     return Effect.sync(() => {
-      clearTimeout(this.#timer)
+      this.#timer?.stop()
       if (this.#over && this.#sent) return
       this.#abort.abort()
       this.#body?.destroy()

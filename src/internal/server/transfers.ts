@@ -48,11 +48,17 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
     const ended = yield* Deferred.make<void>()
     let stopping = false
 
+    const interval = Math.min(idleLimit / 4, 60_000)
+    let looked = clock.unsafeCurrentTimeMillis()
     const look = Effect.sync(() => {
       const now = clock.unsafeCurrentTimeMillis()
+      // A process that was held up has yet to see what its clients did meanwhile.
+      const wasHeldUp = now - looked >= 2 * interval
+      looked = now
+      if (wasHeldUp) return
       for (const { cut, since } of running) if (since !== undefined && now - since >= idleLimit) cut()
     })
-    yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(Math.min(idleLimit / 4, 60_000)), look)))
+    yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(interval), look)))
 
     const allEnded = (limit: Duration.DurationInput) =>
       Effect.suspend(() =>

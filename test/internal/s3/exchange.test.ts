@@ -1,25 +1,8 @@
 import { expect, it } from "@effect/vitest"
 import { Chunk, Effect, type Scheduler } from "effect"
 import { Readable } from "node:stream"
-import { type Connection, exchange } from "../../../src/internal/s3/exchange.js"
-
-/** A connection whose answer has this body. */
-const connectionTo = (body: Readable): Connection => ({
-  handler: { handle: () => Promise.resolve({ response: { statusCode: 200, headers: {}, body } }) },
-  endpoint: {
-    protocol: "http:",
-    hostname: "s3.example",
-    path: "/b",
-    headers: {},
-    signingName: "s3",
-    signingRegion: "r"
-  },
-  // It signs nothing: nobody looks.
-  signer: { sign: (request: unknown) => Promise.resolve(request) } as unknown as Connection["signer"],
-  idleLimit: 1000,
-  clockOffset: 0,
-  bareEtags: false
-})
+import { exchange } from "../../../src/internal/s3/exchange.js"
+import { connectionTo } from "../../support/s3Connection.js"
 
 it.live("bytes that come at whatever step between looking for them and waiting for them are not missed", () =>
   Effect.gen(function*() {
