@@ -10,6 +10,9 @@
  *   give the bucket a lifecycle rule with `AbortIncompleteMultipartUpload`.
  * - Each object that was saved conditionally or in parts carries the metadata `surfing-weights-save`, by which a save
  *   knows its own work where the answer to it got lost.
+ * - Requests go over connections of the storage's own, which read into one array each: what a client of the SDK makes of
+ *   memory for each read takes most of the time of a large load. `layerFromClient`, and Bun and Deno, send with the
+ *   client's own request handler.
  * - The bytes that are sent are not part of the signature, since to hash them would take a third of the speed. Over HTTPS
  *   they are protected on the way like everything else; over plain HTTP `checksum` does that against accidents.
  * - A conditional save in parts is looked at by the server when it ends. Ceph does not do that, so it is looked at from
@@ -37,9 +40,10 @@ import * as crypto from "node:crypto"
 import { prefixed } from "../internal/prefixed.js"
 import { removeAllRetrying, retry } from "../internal/retry.js"
 import * as Checksums from "../internal/s3/checksums.js"
-import { connect, makeClient } from "../internal/s3/connect.js"
+import { connect, makeClient, makeTransport } from "../internal/s3/connect.js"
 import * as Downloads from "../internal/s3/downloads.js"
 import * as Requests from "../internal/s3/requests.js"
+import { overHandler, type Transport } from "../internal/s3/transport.js"
 import * as Uploads from "../internal/s3/uploads.js"
 import * as xml from "../internal/s3/xml.js"
 import * as ObjectKey from "../ObjectKey.js"
@@ -162,7 +166,7 @@ export const make = (options: Options): Effect.Effect<Storage.Service, OpenError
       return yield* new E.UnsupportedOperation({ backend, operation: "open", reason })
     }
     const client = yield* makeClient(backend, toConfig(options))
-    return Storage.make(yield* makeBackend(client, options, profile))
+    return Storage.make(yield* makeBackend(client, yield* makeTransport(client), options, profile))
   })
 
 /**
@@ -175,7 +179,8 @@ export const make = (options: Options): Effect.Effect<Storage.Service, OpenError
 export const makeFromClient = (
   client: S3Client,
   options: BucketOptions
-): Effect.Effect<Storage.Service, OpenError> => Effect.map(makeBackend(client, options), Storage.make)
+): Effect.Effect<Storage.Service, OpenError> =>
+  Effect.map(makeBackend(client, overHandler(client.config.requestHandler), options), Storage.make)
 
 /**
  * Provides a storage on a bucket.
@@ -288,6 +293,7 @@ const longestIdle = 2 ** 31 - 1
 
 const makeBackend = (
   client: S3Client,
+  transport: Transport,
   options: BucketOptions,
   profile?: string
 ): Effect.Effect<StorageBackend.StorageBackend, OpenError> =>
@@ -326,7 +332,7 @@ const makeBackend = (
         return yield* invalid(`${name} has characters that cannot stand in a header: ${JSON.stringify(value)}`)
       }
     }
-    const connection = yield* connect(backend, client, bucket, idleLimit, profile)
+    const connection = yield* connect(backend, client, bucket, idleLimit, transport, profile)
     const requests = Requests.make(connection, backend, bucket, toHeaders(options))
     const cut = {
       partSize,

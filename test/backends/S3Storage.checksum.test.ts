@@ -13,6 +13,7 @@ import { ByteRange, S3Storage, type Storage, type StorageBackend, type StorageEr
 import * as Checksums from "../../src/internal/s3/checksums.js"
 import { connect } from "../../src/internal/s3/connect.js"
 import * as Requests from "../../src/internal/s3/requests.js"
+import { overHandler } from "../../src/internal/s3/transport.js"
 import * as Uploads from "../../src/internal/s3/uploads.js"
 import * as ChecksumServer from "../support/checksumServer.js"
 import * as FaultProxy from "../support/faultProxy.js"
@@ -436,7 +437,9 @@ describe("S3Storage with a checksum", () => {
 /** Uploads that copy in parts whatever is larger than nothing. */
 const uploadsOn = (server: ChecksumServer.ChecksumServer, algorithm: StorageBackend.Checksum["algorithm"]) =>
   Effect.gen(function*() {
-    const connection = yield* connect("S3(weights)", sdkFor(server), server.bucket, 10_000)
+    const sdk = sdkFor(server)
+    const transport = overHandler(sdk.config.requestHandler)
+    const connection = yield* connect("S3(weights)", sdk, server.bucket, 10_000, transport)
     const requests = Requests.make(connection, "S3(weights)", server.bucket, {
       create: {},
       access: {},

@@ -42,6 +42,7 @@ const load: Reading["read"] = (storage, key) => Effect.map(storage.load(key), pr
 const stream: Reading["read"] = (storage, key) => Effect.map(gather(storage.stream(key)), print)
 
 const ahead = { streamConcurrency: 3 }
+const ownClient = { ownClient: true }
 const readings: ReadonlyArray<Reading> = [
   { name: "load", key: "small", start: 0, length: 1000, read: load },
   { name: "load, the first part", key: "large", start: 0, length: partSize, read: load },
@@ -62,6 +63,23 @@ const readings: ReadonlyArray<Reading> = [
     start: partSize,
     length: MiB,
     options: ahead,
+    read: stream
+  },
+  { name: "load by a client of one's own", key: "small", start: 0, length: 1000, options: ownClient, read: load },
+  {
+    name: "load by a client of one's own, the last part",
+    key: "large",
+    start: partSize,
+    length: MiB,
+    options: ownClient,
+    read: load
+  },
+  {
+    name: "stream of a large object by a client of one's own",
+    key: "large",
+    start: 0,
+    length: large.length,
+    options: ownClient,
     read: stream
   }
 ]

@@ -41,6 +41,7 @@ interface Saving {
   /** The request that breaks, and the length of its body. */
   readonly breaks: Match
   readonly length: number
+  readonly options?: Options
 }
 
 /** In pieces of another size than that of a part. */
@@ -52,14 +53,28 @@ const savings: ReadonlyArray<Saving> = [
   { name: "save of as much as fits a part", data: bytes(partSize, 3), breaks: is.put, length: partSize },
   { name: "save in parts, the first part", data: large, breaks: isPart(1), length: partSize },
   { name: "save in parts, the last part", data: large, breaks: isPart(2), length: MiB },
-  { name: "save of a stream, the first part", data: large, as: asStream, breaks: isPart(1), length: partSize }
+  { name: "save of a stream, the first part", data: large, as: asStream, breaks: isPart(1), length: partSize },
+  {
+    name: "save by a client of one's own",
+    data: small,
+    breaks: is.put,
+    length: small.length,
+    options: { ownClient: true }
+  },
+  {
+    name: "save in parts by a client of one's own, the first part",
+    data: large,
+    breaks: isPart(1),
+    length: partSize,
+    options: { ownClient: true }
+  }
 ]
 
 const run = ({ as, data }: Pick<Saving, "as" | "data">, storage: Storage.Service, key = "key") =>
   storage.save(key, as === undefined ? data : as(data))
 
 for (const saving of savings) {
-  const { breaks, data, length, name } = saving
+  const { breaks, data, length, name, options = {} } = saving
 
   // They wait more than they do, so they wait together, here and below.
   describe.concurrent(`S3Storage, the body of a ${name}`, () => {
@@ -68,7 +83,7 @@ for (const saving of savings) {
       ["read no more", (after: number) => Fault.StallRequest({ after }), "StorageTimeout"]
     ] as const
     for (const [how, at, tag] of ways) {
-      const limits: Options = how === "reset" ? {} : { idleLimit: "500 millis" }
+      const limits: Options = how === "reset" ? options : { ...options, idleLimit: "500 millis" }
       const cuts = how === "reset" ? [1, Math.floor(length / 2), length - 1] : [Math.floor(length / 2)]
 
       it.scopedLive(`is sent again where it is ${how}, and nothing else is`, () =>

@@ -68,6 +68,13 @@ const andLook = ({ direct }: Setup, key: string, effect: Effect.Effect<unknown, 
 const operations: ReadonlyArray<Operation> = [
   { name: "load", reads: ["small"], breaks: is.get, run: ({ storage }) => Effect.map(storage.load("small"), print) },
   {
+    name: "load by a client of one's own",
+    reads: ["small"],
+    breaks: is.get,
+    options: { ownClient: true },
+    run: ({ storage }) => Effect.map(storage.load("small"), print)
+  },
+  {
     name: "load, the first part",
     breaks: isGetFrom(0),
     isLarge: true,

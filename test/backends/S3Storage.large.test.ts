@@ -12,6 +12,7 @@ import { ByteRange, ObjectKey, S3Storage, type StorageError } from "surfing-weig
 import { connect } from "../../src/internal/s3/connect.js"
 import type { Connection } from "../../src/internal/s3/exchange.js"
 import * as Requests from "../../src/internal/s3/requests.js"
+import { type Handler, overHandler } from "../../src/internal/s3/transport.js"
 import * as Uploads from "../../src/internal/s3/uploads.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
@@ -35,7 +36,7 @@ const makeUploads = (connection: Connection, bucket: string, cut: Partial<Upload
 /** Uploads to a bucket, with limits that can be reached. */
 const uploadsTo = (bucket: string, cut: Partial<Uploads.Cut>) =>
   Effect.map(
-    connect("S3(test)", sdk, bucket, 30_000),
+    connect("S3(test)", sdk, bucket, 30_000, overHandler(sdk.config.requestHandler)),
     (connection) => makeUploads(connection, bucket, cut)
   )
 
@@ -51,9 +52,9 @@ const uploadsToNowhere = (
   cut: Partial<Uploads.Cut>,
   refuse: (request: Sent) => { readonly status: number; readonly code: string } | undefined = () => undefined
 ) =>
-  Effect.map(connect("S3(test)", sdk, "nowhere", 10_000), (connection) => {
+  Effect.suspend(() => {
     const sent: Array<Sent> = []
-    const handle: Connection["handler"]["handle"] = async ({ body, headers, method, query }) => {
+    const handle: Handler["handle"] = async ({ body, headers, method, query }) => {
       const request = {
         method,
         headers,
@@ -76,7 +77,10 @@ const uploadsToNowhere = (
       }
     }
     const signer = { sign: <A>(request: A) => Promise.resolve(request) }
-    return { sent, uploads: makeUploads({ ...connection, handler: { handle }, signer }, "nowhere", cut) }
+    return Effect.map(
+      connect("S3(test)", sdk, "nowhere", 10_000, overHandler({ handle })),
+      (connection) => ({ sent, uploads: makeUploads({ ...connection, signer }, "nowhere", cut) })
+    )
   })
 
 const isPart = ({ method, query }: Pick<Sent, "method" | "query">) => method === "PUT" && query.has("partNumber")

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { S3Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { makeBucket, options, server, unfinishedUploads } from "../support/s3Bucket.js"
+import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
 
 let bucket = ""
 
@@ -50,10 +50,10 @@ StorageContract.suite("S3Storage", {
 })
 
 if (server.kind !== "emulator") {
-  StorageContract.suite("S3Storage, in a folder of a bucket, streaming ahead", {
+  StorageContract.suite("S3Storage, by a client of one's own, in a folder of a bucket, streaming ahead", {
     layer: Layer.unwrapScoped(Effect.map(makeBucket, (made) => {
       bucket = made
-      return S3Storage.layer({ ...options, bucket, prefix: "a folder/of the bucket", streamConcurrency: 3 })
+      return S3Storage.layerFromClient(sdk, { bucket, prefix: "a folder/of the bucket", streamConcurrency: 3 })
     })),
     leftovers: Effect.suspend(() => unfinishedUploads(bucket)),
     skip: {

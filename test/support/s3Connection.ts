@@ -3,10 +3,11 @@
  */
 import type { Readable } from "node:stream"
 import type { Connection } from "../../src/internal/s3/exchange.js"
+import { overHandler } from "../../src/internal/s3/transport.js"
 
 /** A connection whose answer has this body. */
 export const connectionTo = (body: Readable, idleLimit = 1000): Connection => ({
-  handler: { handle: () => Promise.resolve({ response: { statusCode: 200, headers: {}, body } }) },
+  transport: overHandler({ handle: () => Promise.resolve({ response: { statusCode: 200, headers: {}, body } }) }),
   endpoint: {
     protocol: "http:",
     hostname: "s3.example",

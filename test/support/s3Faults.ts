@@ -15,6 +15,7 @@ import { S3Storage, type Storage } from "surfing-weights"
 import { vi } from "vitest"
 import * as FaultProxy from "./faultProxy.js"
 import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
+import { client } from "./s3Server.js"
 
 export { Fault } from "./faultProxy.js"
 
@@ -116,7 +117,10 @@ export interface Setup {
   readonly until: (match: Match) => Effect.Effect<void>
 }
 
-export type Options = Partial<S3Storage.Options>
+export interface Options extends Partial<S3Storage.Options> {
+  /** Whether requests go the way of a client of the SDK, and not over the storage's own connections. */
+  readonly ownClient?: boolean
+}
 
 /** Runs a test on a storage behind a proxy, then sees to it that nothing is left behind. */
 export const behindProxy = <Err, R>(
@@ -128,20 +132,26 @@ export const behindProxy = <Err, R>(
     const proxy = yield* FaultProxy.make(server.endpoint)
     const direct = yield* S3Storage.make({ ...options, bucket, partSize, verifyBucket: false })
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-    const open: Setup["open"] = (more) =>
-      Scope.extend(
-        S3Storage.make({
-          ...options,
-          endpoint: proxy.endpoint,
-          bucket,
-          partSize,
-          retry: quick,
-          idleLimit: "10 seconds",
-          verifyBucket: false,
-          ...more
-        }),
+    const open: Setup["open"] = ({ ownClient = false, ...more }) => {
+      const ofBucket = {
+        bucket,
+        partSize,
+        retry: quick,
+        idleLimit: "10 seconds",
+        verifyBucket: false,
+        ...more
+      } as const
+      const ofClient = Effect.acquireRelease(
+        Effect.sync(() => client({ ...server, endpoint: proxy.endpoint })),
+        (client) => Effect.sync(() => client.destroy())
+      )
+      return Scope.extend(
+        ownClient
+          ? Effect.flatMap(ofClient, (client) => S3Storage.makeFromClient(client, ofBucket))
+          : S3Storage.make({ ...options, endpoint: proxy.endpoint, ...ofBucket }),
         scope
       )
+    }
     const storage = yield* open(more)
     const fibers = yield* Supervisor.track
     let before = 0

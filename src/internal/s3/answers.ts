@@ -6,7 +6,8 @@
 import type { Checksum, ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { toDelay } from "../retryAfter.js"
-import type { Answer, Place } from "./exchange.js"
+import type { Place } from "./exchange.js"
+import type { Answer } from "./transport.js"
 import * as xml from "./xml.js"
 
 /** An answer that says no. */

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as E from "../../StorageError.js"
 import { type Connection, type Endpoint, noCredentials } from "./exchange.js"
+import { overHandler, type Transport } from "./transport.js"
 
 /** The SDK, loaded when it is needed. */
 const sdk = (backend: string) =>
@@ -53,12 +54,28 @@ export const makeClient = (
     })
   })
 
-/** What sends requests to `bucket` with this client; `idleLimit` in milliseconds. */
+/**
+ * What sends requests for this client: connections of our own, which go with the scope. They need more of Node than Bun and
+ * Deno have; there it is what the client has itself.
+ */
+export const makeTransport = (client: S3Client): Effect.Effect<Transport, never, Scope.Scope> =>
+  "Bun" in globalThis || "Deno" in globalThis
+    ? Effect.succeed(overHandler(client.config.requestHandler))
+    : Effect.map(
+      Effect.acquireRelease(
+        Effect.promise(async () => (await import("./connections.js")).make()),
+        ({ close }) => Effect.sync(close)
+      ),
+      ({ transport }) => transport
+    )
+
+/** What sends requests to `bucket`, signed by this client; `idleLimit` in milliseconds. */
 export const connect = (
   backend: string,
   client: S3Client,
   bucket: string,
   idleLimit: number,
+  transport: Transport,
   profile?: string
 ): Effect.Effect<Connection, E.CommonError | E.UnsupportedOperation> =>
   Effect.flatMap(
@@ -82,7 +99,7 @@ export const connect = (
             })
         }),
         (signer) => ({
-          handler: client.config.requestHandler,
+          transport,
           endpoint,
           signer,
           idleLimit,

@@ -12,11 +12,20 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Readable } from "node:stream"
-import { ReadableStream } from "node:stream/web"
 import type { FailureContext } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { once } from "../once.js"
 import { IdleTimer } from "./idleTimer.js"
+import {
+  type Answer,
+  escaped,
+  type Flow,
+  type HttpRequest,
+  originOf,
+  type Receiver,
+  targetOf,
+  type Transport
+} from "./transport.js"
 
 /** A request to the bucket, or to an object in it. */
 export interface Request {
@@ -26,12 +35,6 @@ export interface Request {
   readonly query?: Readonly<Record<string, string>>
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: Uint8Array
-}
-
-/** The beginning of an answer. The names of headers are in lower case. */
-export interface Answer {
-  readonly status: number
-  readonly headers: Readonly<Record<string, string>>
 }
 
 /** Why there is no answer, or no end of it. */
@@ -55,23 +58,9 @@ export interface Endpoint {
   readonly signingRegion: string
 }
 
-/** A client's way to send a request, as far as it is used here. */
-interface Handler {
-  readonly handle: (
-    request: HttpRequest & { readonly body?: Uint8Array | Readable },
-    options: { readonly abortSignal: AbortSignal }
-  ) => Promise<{
-    readonly response: {
-      readonly statusCode: number
-      readonly headers: Readonly<Record<string, string>>
-      readonly body?: unknown
-    }
-  }>
-}
-
 /** What sends requests to one bucket. */
 export interface Connection {
-  readonly handler: Handler
+  readonly transport: Transport
   readonly endpoint: Endpoint
   readonly signer: Awaited<ReturnType<S3Client["config"]["signer"]>>
   /** In milliseconds. */
@@ -85,21 +74,8 @@ export interface Connection {
 // Neither the signature nor anything else covers the bytes of a body; see the head of S3Storage.ts.
 const unsigned = { "x-amz-content-sha256": "UNSIGNED-PAYLOAD" }
 
-const escaped = (text: string): string =>
-  encodeURIComponent(text).replaceAll(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
-
 /** A key as it stands in a path or in the name of a source to copy. */
 export const escapeKey = (key: string): string => key.split("/").map(escaped).join("/")
-
-interface HttpRequest {
-  readonly method: string
-  readonly protocol: string
-  readonly hostname: string
-  readonly port?: number
-  readonly path: string
-  readonly query: Record<string, string>
-  readonly headers: Record<string, string>
-}
 
 const toHttp = ({ endpoint }: Connection, { body, headers, key, method, query }: Request): HttpRequest => ({
   method,
@@ -112,7 +88,7 @@ const toHttp = ({ endpoint }: Connection, { body, headers, key, method, query }:
     host: endpoint.port === undefined ? endpoint.hostname : `${endpoint.hostname}:${endpoint.port}`,
     "user-agent": "surfing-weights",
     ...endpoint.headers,
-    ...(method !== "GET" && method !== "HEAD" && { "content-length": String(body?.byteLength ?? 0) }),
+    ...((method === "PUT" || method === "POST") && { "content-length": String(body?.byteLength ?? 0) }),
     ...headers
   }
 })
@@ -137,12 +113,11 @@ export const presign = (
       const { signer } = connection
       if (!isPresigner(signer)) throw new Error("the signer of this client gives no URLs")
       const http = toHttp(connection, request)
-      const { hostname, path, port, protocol, query } = await signer.presign(
+      const presigned = await signer.presign(
         { ...http, headers: { host: http.headers["host"] ?? "", ...request.headers, ...unsigned } },
         { ...signingOptions(connection), expiresIn, unhoistableHeaders: new Set(Object.keys(request.headers ?? {})) }
       )
-      const search = Object.entries(query).map(([name, value]) => `${escaped(name)}=${escaped(value)}`).join("&")
-      return `${protocol}//${hostname}${port === undefined ? "" : `:${port}`}${path}?${search}`
+      return originOf(presigned) + targetOf(presigned)
     },
     catch: (cause) => noCredentials(place, cause)
   }).pipe(
@@ -180,16 +155,21 @@ const readAhead = 1024 * 1024
 /** What is sent of a body between two looks at whether the server still reads, in bytes. */
 const pieceSize = 256 * 1024
 
+/** Who reads a body. */
+type Reader = Pick<Receiver, "onBytes" | "onEnd" | "onBroken">
+
 export class Exchange {
   readonly #connection: Connection
   readonly #place: Place
   readonly #request: Request
-  readonly #abort = new AbortController()
   #timer: IdleTimer | undefined
-  #body: Readable | undefined
+  #flow: Flow | undefined
+  #reader: Reader | undefined
+  #break: { readonly cause: unknown } | undefined
   #failure: ExchangeError | undefined
   #sent = false
   #over = false
+  #givenUp = false
 
   constructor(connection: Connection, place: Place, request: Request) {
     this.#connection = connection
@@ -208,45 +188,45 @@ export class Exchange {
     progress: (filled: number) => void = () => {}
   ): Effect.Effect<Answer, ExchangeError> {
     return once((resume) => {
+      let isAnswered = false
       const fail = (error: ExchangeError) => {
-        this.#timer?.stop()
-        this.#abort.abort()
+        this.#giveUp()
         resume(Effect.fail(error))
       }
-      this.#timer = new IdleTimer(
-        this.#connection.idleLimit,
-        () => fail(idle(this.#place, this.#connection))
-      )
-      const { handler, signer } = this.#connection
+      const receiver: Receiver = {
+        onAnswer: (answer) => {
+          isAnswered = true
+          this.#timer?.stop()
+          const target = plan?.(answer)
+          if (target === undefined) return resume(Effect.succeed(answer))
+          this.#fill(target, progress, (error) => {
+            this.#failure = error
+            resume(Effect.succeed(answer))
+          })
+        },
+        onBytes: (bytes) => this.#reader?.onBytes(bytes),
+        onEnd: () => {
+          this.#over = true
+          this.#reader?.onEnd()
+        },
+        onBroken: (cause) => {
+          // A connection is closed once the body is there, or because it was given up.
+          if (this.#over || this.#givenUp) return
+          if (!isAnswered) {
+            return fail(isBadHeader(cause) ? noCredentials(this.#place, cause) : broken(this.#place, cause))
+          }
+          this.#break ??= { cause }
+          this.#reader?.onBroken(cause)
+        }
+      }
+      const { idleLimit, signer, transport } = this.#connection
+      this.#timer = new IdleTimer(idleLimit, () => fail(idle(this.#place, this.#connection)))
       const http = toHttp(this.#connection, this.#request)
       signer.sign({ ...http, headers: { ...http.headers, ...unsigned } }, signingOptions(this.#connection)).then(
         (signed) => {
-          if (this.#abort.signal.aborted) return
+          if (this.#givenUp) return
           const body = this.#outgoing()
-          handler.handle(
-            { ...http, headers: signed.headers, ...(body !== undefined && { body }) },
-            { abortSignal: this.#abort.signal }
-          ).then(
-            ({ response }) => {
-              this.#timer?.stop()
-              this.#body = toReadable(response.body)
-              // A connection may break while nobody is reading, and must not bring the process down.
-              this.#body.on("error", () => {})
-              if (this.#abort.signal.aborted) {
-                this.#body.destroy()
-                return
-              }
-              const answer = { status: response.statusCode, headers: response.headers }
-              const target = plan?.(answer)
-              if (target === undefined) return resume(Effect.succeed(answer))
-              this.#fill(target, progress, (error) => {
-                this.#failure = error
-                resume(Effect.succeed(answer))
-              })
-            },
-            (cause: unknown) =>
-              fail(isBadHeader(cause) ? noCredentials(this.#place, cause) : broken(this.#place, cause))
-          )
+          this.#flow = transport({ ...http, headers: signed.headers, ...(body !== undefined && { body }) }, receiver)
         },
         (cause: unknown) => fail(noCredentials(this.#place, cause))
       )
@@ -302,7 +282,7 @@ export class Exchange {
     done: (error?: ExchangeError) => void
   ): void {
     let filled = 0
-    this.#read((bytes) => {
+    this.#readAll((bytes) => {
       if (filled + bytes.byteLength > target.byteLength) return "the body is longer than announced"
       target.set(bytes, filled)
       filled += bytes.byteLength
@@ -314,37 +294,38 @@ export class Exchange {
   /** The body as text. */
   readonly text: Effect.Effect<string, ExchangeError> = Effect.async((resume) => {
     const chunks: Array<Uint8Array> = []
-    this.#read(
-      (bytes) => void chunks.push(bytes),
+    this.#readAll(
+      (bytes) => void chunks.push(Buffer.from(bytes)),
       (error) =>
         resume(error === undefined ? Effect.succeed(Buffer.concat(chunks).toString("utf8")) : Effect.fail(error))
     )
   })
 
   /** Reads the body to its end, as fast as it comes; `accept` may say what is wrong with it. */
-  #read(accept: (bytes: Uint8Array) => string | undefined, done: (error?: ExchangeError) => void): void {
-    const body = this.#opened()
+  #readAll(accept: (bytes: Uint8Array) => string | undefined, done: (error?: ExchangeError) => void): void {
     const end = (error?: ExchangeError) => {
       timer.stop()
-      body.removeAllListeners("data")
+      this.#reader = undefined
       done(error)
     }
-    const timer = new IdleTimer(
-      this.#connection.idleLimit,
-      () => end(idle(this.#place, this.#connection))
-    )
+    const timer = new IdleTimer(this.#connection.idleLimit, () => end(idle(this.#place, this.#connection)))
     this.#timer = timer
-    body.on("data", (bytes: Uint8Array) => {
-      timer.goes()
-      const wrong = accept(bytes)
-      if (wrong !== undefined) end(broken(this.#place, new Error(wrong)))
+    this.#read({
+      onBytes: (bytes) => {
+        timer.goes()
+        const wrong = accept(bytes)
+        if (wrong !== undefined) end(broken(this.#place, new Error(wrong)))
+      },
+      onEnd: () => end(),
+      onBroken: (cause) => end(broken(this.#place, cause))
     })
-    this.#watch(body, () => end(), (cause) => end(broken(this.#place, cause)))
   }
 
-  #opened(): Readable {
-    if (this.#body === undefined) throw new Error("bug: the body is read before the answer is there")
-    return this.#body
+  #read(reader: Reader): void {
+    this.#reader = reader
+    if (this.#break !== undefined) reader.onBroken(this.#break.cause)
+    else if (this.#over) reader.onEnd()
+    else this.#flow?.resume()
   }
 
   /**
@@ -352,34 +333,38 @@ export class Exchange {
    * with `None` once all have. Whoever does not run it makes the server wait.
    */
   pulls(): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<ExchangeError>> {
-    const body = this.#opened()
     let waiting: Array<Uint8Array> = []
     let size = 0
     let end: Effect.Effect<never, Option.Option<ExchangeError>> | undefined
+    let isPaused = false
     let wake = () => {}
 
-    body.on("data", (bytes: Uint8Array) => {
-      // A plain array: the `slice` of a `Buffer` does not copy, and this one is the reader's own.
-      waiting.push(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-      size += bytes.byteLength
-      if (size >= readAhead) body.pause()
-      wake()
-    })
     const ended = (outcome: Effect.Effect<never, Option.Option<ExchangeError>>) => {
       end = outcome
       wake()
     }
-    this.#watch(
-      body,
-      () => ended(Effect.fail(Option.none())),
-      (cause) => ended(Effect.fail(Option.some(broken(this.#place, cause))))
-    )
+    this.#read({
+      onBytes: (bytes) => {
+        waiting.push(new Uint8Array(bytes))
+        size += bytes.byteLength
+        if (size >= readAhead) {
+          isPaused = true
+          this.#flow?.pause()
+        }
+        wake()
+      },
+      onEnd: () => ended(Effect.fail(Option.none())),
+      onBroken: (cause) => ended(Effect.fail(Option.some(broken(this.#place, cause))))
+    })
 
     const take = () => {
       const chunk = Chunk.unsafeFromArray(waiting)
       waiting = []
       size = 0
-      if (body.isPaused()) body.resume()
+      if (isPaused) {
+        isPaused = false
+        this.#flow?.resume()
+      }
       return Effect.succeed(chunk)
     }
     const next = () => waiting.length > 0 ? take() : end
@@ -400,33 +385,20 @@ export class Exchange {
     return Effect.suspend(() => next() ?? wait)
   }
 
-  #watch(body: Readable, onEnd: () => void, onBroken: (cause: unknown) => void): void {
-    const broken = (cause: unknown) => {
-      if (!this.#over) onBroken(cause)
-    }
-    body.on("end", () => {
-      this.#over = true
-      onEnd()
-    })
-    body.on("error", broken)
-    body.on("close", () => broken(new Error("the connection was closed before the end of the body")))
-    if (body.errored !== null) broken(body.errored)
-    else if (body.destroyed) broken(new Error("the connection was closed before the end of the body"))
-  }
-
   /** Ends what is not over yet, and the connection with it. */
   close(): Effect.Effect<void> {
     return Effect.sync(() => {
-      this.#timer?.stop()
-      if (this.#over && this.#sent) return
-      this.#abort.abort()
-      this.#body?.destroy()
+      if (this.#over && this.#sent) this.#timer?.stop()
+      else this.#giveUp()
     })
   }
-}
 
-const toReadable = (body: unknown): Readable =>
-  body instanceof Readable ? body : body instanceof ReadableStream ? Readable.fromWeb(body) : Readable.from([])
+  #giveUp(): void {
+    this.#timer?.stop()
+    this.#givenUp = true
+    this.#flow?.abort()
+  }
+}
 
 const contextOf = ({ backend, key, operation }: Place) => ({ backend, operation, ...(key !== undefined && { key }) })
 
@@ -453,7 +425,8 @@ export const noCredentials = (place: Place, found: unknown, profile?: string) =>
 
 /** All other headers are looked at when the storage is built, so this is one of those that have the credentials. */
 const isBadHeader = (cause: unknown): boolean =>
-  cause instanceof Error && "code" in cause && cause.code === "ERR_INVALID_CHAR"
+  cause instanceof Error && "code" in cause &&
+  (cause.code === "ERR_INVALID_CHAR" || cause.code === "UND_ERR_INVALID_ARG")
 
 const describe = (cause: unknown): string => {
   if (!(cause instanceof Error)) return String(cause)

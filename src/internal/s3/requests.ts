@@ -19,15 +19,8 @@ import {
 } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { isEtag, mayNot, type Refusal, toEtag, toFailure, toInfo, toRefusal } from "./answers.js"
-import {
-  type Answer,
-  type Connection,
-  Exchange,
-  exchange,
-  type Place,
-  presign as presignRequest,
-  type Request
-} from "./exchange.js"
+import { type Connection, Exchange, exchange, type Place, presign as presignRequest, type Request } from "./exchange.js"
+import type { Answer } from "./transport.js"
 import * as xml from "./xml.js"
 
 /** An answer that says no; what that means depends on what was asked. */
