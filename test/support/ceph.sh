@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Ceph's S3 gateway on a cluster of its own, all in memory and on loopback, as any user:
 #
-#   ceph.sh <port of the monitor> <port of the gateway> <access key>:<secret key> ...
+#   ceph.sh <port of the monitor> <port of the gateway> <seconds> <access key>:<secret key> ...
 #
+# What is deleted or overwritten keeps its memory for so many seconds; whoever still reads it then reads nothing.
 # It ends with its standard input, thus with whoever started it however that dies, and leaves nothing behind.
 # The users have the names of their access keys.
 set -euo pipefail -m
-monitor_port=$1 gateway_port=$2
-shift 2
+monitor_port=$1 gateway_port=$2 seconds=$3
+shift 3
 
 directory=$(mktemp -d -t surfing-weights-ceph-XXXXXX)
 export CEPH_CONF=$directory/ceph.conf
@@ -44,9 +45,9 @@ rgw frontends = beast endpoint=127.0.0.1:$gateway_port tcp_nodelay=1
 rgw crypt require ssl = false
 # The OSD holds the first 4 MiB of each of its objects twice, so let them be large.
 rgw obj stripe size = 16M
-# What was deleted frees its memory soon, not after two hours.
-rgw gc obj min wait = 30
-rgw gc processor period = 10
+# Not after two hours.
+rgw gc obj min wait = $seconds
+rgw gc processor period = $((seconds / 3 + 1))
 CONF
 
 cluster() {

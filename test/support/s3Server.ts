@@ -47,12 +47,15 @@ export const client = (server: S3Server, options: S3ClientConfig = {}): S3Client
     ...options
   })
 
-/** The server, ready for requests. It ends with this process at the latest. */
-export const start = async (): Promise<RunningS3Server> => {
+/**
+ * The server, ready for requests. It ends with this process at the latest. `keepsDeleted` is for how many seconds at the
+ * least Ceph keeps what nobody can ask for any more, since somebody may still be reading it.
+ */
+export const start = async ({ keepsDeleted = 30 } = {}): Promise<RunningS3Server> => {
   const given = process.env["S3_TEST_ENDPOINT"]
   if (given !== undefined) return giveServer(given)
   const missing = cephPrograms.filter((program) => !isOnPath(program))
-  return missing.length === 0 ? startCeph() : startEmulator(missing)
+  return missing.length === 0 ? startCeph(keepsDeleted) : startEmulator(missing)
 }
 
 const giveServer = (endpoint: string): RunningS3Server => ({
@@ -98,7 +101,7 @@ const cephPrograms = [
 const isOnPath = (program: string): boolean =>
   (process.env["PATH"] ?? "").split(delimiter).some((directory) => existsSync(join(directory, program)))
 
-const startCeph = async (): Promise<RunningS3Server> => {
+const startCeph = async (keepsDeleted: number): Promise<RunningS3Server> => {
   const user = { accessKeyId: "test", secretAccessKey: "test-secret" }
   const other = { accessKeyId: "other", secretAccessKey: "other-secret" }
   // Both are taken until both are known, so they are not one.
@@ -107,7 +110,7 @@ const startCeph = async (): Promise<RunningS3Server> => {
   const users = [user, other].map(({ accessKeyId, secretAccessKey }) => `${accessKeyId}:${secretAccessKey}`)
   const script = join(import.meta.dirname, "ceph.sh")
   // In a session of its own, Ctrl-C reaches only this process; the end of its input tells the script.
-  const ceph = spawn("bash", [script, monitorPort, gatewayPort, ...users], {
+  const ceph = spawn("bash", [script, monitorPort, gatewayPort, keepsDeleted, ...users].map(String), {
     detached: true,
     stdio: ["pipe", "ignore", "pipe"]
   })
