@@ -166,7 +166,7 @@ export const make = (options: Options): Effect.Effect<Storage.Service, OpenError
       return yield* new E.UnsupportedOperation({ backend, operation: "open", reason })
     }
     const client = yield* makeClient(backend, toConfig(options))
-    return Storage.make(yield* makeBackend(client, yield* makeTransport(client), options, profile))
+    return Storage.make(yield* makeBackend(client, yield* makeTransport(backend, client), options, profile))
   })
 
 /**
@@ -281,7 +281,8 @@ const toConfig = ({ credentials, endpoint, forcePathStyle, profile, region }: Op
       ...(credentials.sessionToken !== undefined && { sessionToken: Redacted.value(credentials.sessionToken) })
     }
   }),
-  // How many requests there are at once is decided before they come here; idle limits, too, are kept elsewhere.
+  // For Bun and Deno. How many requests there are at once is decided before they come here; idle limits, too, are kept
+  // elsewhere.
   requestHandler: {
     httpAgent: { keepAlive: true, maxSockets: Infinity },
     httpsAgent: { keepAlive: true, maxSockets: Infinity }

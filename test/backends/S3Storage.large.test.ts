@@ -9,7 +9,7 @@ import * as os from "node:os"
 import { Readable } from "node:stream"
 import { text } from "node:stream/consumers"
 import { ByteRange, ObjectKey, S3Storage, type StorageError } from "surfing-weights"
-import { connect } from "../../src/internal/s3/connect.js"
+import { connect, makeTransport } from "../../src/internal/s3/connect.js"
 import type { Connection } from "../../src/internal/s3/exchange.js"
 import * as Requests from "../../src/internal/s3/requests.js"
 import { type Handler, overHandler } from "../../src/internal/s3/transport.js"
@@ -35,9 +35,9 @@ const makeUploads = (connection: Connection, bucket: string, cut: Partial<Upload
 
 /** Uploads to a bucket, with limits that can be reached. */
 const uploadsTo = (bucket: string, cut: Partial<Uploads.Cut>) =>
-  Effect.map(
-    connect("S3(test)", sdk, bucket, 30_000, overHandler(sdk.config.requestHandler)),
-    (connection) => makeUploads(connection, bucket, cut)
+  makeTransport("S3(test)", sdk).pipe(
+    Effect.flatMap((transport) => connect("S3(test)", sdk, bucket, 30_000, transport)),
+    Effect.map((connection) => makeUploads(connection, bucket, cut))
   )
 
 interface Sent {

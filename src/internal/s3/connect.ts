@@ -58,16 +58,29 @@ export const makeClient = (
  * What sends requests for this client: connections of our own, which go with the scope. They need more of Node than Bun and
  * Deno have; there it is what the client has itself.
  */
-export const makeTransport = (client: S3Client): Effect.Effect<Transport, never, Scope.Scope> =>
+export const makeTransport = (
+  backend: string,
+  client: S3Client
+): Effect.Effect<Transport, E.UnexpectedStorageError, Scope.Scope> =>
   "Bun" in globalThis || "Deno" in globalThis
     ? Effect.succeed(overHandler(client.config.requestHandler))
-    : Effect.map(
-      Effect.acquireRelease(
-        Effect.promise(async () => (await import("./connections.js")).make()),
+    : Effect.gen(function*() {
+      const connections = yield* Effect.tryPromise({
+        try: () => import("./connections.js"),
+        catch: (cause) =>
+          new E.UnexpectedStorageError({
+            backend,
+            operation: "open",
+            reason: `undici cannot be loaded: ${messageOf(cause)}; it needs Node.js 20.18.1 or newer`,
+            cause
+          })
+      })
+      const { transport } = yield* Effect.acquireRelease(
+        Effect.sync(connections.make),
         ({ close }) => Effect.sync(close)
-      ),
-      ({ transport }) => transport
-    )
+      )
+      return transport
+    })
 
 /** What sends requests to `bucket`, signed by this client; `idleLimit` in milliseconds. */
 export const connect = (

@@ -25,31 +25,28 @@ export const make = (): { readonly transport: Transport; readonly close: () => v
       let controller: Dispatcher.DispatchController | undefined
       let isAborted = false
       const { body, headers, method } = request
-      try {
-        agent.dispatch({
-          origin: originOf(request),
-          path: targetOf(request),
-          method,
-          headers,
-          body: body ?? null
-        }, {
-          onRequestStart: (started) => {
-            controller = started
-            if (isAborted) started.abort(aborted())
-          },
-          onResponseStart: (controller, status, headers) => {
-            if (status < 200) return
-            controller.pause()
-            receiver.onAnswer({ status, headers: joined(headers) })
-          },
-          onResponseData: (_, bytes) => receiver.onBytes(bytes),
-          // Its connection can be used again from the next immediate on, which is set once this has returned.
-          onResponseEnd: () => queueMicrotask(() => setImmediate(receiver.onEnd)),
-          onResponseError: (_, error) => receiver.onBroken(error)
-        })
-      } catch (error) {
-        receiver.onBroken(error)
-      }
+      agent.dispatch({
+        origin: originOf(request),
+        path: targetOf(request),
+        method,
+        headers,
+        body: body ?? null
+      }, {
+        onRequestStart: (started) => {
+          controller = started
+          if (isAborted) started.abort(aborted())
+        },
+        onResponseStart: (controller, status, headers) => {
+          if (status < 200) return
+          controller.pause()
+          receiver.onAnswer({ status, headers: joined(headers) })
+        },
+        onResponseData: (_, bytes) => receiver.onBytes(bytes),
+        // Its connection can be used again from the next immediate on, which is set once this has returned.
+        onResponseEnd: () => queueMicrotask(() => setImmediate(receiver.onEnd)),
+        // Also of what cannot be sent at all.
+        onResponseError: (_, error) => receiver.onBroken(error)
+      })
       return {
         pause: () => controller?.pause(),
         resume: () => controller?.resume(),

@@ -1,6 +1,6 @@
 /**
- * One HTTP request to a bucket and its answer, signed and sent with the parts of an `S3Client`: its endpoint, its
- * credentials, its signer and its connections, but not its middleware, which costs more than a small request does.
+ * One HTTP request to a bucket and its answer, signed with the parts of an `S3Client`: its endpoint, its
+ * credentials and its signer, but not its middleware, which costs more than a small request does.
  *
  * Every wait on the server ends at the idle limit, whether it reads what is sent, answers, or sends what it announced.
  * A wait on whoever reads the answer does not count. An exchange that is not over when it is closed takes its

@@ -43,20 +43,18 @@ const timeToEnd = "5 seconds"
 
 export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadline }: Limits) =>
   Effect.gen(function*() {
-    const clock = yield* Effect.clock
+    /** Each with the look since which it waits. */
     const running = new Set<{ since: number | undefined; readonly cut: () => void }>()
     const ended = yield* Deferred.make<void>()
     let stopping = false
 
+    // Looks are counted, and not time: a process that was held up has yet to see what its clients did meanwhile.
     const interval = Math.min(idleLimit / 4, 60_000)
-    let looked = clock.unsafeCurrentTimeMillis()
+    const most = Math.ceil(idleLimit / interval)
+    let looks = 0
     const look = Effect.sync(() => {
-      const now = clock.unsafeCurrentTimeMillis()
-      // A process that was held up has yet to see what its clients did meanwhile.
-      const wasHeldUp = now - looked >= 2 * interval
-      looked = now
-      if (wasHeldUp) return
-      for (const { cut, since } of running) if (since !== undefined && now - since >= idleLimit) cut()
+      looks += 1
+      for (const { cut, since } of running) if (since !== undefined && looks - since > most) cut()
     })
     yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(interval), look)))
 
@@ -86,7 +84,7 @@ export const make = (backend: string, { idleLimit, maxTransfers, shutdownDeadlin
             if (!breakOff(request)) fiber.unsafeInterruptAsFork(FiberId.none)
           },
           waits: () => {
-            transfer.since = clock.unsafeCurrentTimeMillis()
+            transfer.since = looks
           },
           goes: () => {
             transfer.since = undefined
