@@ -17,6 +17,8 @@
  *   they are protected on the way like everything else; over plain HTTP `checksum` does that against accidents.
  * - A conditional save in parts is looked at by the server when it ends. Ceph does not do that, so it is looked at from
  *   here as well, just before: there another save can slip in between.
+ * - A write that is interrupted ends at once. What the server has of it by then, all of a small save or the removal at
+ *   the end of a move, it may still do a moment later.
  * - `copy` and `move` are done by the server; with `ifNoneMatch`, which few servers know there, the bytes go through
  *   this process. What is larger than 5 GiB is copied in parts, and loses the tags and metadata that others gave it.
  *

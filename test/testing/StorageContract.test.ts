@@ -1,5 +1,5 @@
 import { assert, describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Layer, Option, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
 import { ByteRange, MemoryStorage, ObjectKey, Storage, StorageBackend, StorageError } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 
@@ -792,6 +792,32 @@ describe("StorageContract", () => {
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(/what is left over/)
       yield* StorageContract.run(rule, { layer })
     }))
+
+  // As a server does that has the whole of a request when the connection goes.
+  const late = <A, Err>(effect: Effect.Effect<A, Err>, millis: number) =>
+    Effect.flatMap(Effect.forkDaemon(Effect.delay(effect, millis)), Fiber.join)
+  for (
+    const [rule, everySecondSave] of [
+      ["a move interrupted at any moment loses nothing, and the target is the old object or the new one", 15],
+      // Each save of a key comes before the one that was interrupted earlier.
+      ["a save interrupted at any moment leaves the old object or the new one, whole", 1]
+    ] as const
+  ) {
+    it.live(`grants a store that what it has begun is done after an interruption: ${rule}`, () => {
+      let saves = 0
+      return StorageContract.run(theCase(rule), {
+        layer: changed(({ open, remove, save }) => ({
+          open: (key, options) => Effect.delay(open(key, options), "3 millis"),
+          remove: (key) => late(remove(key), 15),
+          save: (key, data, options) =>
+            Effect.flatMap(
+              bytesOf(data),
+              (bytes) => late(save<never, never>(key, bytes, options), saves++ % 2 === 0 ? 15 : everySecondSave)
+            )
+        }))
+      })
+    }, 60_000)
+  }
 
   it("refuses to skip a case that there is not", () => {
     expect(() =>
