@@ -81,8 +81,49 @@ http {
   throw new Error("nginx does not answer")
 }
 
+/**
+ * Downloads a large object by a client that is as little as can be, which reads into one array over and over: one that
+ * makes an array of each read has V8 collect its heap, and more or less of that is what would be measured.
+ */
+export const downloadLarge = ({ port }: Server, key: string, see: See): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const separator = "\r\n\r\n"
+    let head = ""
+    let at = 0
+    const receive = (bytes: Uint8Array): void => {
+      if (head.endsWith(separator)) {
+        see(bytes, at)
+        at += bytes.length
+        return
+      }
+      const text = head + Buffer.from(bytes).toString("latin1")
+      const end = text.indexOf(separator)
+      const from = head.length
+      head = end === -1 ? text : text.slice(0, end + separator.length)
+      if (end !== -1) receive(bytes.subarray(head.length - from))
+    }
+    const socket = net.connect({
+      host: "127.0.0.1",
+      port,
+      onread: {
+        buffer: Buffer.alloc(1024 * 1024),
+        callback: (count, buffer) => {
+          receive(buffer.subarray(0, count))
+          return true
+        }
+      }
+    })
+    socket.on("error", reject)
+    socket.on("end", () => {
+      assert.match(head, /^HTTP\/1.1 200 /)
+      assert.equal(at, Number(/content-length: *(\d+)/i.exec(head)?.[1]))
+      resolve()
+    })
+    socket.write(`GET /objects/${key} HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\nconnection: close\r\n\r\n`)
+  })
+
 /** Downloads an object, a chunk after the other. */
-export const download = ({ port }: Server, key: string, see: See, agent?: nodeHttp.Agent): Promise<void> =>
+const download = ({ port }: Server, key: string, see: See, agent?: nodeHttp.Agent): Promise<void> =>
   new Promise((resolve, reject) => {
     let at = 0
     nodeHttp.get({ host: "127.0.0.1", port, path: `/objects/${key}`, ...(agent && { agent }) }, (response) => {

@@ -6,12 +6,12 @@ import assert from "node:assert/strict"
 import * as fs from "node:fs"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
-import { download, downloadAll, hasNginx, memoryOf, type Server, startNginx, startServer } from "./http.js"
+import { downloadAll, downloadLarge, hasNginx, memoryOf, type Server, startNginx, startServer } from "./http.js"
 import type { Contestant, Opened, Row } from "./rows.js"
 
 const nginx = (open: Contestant["open"]): ReadonlyArray<Contestant> => hasNginx ? [{ what: "nginx", open }] : []
 
-const one = (server: Server): Opened => ({ run: (see) => download(server, "object", see) })
+const one = (server: Server): Opened => ({ run: (see) => downloadLarge(server, "object", see) })
 
 const large: Row = {
   name: "http-large",
