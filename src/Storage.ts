@@ -16,6 +16,7 @@ import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
 import { exactly } from "./internal/bytes.js"
 import { bytesOf } from "./internal/inHand.js"
+import * as Lending from "./internal/lending.js"
 import { make as makeObserver, type Observer } from "./internal/observe.js"
 import * as ObjectKey from "./ObjectKey.js"
 import type {
@@ -323,7 +324,7 @@ export const make = (backend: StorageBackend): Service => {
         Effect.map(backend.open(key, options), ({ info, range, stream }) => ({
           info,
           range,
-          stream: bytesOf(stream) === undefined ? observe("open").bytes(stream) : stream
+          stream: bytesOf(stream) === undefined ? Lending.map(stream, observe("open").bytes) : stream
         })),
       // What is in hand has moved already.
       ({ stream }) => bytesOf(stream)?.byteLength ?? 0

@@ -19,6 +19,7 @@ import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
 import { allocate, copyOf, exactly, fill, tooLargeForAnArray } from "./internal/bytes.js"
 import { bytesOf, fromBytes } from "./internal/inHand.js"
+import * as Lending from "./internal/lending.js"
 import { coalesce, cut } from "./internal/ranges.js"
 import * as E from "./StorageError.js"
 
@@ -291,7 +292,11 @@ export const make = (store: Primitives & Partial<StorageBackend>): StorageBacken
       const expected = range.endExclusive - range.start
       return bytesOf(stream)?.byteLength === expected
         ? { info, range, stream }
-        : { info, range, stream: exactly(stream, expected, wrongLength(key, expected)) }
+        : {
+          info,
+          range,
+          stream: Lending.map(stream, (stream) => exactly(stream, expected, wrongLength(key, expected)))
+        }
     })
 
   const load: StorageBackend["load"] = store.load ?? ((key, options) =>

@@ -33,6 +33,7 @@ import * as files from "../internal/files.js"
 import { writeAll } from "../internal/fileWriter.js"
 import { children as childrenIn, isInside, keys as keysIn, pathOf, type Root } from "../internal/folderListing.js"
 import { fromBytes } from "../internal/inHand.js"
+import * as Lending from "../internal/lending.js"
 import * as Locks from "../internal/locks.js"
 import { coalesce, cut } from "../internal/ranges.js"
 import { toReadError, toWriteError } from "../internal/systemErrors.js"
@@ -386,19 +387,30 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
       { endExclusive, start }: ByteRange.ResolvedRange,
       largest = chunkSize
     ) =>
-      Stream.fromPull(Effect.sync(() => {
-        const size = Math.min(largest, chunkSize)
-        let at = start
-        return Effect.suspend(() => {
-          if (at === endExclusive) return Effect.fail(Option.none())
-          const position = at
-          at = Math.min(position + size, endExclusive)
-          return allocate(operation, file.info.key, at - position).pipe(
-            Effect.tap((chunk) => fill(operation, file, chunk, position)),
-            Effect.mapBoth({ onFailure: Option.some, onSuccess: Chunk.of })
-          )
-        })
-      }))
+      Lending.make((isFree) =>
+        Stream.fromPull(Effect.sync(() => {
+          const size = Math.min(largest, chunkSize)
+          let at = start
+          let last: Uint8Array = new Uint8Array(0)
+          // No chunk is longer than the one before.
+          const target = (length: number) =>
+            last.byteLength > 0 && isFree()
+              ? Either.right(last.subarray(0, length))
+              : allocate(operation, file.info.key, length)
+          return Effect.suspend(() => {
+            if (at === endExclusive) return Effect.fail(Option.none())
+            const position = at
+            at = Math.min(position + size, endExclusive)
+            return target(at - position).pipe(
+              Effect.tap((chunk) => {
+                last = chunk
+                return fill(operation, file, chunk, position)
+              }),
+              Effect.mapBoth({ onFailure: Option.some, onSuccess: Chunk.of })
+            )
+          })
+        }))
+      )
 
     const describe = (operation: string, key: string) =>
       files.stat(pathOf(root, key)).pipe(

@@ -7,6 +7,7 @@ import * as ObjectKey from "../ObjectKey.js"
 import type { ListOptions, ObjectInfo, StorageBackend } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 import { Foreign } from "./foreign.js"
+import * as Lending from "./lending.js"
 import { relocate } from "./relocate.js"
 
 /** `folder` is a valid key; the objects are those under `<folder>/`. */
@@ -64,7 +65,7 @@ export const prefixed = (inner: StorageBackend, folder: string, name: string): S
         Effect.map(inner.open(full, options), ({ info, range, stream }) => ({
           info: toInfo(info),
           range,
-          stream: Stream.mapError(stream, toError)
+          stream: Lending.map(stream, Stream.mapError(toError))
         }))),
     load: (key, options) => on("load", key, (full) => inner.load(full, options)),
     loadRanges: (key, ranges, options) => on("loadRanges", key, (full) => inner.loadRanges(full, ranges, options)),

@@ -145,7 +145,7 @@ export const router = (
   options: Options = {}
 ): Effect.Effect<HttpRouter.HttpRouter, UnsupportedOperation, Storage.Storage | Scope.Scope> =>
   Effect.flatMap(
-    make(options),
+    make(options, false),
     ({ app, drain }) =>
       Effect.as(Effect.addFinalizer(() => drain), HttpRouter.empty.pipe(HttpRouter.mountApp("/", app)))
   )
@@ -172,7 +172,7 @@ export const router = (
 export const layer = (
   options: Options = {}
 ): Layer.Layer<never, UnsupportedOperation, HttpServer.HttpServer | Storage.Storage> =>
-  Layer.scopedDiscard(Effect.flatMap(make(options), ({ app, drain }) =>
+  Layer.scopedDiscard(Effect.flatMap(make(options, true), ({ app, drain }) =>
     // The last finalizer is the first to run.
     Effect.zipRight(quietly(HttpServer.serveEffect(app)), Effect.addFinalizer(() => drain))))
 
@@ -224,7 +224,8 @@ const problem = (
 }
 
 const make = (
-  options: Options
+  options: Options,
+  isAlone: boolean
 ): Effect.Effect<App.Server, UnsupportedOperation, Storage.Storage | Scope.Scope> =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
@@ -238,6 +239,7 @@ const make = (
       idleLimit: Duration.toMillis(options.idleLimit ?? "1 minute"),
       shutdownDeadline: Duration.decode(options.shutdownDeadline ?? "30 seconds"),
       redirect: options.redirect && Duration.decode(options.redirect.expiresIn),
+      isAlone,
       toKey: options.webSocket?.toKey ?? webSocketKey,
       maxObjectSize: options.webSocket?.maxObjectSize ?? 128 * MiB
     }

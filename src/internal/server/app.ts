@@ -39,6 +39,8 @@ export interface Settings {
   readonly idleLimit: number
   readonly shutdownDeadline: Duration.Duration
   readonly redirect: Duration.Duration | undefined
+  /** Whether it is no part of an app of somebody else's. */
+  readonly isAlone: boolean
   readonly toKey: (component: string, id: number) => string
   /** In bytes. */
   readonly maxObjectSize: number
@@ -62,7 +64,12 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
     const { auth, origins } = settings
     const writable = settings.writable && storage.backend.capabilities.write
     const transfers = yield* Transfers.make(backend, settings)
-    const objects = Objects.make(storage, { transfers, maxBody: settings.maxBodySize, redirect: settings.redirect })
+    const objects = Objects.make(storage, {
+      transfers,
+      maxBody: settings.maxBodySize,
+      redirect: settings.redirect,
+      isAlone: settings.isAlone && typeof auth !== "function"
+    })
     const list = Listing.make(storage, transfers)
     const webSocket = WebSocket.make(storage, { transfers, toKey: settings.toKey, maxObject: settings.maxObjectSize })
     const health = yield* makeHealth(storage, writable)

@@ -72,3 +72,19 @@ export const waitNoLonger = (request: Request): void => {
     return end.apply(response, args as Array<unknown>)
   }
 }
+
+/**
+ * Tells of an array whether the connection has it all: it was the last to be written of the answer, and nothing of that
+ * is left to be sent. Where the server does not show it, it tells of none.
+ */
+export const hasTaken = (request: Request): (bytes: Uint8Array) => boolean => {
+  if (!has(request, "response") || !has(request.response, "write", "writableLength")) return () => false
+  const response = request.response as { write: (...args: ReadonlyArray<unknown>) => unknown; writableLength: number }
+  const { write } = response
+  let last: unknown
+  response.write = (...args) => {
+    last = args[0]
+    return write.apply(response, args as Array<unknown>)
+  }
+  return (bytes) => last === bytes && response.writableLength === 0
+}

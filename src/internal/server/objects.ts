@@ -15,9 +15,10 @@ import type * as Storage from "../../Storage.js"
 import type { LoadOptions, ObjectInfo, OpenedObject, SaveOptions } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { bytesOf } from "../inHand.js"
+import * as Lending from "../lending.js"
 import { toEntityTag } from "../wire.js"
 import { asLoadOptions, conditionsOf, outcomeOf, rangeOf } from "./conditions.js"
-import { breakOff } from "./connection.js"
+import { breakOff, hasTaken } from "./connection.js"
 import { contentTypeOf, empty, failure, infoJson, json, objectHeaders, wrong } from "./respond.js"
 import type { Transfer, Transfers } from "./transfers.js"
 
@@ -30,6 +31,8 @@ export interface Settings {
   /** In bytes. */
   readonly maxBody: number
   readonly redirect: Duration.Duration | undefined
+  /** Whether an answer goes to its connection as it is, and nobody else sees it. */
+  readonly isAlone: boolean
 }
 
 /**
@@ -113,7 +116,12 @@ export const make = (storage: Storage.Service, settings: Settings) => {
       return Effect.succeed(HttpServerResponse.uint8Array(bytes, { status, headers, contentType }))
     }
     return Effect.gen(function*() {
-      const next = pieces(yield* Stream.toPull(stream), length, transfer)
+      let last: Uint8Array = new Uint8Array(0)
+      const taken = settings.isAlone ? hasTaken(request) : () => false
+      const pull = yield* Stream.toPull(Lending.borrow(stream, () => taken(last)))
+      const next = pieces(pull, length, transfer, (piece) => {
+        last = piece
+      })
       // Before anything is said of success.
       const first = yield* Effect.catchAll(
         next,
@@ -247,7 +255,13 @@ type Next = Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<E.LoadError>>
  * The chunks of an object in pieces, which go out one after the other as the client takes them. The last waits until the
  * storage has said that all is well: a client that has it has the whole.
  */
-const pieces = (pull: Next, length: number, transfer: Transfer): Next => {
+const pieces = (
+  pull: Next,
+  length: number,
+  transfer: Transfer,
+  /** Hears of each as it is given to be sent. */
+  given: (piece: Uint8Array) => void
+): Next => {
   let chunk: ReadonlyArray<Uint8Array> = []
   let index = 0
   let at = 0
@@ -280,6 +294,7 @@ const pieces = (pull: Next, length: number, transfer: Transfer): Next => {
     }
     const emit = Effect.sync(() => {
       transfer.waits()
+      given(piece)
       return Chunk.of(piece)
     })
     return left === 0 ? Effect.zipRight(end, emit) : emit
