@@ -190,6 +190,24 @@ describe.skipIf(!fs.existsSync("/proc/self/fd"))("downloads", () => {
       expect(slow.destroyed).toBe(false)
     })))
 
+  it.live("a client that asks for many small objects and reads none of them is cut after the idle limit", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      yield* storage.save("small", new Uint8Array(60_000))
+      const served = yield* serveOf(storage, { idleLimit: "1 second" })
+      // More than the system takes while nobody reads.
+      const socket = yield* slowly(served, "GET /objects/small HTTP/1.1\r\nHost: x\r\n\r\n".repeat(400))
+      yield* Effect.sleep("700 millis")
+      expect(served.connections.map(({ destroyed }) => destroyed)).toEqual([false])
+      yield* eventually("the end of its connection", () => served.connections.every(({ destroyed }) => destroyed), 4)
+      let got = 0
+      socket.on("data", (bytes: Buffer) => {
+        got += bytes.length
+      }).resume()
+      yield* Effect.promise(() => once(socket, "close"))
+      expect(got).toBeLessThan(400 * 60_000)
+    })))
+
   it.live("a client that read while the server was held up for longer than the idle limit is not cut", () =>
     Effect.scoped(Effect.gen(function*() {
       const { opened, storage } = yield* withSparse(1024 * MiB)
