@@ -10,12 +10,14 @@ import {
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
   type MultipartUpload,
+  NoSuchUpload,
   type S3Client
 } from "@aws-sdk/client-s3"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
+import { setTimeout } from "node:timers/promises"
 import { inject } from "vitest"
 import { client, type S3Server } from "./s3Server.js"
 
@@ -42,7 +44,7 @@ export const makeBucket: Effect.Effect<string, never, Scope.Scope> = Effect.acqu
     await sdk.send(new CreateBucketCommand({ Bucket }))
     return Bucket
   }),
-  (bucket) => Effect.zipRight(abortUploads(bucket), Effect.promise(() => empty(bucket)))
+  (bucket) => Effect.promise(() => removeBucket(bucket))
 )
 
 /** The keys of the uploads that were begun in a bucket and neither completed nor aborted. */
@@ -50,12 +52,18 @@ export const unfinishedUploads = (bucket: string): Effect.Effect<ReadonlyArray<s
   Effect.promise(async () => (await listUploads(bucket)).map(({ Key }) => Key ?? ""))
 
 /** Aborts those. */
-export const abortUploads = (bucket: string): Effect.Effect<void> =>
-  Effect.promise(async () => {
-    for (const { Key, UploadId } of await listUploads(bucket)) {
+export const abortUploads = (bucket: string): Effect.Effect<void> => Effect.promise(() => abortAll(bucket))
+
+const abortAll = async (bucket: string): Promise<void> => {
+  for (const { Key, UploadId } of await listUploads(bucket)) {
+    try {
       await sdk.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }))
+    } catch (error) {
+      // It was completed meanwhile.
+      if (!(error instanceof NoSuchUpload)) throw error
     }
-  })
+  }
+}
 
 // The emulator lists none.
 const listUploads = async (Bucket: string): Promise<ReadonlyArray<MultipartUpload>> =>
@@ -67,5 +75,17 @@ const empty = async (Bucket: string): Promise<void> => {
     objects = (await sdk.send(new ListObjectsV2Command({ Bucket }))).Contents ?? []
     await Promise.all(objects.map(({ Key }) => sdk.send(new DeleteObjectCommand({ Bucket, Key }))))
   } while (objects.length > 0)
-  await sdk.send(new DeleteBucketCommand({ Bucket }))
+}
+
+/** What a test interrupted last the server may do once the bucket is empty, so it is emptied again. */
+const removeBucket = async (Bucket: string, tries = 20): Promise<void> => {
+  await abortAll(Bucket)
+  await empty(Bucket)
+  try {
+    await sdk.send(new DeleteBucketCommand({ Bucket }))
+  } catch (error) {
+    if (tries === 1 || !(error instanceof Error && error.name === "BucketNotEmpty")) throw error
+    await setTimeout(100)
+    return removeBucket(Bucket, tries - 1)
+  }
 }

@@ -1,5 +1,5 @@
 /** The S3 server that the other tests have, and that a server leaves nothing behind. */
-import { GetObjectCommand, PutObjectCommand, S3ServiceException } from "@aws-sdk/client-s3"
+import { GetObjectCommand, ListObjectsV2Command, PutObjectCommand, S3ServiceException } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawnSync } from "node:child_process"
@@ -36,6 +36,18 @@ describe("the S3 server", () => {
       yield* Effect.promise(() => sdk.send(new PutObjectCommand({ Bucket, Key: "a", Body: "content" })))
       expect(yield* statusOf(other.send(new GetObjectCommand({ Bucket, Key: "a" })))).toBe(403)
       expect(yield* statusOf(other.send(new PutObjectCommand({ Bucket, Key: "b", Body: "content" })))).toBe(403)
+    }))
+
+  it.effect("lets a bucket go though what was saved last comes late", () =>
+    Effect.gen(function*() {
+      const saves: Array<Promise<unknown>> = []
+      const Bucket = yield* Effect.scoped(Effect.tap(makeBucket, (Bucket) =>
+        Effect.sync(() => {
+          const Body = new Uint8Array(4 * 1024 * 1024)
+          for (let i = 0; i < 20; i++) saves.push(sdk.send(new PutObjectCommand({ Bucket, Key: `${i}`, Body })))
+        })))
+      yield* Effect.promise(() => Promise.allSettled(saves))
+      expect(yield* statusOf(sdk.send(new ListObjectsV2Command({ Bucket })))).toBe(404)
     }))
 
   it.scoped("ends with the process that started it, and leaves nothing behind", () =>
