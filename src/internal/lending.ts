@@ -9,7 +9,7 @@ import type * as Stream from "effect/Stream"
 
 type Bytes<E, R> = Stream.Stream<Uint8Array, E, R>
 
-/** Makes the stream; `isFree` tells when a chunk is wanted whether whoever got the one before is done with it. */
+/** Makes the stream; `isFree` tells, when a chunk is wanted, whether whoever got the one before is done with it. */
 type Make<E, R> = (isFree: () => boolean) => Bytes<E, R>
 
 const lenders = new WeakMap<object, unknown>()
@@ -27,7 +27,7 @@ export const map = <E, R, E2, R2>(stream: Bytes<E, R>, f: (stream: Bytes<E, R>) 
   return lender === undefined ? f(stream) : make((isFree) => f(lender(isFree)))
 }
 
-/** The same bytes, where the stream can in an array that is written again once it is free. */
+/** The same bytes; where the stream lends, in an array that is written again once it is free. */
 export const borrow = <E, R>(stream: Bytes<E, R>, isFree: () => boolean): Bytes<E, R> =>
   lenderOf(stream)?.(isFree) ?? stream
 
