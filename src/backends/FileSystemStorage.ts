@@ -391,10 +391,10 @@ const makeBackend = (options: Options): Effect.Effect<StorageBackend.StorageBack
         Stream.fromPull(Effect.sync(() => {
           const size = Math.min(largest, chunkSize)
           let at = start
-          let last: Uint8Array = new Uint8Array(0)
+          let last: Uint8Array | undefined
           // No chunk is longer than the one before.
           const target = (length: number) =>
-            last.byteLength > 0 && isFree()
+            last !== undefined && isFree()
               ? Either.right(last.subarray(0, length))
               : allocate(operation, file.info.key, length)
           return Effect.suspend(() => {

@@ -239,7 +239,7 @@ const make = (
       idleLimit: Duration.toMillis(options.idleLimit ?? "1 minute"),
       shutdownDeadline: Duration.decode(options.shutdownDeadline ?? "30 seconds"),
       redirect: options.redirect && Duration.decode(options.redirect.expiresIn),
-      isAlone,
+      isAlone: isAlone && typeof options.auth !== "function",
       toKey: options.webSocket?.toKey ?? webSocketKey,
       maxObjectSize: options.webSocket?.maxObjectSize ?? 128 * MiB
     }

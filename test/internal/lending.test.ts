@@ -6,7 +6,7 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Layer, Stream } from "effect"
 import * as http from "node:http"
-import { FileSystemStorage, MemoryStorage, Storage, StorageBackend, StoragePrefix, WeightServer } from "surfing-weights"
+import { FileSystemStorage, Storage, StorageBackend, StoragePrefix, WeightServer } from "surfing-weights"
 import * as Lending from "../../src/internal/lending.js"
 import { temporaryDirectory } from "../support/directory.js"
 import { ask, serveOf } from "../support/weightServer.js"
@@ -102,30 +102,15 @@ describe("a stream of a file", () => {
     }))
 })
 
-/** A storage that tells in how many arrays it has given an object so far. */
-const counting = Effect.map(MemoryStorage.make(), ({ backend }) => {
+/** The same storage, and the arrays in which it has given an object so far. */
+const counting = Effect.map(inDirectory, ({ backend }) => {
   const arrays = new Set<ArrayBufferLike>()
   const storage = Storage.make(StorageBackend.make({
     ...backend,
-    open: (key, { chunkSize = size, ...options }) =>
-      Effect.map(backend.open(key, options), ({ info, range }) => ({
-        info,
-        range,
-        stream: Lending.make((isFree) =>
-          Stream.suspend(() => {
-            let last: Uint8Array = new Uint8Array(0)
-            return Stream.mapEffect(Stream.range(0, Math.ceil(size / chunkSize) - 1), (index) =>
-              Effect.sync(() => {
-                const bytes = content.subarray(index * chunkSize, (index + 1) * chunkSize)
-                last = last.byteLength > 0 && isFree()
-                  ? last.subarray(0, bytes.byteLength)
-                  : new Uint8Array(bytes.byteLength)
-                last.set(bytes)
-                arrays.add(last.buffer)
-                return last
-              }))
-          }).pipe(Stream.rechunk(1))
-        )
+    open: (key, options) =>
+      Effect.map(backend.open(key, options), (opened) => ({
+        ...opened,
+        stream: Lending.map(opened.stream, Stream.tap((chunk) => Effect.sync(() => void arrays.add(chunk.buffer))))
       }))
   }))
   return { storage, arrays }
@@ -135,10 +120,9 @@ describe("a weight server", () => {
   it.scopedLive("sends an object from one array", () =>
     Effect.gen(function*() {
       const { arrays, storage } = yield* counting
-      yield* storage.save("object", content)
       const served = yield* serveOf(storage)
       for (let times = 1; times <= 3; times++) {
-        const { body } = yield* ask(served, "GET", "/objects/object")
+        const { body } = yield* ask(served, "GET", "/objects/folder/object")
         expect(body.equals(content)).toBe(true)
         expect(arrays.size).toBe(times)
       }
@@ -147,7 +131,6 @@ describe("a weight server", () => {
   it.scopedLive("takes an array for each chunk where others see the answer: with middleware, or within an app", () =>
     Effect.gen(function*() {
       const { arrays, storage } = yield* counting
-      yield* storage.save("object", content)
       const kept: Array<Uint8Array> = []
       const keeping = HttpMiddleware.make((app) =>
         Effect.map(app, (response) =>
@@ -171,7 +154,7 @@ describe("a weight server", () => {
         const served = yield* serving
         kept.length = 0
         arrays.clear()
-        const { body } = yield* ask(served, "GET", "/objects/object")
+        const { body } = yield* ask(served, "GET", "/objects/folder/object")
         expect(body.equals(content)).toBe(true)
         expect(arrays.size).toBe(count)
         expect(Buffer.concat(kept).equals(content)).toBe(true)

@@ -94,7 +94,7 @@ describe("a weight server in front of a bucket", () => {
     }
   }
 
-  it.scopedLive("a redirect is for once, and shows no secret", () =>
+  it.scopedLive("a redirect holds for as long as it was set, is not to be kept, and shows no secret", () =>
     Effect.gen(function*() {
       const storage = yield* inBucket
       const served = yield* serveOf(storage, { redirect: { expiresIn: "1 minute" } })

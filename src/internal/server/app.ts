@@ -39,7 +39,7 @@ export interface Settings {
   readonly idleLimit: number
   readonly shutdownDeadline: Duration.Duration
   readonly redirect: Duration.Duration | undefined
-  /** Whether it is no part of an app of somebody else's. */
+  /** Whether an answer goes to its connection as it is, and nobody else sees it. */
   readonly isAlone: boolean
   readonly toKey: (component: string, id: number) => string
   /** In bytes. */
@@ -68,7 +68,7 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
       transfers,
       maxBody: settings.maxBodySize,
       redirect: settings.redirect,
-      isAlone: settings.isAlone && typeof auth !== "function"
+      isAlone: settings.isAlone
     })
     const list = Listing.make(storage, transfers)
     const webSocket = WebSocket.make(storage, { transfers, toKey: settings.toKey, maxObject: settings.maxObjectSize })
