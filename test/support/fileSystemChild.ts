@@ -9,8 +9,9 @@ const [what = "", directory = "", ...rest] = process.argv.slice(2)
 
 const say = (line: string) => Effect.sync(() => fs.writeSync(1, `${line}\n`))
 
-/** Saves fifty keys over and over, each time with other content, until it is killed. */
+/** Saves fifty keys over and over, each time with other content, until it is killed. Ready once it has saved one. */
 const saveForever = Effect.gen(function*() {
+  yield* Storage.save("model/layer_0.bin", new Uint8Array(64 * 1024))
   yield* say("ready")
   for (let round = 1;; round++) {
     yield* Effect.forEach(
