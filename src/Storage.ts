@@ -1,9 +1,10 @@
 /**
- * The one service an app talks to for its weights. A `Layer` decides where the bytes are: `FileSystemStorage.layer`,
- * `MemoryStorage.layer`, or a wrapper around either.
+ * The service through which an app reads and writes its weights. A `Layer` decides where the bytes are:
+ * `FileSystemStorage.layer`, `S3Storage.layer`, `HttpStorage.layer`, `MemoryStorage.layer`, or a wrapper around one of them.
  *
- * Every operation enters here: the key is checked before any I/O, options that the backend cannot honour are refused,
- * a span is opened where a tracer is installed, and metrics are counted. What remains goes to the `StorageBackend`.
+ * Every operation enters here: the key is checked before any I/O, options that the backend does not support are refused, a
+ * span is opened where a tracer is installed, metrics are counted, and a failure is completed with the operation, the stack
+ * of wrappers and the caller's key.
  *
  * @module Storage
  * @since 0.1.0
@@ -11,16 +12,18 @@
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
+import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import * as ByteRange from "./ByteRange.js"
+import type * as ByteRange from "./ByteRange.js"
 import { exactly } from "./internal/bytes.js"
-import { bytesOf } from "./internal/inHand.js"
-import * as Lending from "./internal/lending.js"
-import { make as makeObserver, type Observer } from "./internal/observe.js"
+import { withSource } from "./internal/source.js"
 import * as ObjectKey from "./ObjectKey.js"
+import { normalized } from "./storage/attributes.js"
+import { Entrance } from "./storage/entrance.js"
+import { sinkOf } from "./storage/sink.js"
 import type {
-  Capabilities,
   CopyOptions,
   Directory,
   ListOptions,
@@ -28,6 +31,7 @@ import type {
   ObjectInfo,
   OpenedObject,
   PresignOptions,
+  RemoveOptions,
   SaveOptions,
   StorageBackend,
   StreamOptions
@@ -39,6 +43,11 @@ export type {
    * @since 0.1.0
    * @category models
    */
+  Attributes,
+  /**
+   * @since 0.1.0
+   * @category models
+   */
   CopyOptions,
   /**
    * @since 0.1.0
@@ -70,6 +79,11 @@ export type {
    * @category models
    */
   PresignOptions,
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  RemoveOptions,
   /**
    * @since 0.1.0
    * @category models
@@ -83,8 +97,8 @@ export type {
 } from "./StorageBackend.js"
 
 /**
- * What `removeAll` did: how many keys are gone (a key that was never there counts), and the failure of each that is
- * not, with its key.
+ * The outcome of `removeAll`: how many keys are removed (keys without an object count), and a failure with its key for each
+ * that remains.
  *
  * @since 0.1.0
  * @category models
@@ -100,38 +114,39 @@ export interface RemovedSummary {
  * @since 0.1.0
  * @category models
  */
-export interface Service {
-  /** What is behind it, for wrappers. */
+export interface Service extends Pipeable {
+  /** The backend, for wrappers. */
   readonly backend: StorageBackend
 
   /**
-   * The bytes of an object, or of a range of it, in one array that is the caller's own. Whole or an error: never fewer
-   * bytes than the object has, never bytes of two versions of it.
+   * Loads an object, or a range of it, into one array that belongs to the caller. Whole or an error: never fewer bytes than
+   * announced, never bytes of two versions of the object.
    */
-  readonly load: (key: string, options?: LoadOptions) => Effect.Effect<Uint8Array, E.LoadError>
+  readonly load: (key: string, options?: LoadOptions) => Effect.Effect<Uint8Array<ArrayBuffer>, E.LoadError>
 
   /**
-   * Several ranges of one version of an object, in the order asked for. Ranges may overlap; neighbours are read together.
+   * Loads several ranges of one version of an object, in the order of `ranges`. They may overlap; neighbours are read
+   * together.
    */
   readonly loadRanges: (
     key: string,
     ranges: ReadonlyArray<ByteRange.ByteRange>,
     options?: Omit<LoadOptions, "range">
-  ) => Effect.Effect<ReadonlyArray<Uint8Array>, E.LoadError>
+  ) => Effect.Effect<ReadonlyArray<Uint8Array<ArrayBuffer>>, E.LoadError>
 
   /**
-   * The bytes of an object in order, in large chunks, each a fresh array. Nothing is read ahead of the consumer beyond
-   * what is in flight; a consumer that stops early closes what was open.
+   * Streams the bytes of an object in order, each chunk a new array. Reads no further ahead than one chunk or part; a
+   * consumer that stops early closes the connection or file.
    */
-  readonly stream: (key: string, options?: StreamOptions) => Stream.Stream<Uint8Array, E.LoadError>
+  readonly stream: (key: string, options?: StreamOptions) => Stream.Stream<Uint8Array<ArrayBuffer>, E.LoadError>
 
-  /** Like `stream`, with what is known of the object beforehand, all in one request. */
+  /** Like `stream`, with the object's metadata first, in one request. */
   readonly open: (key: string, options?: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
 
   /**
-   * Saves bytes, or whatever a stream yields, under a key. All or nothing: no reader sees a part of it, and a save that
-   * fails or is interrupted leaves the old object whole and nothing else behind. The stream's own failures come
-   * through as they are. Bytes must not change until the save ends.
+   * Saves bytes, or a stream of them, under a key. All or nothing: no reader sees part of an object, and a save that fails
+   * or is interrupted leaves the old object whole and nothing else behind. The stream's own failures come through
+   * unchanged. Do not change the bytes before the save ends.
    */
   readonly save: <Err = never, R = never>(
     key: string,
@@ -139,54 +154,57 @@ export interface Service {
     options?: SaveOptions
   ) => Effect.Effect<ObjectInfo, E.SaveError | Err, R>
 
-  /** What is known of an object without its bytes. */
+  /** Saves what it receives under a key, as `save` does: where the stream that is run into it fails, nothing is saved. */
+  readonly sink: (key: string, options?: SaveOptions) => Sink.Sink<ObjectInfo, Uint8Array, never, E.SaveError>
+
+  /** Object metadata, without the body. */
   readonly head: (key: string) => Effect.Effect<ObjectInfo, E.HeadError>
 
-  /** Whether there is an object of this key. */
+  /** Whether an object with this key exists. */
   readonly exists: (key: string) => Effect.Effect<boolean, E.ExistsError>
 
   /**
-   * The keys that start with a plain string (default: all), in byte order. Ten million keys are ten million strings in
-   * memory; `entries` streams them.
+   * The keys that start with a plain string (default: all keys), in byte order. All of them are held in memory; `entries`
+   * streams.
    */
   readonly list: (prefix?: string) => Effect.Effect<ReadonlyArray<string>, E.ListError>
 
   /** The objects whose keys start with `prefix` and come after `startAfter`, in byte order, a page at a time. */
   readonly entries: (options?: ListOptions) => Stream.Stream<ObjectInfo, E.ListError>
 
-  /** What stands directly under a prefix (default: the root) when `/` separates folders. */
+  /** The objects and prefixes directly under a prefix (default: the root), with `/` as the delimiter. */
   readonly listDirectory: (prefix?: string) => Effect.Effect<Directory, E.ListError>
 
-  /** Removes an object. To remove what is not there is success. */
-  readonly remove: (key: string) => Effect.Effect<void, E.RemoveError>
+  /** Removes an object. Succeeds where there is none, unless `ifMatch` is given. */
+  readonly remove: (key: string, options?: RemoveOptions) => Effect.Effect<void, E.RemoveError>
 
   /**
-   * Removes many objects, a thousand at a time. A key that cannot be removed does not keep the others from it: its
-   * failure is in the summary. The effect fails only where no key could be removed at all, as when the store cannot be
-   * reached, or where the stream of keys fails.
+   * Removes many objects, a thousand at a time. A key that cannot be removed does not stop the others: its failure is in the
+   * summary. The effect fails only where no key could be removed, for instance because the store cannot be reached, or where
+   * the stream of keys fails.
    */
   readonly removeAll: <Err = never, R = never>(
     keys: Stream.Stream<string, Err, R> | Iterable<string>
   ) => Effect.Effect<RemovedSummary, E.RemoveError | Err, R>
 
-  /** Copies an object onto another key, within the store where it can. Onto itself it changes nothing. */
+  /** Copies an object, within the store where it can. To its own key, it changes nothing. */
   readonly copy: (from: string, to: string, options?: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
 
   /**
-   * Gives an object another key. Where the store has no rename it is a copy and then a remove: a failure between the
-   * two leaves both. Onto itself it changes nothing.
+   * Renames an object. Where the store has no rename, this is a copy and then a removal: a failure between the two leaves
+   * both objects. To its own key, it changes nothing.
    */
   readonly move: (from: string, to: string, options?: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
 
   /**
-   * A URL by which whoever has it can load or save the object without credentials until it expires. It is a secret.
-   * Whether there is an object of this key is not looked at.
+   * A URL with which anyone can load or save the object without credentials until it expires. It is a secret. Whether the
+   * object exists is not checked.
    */
   readonly presign: (key: string, options: PresignOptions) => Effect.Effect<string, E.PresignError>
 }
 
 /**
- * The storage that an app's layer provides.
+ * The storage of an app.
  *
  * @since 0.1.0
  * @category tags
@@ -207,267 +225,206 @@ export interface Service {
 export class Storage extends Context.Tag("surfing-weights/Storage")<Storage, Service>() {}
 
 /**
- * The service over a backend: what every backend and wrapper ends in.
+ * The service over a backend.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const make = (backend: StorageBackend): Service => {
-  const { name } = backend
-
-  const observers = new Map<string, Observer>()
-
-  const observe = (operation: string): Observer => {
-    let observer = observers.get(operation)
-    if (observer === undefined) {
-      observer = makeObserver(name, operation)
-      observers.set(operation, observer)
-    }
-    return observer
-  }
-
-  // The one way in: refused with a failure of the caller's, or run; seen from outside either way.
-  const enter = <A, Err, R, Refusal>(
-    operation: string,
-    key: string,
-    refusal: Refusal | undefined,
-    run: () => Effect.Effect<A, Err, R>,
-    bytesOf?: (result: A) => number
-  ): Effect.Effect<A, Err | Refusal, R> =>
-    observe(operation).effect<A, Err | Refusal, R>(
-      key,
-      refusal === undefined ? run : () => Effect.fail(refusal),
-      bytesOf
-    )
-
-  const enterStream = <A, Err, R, Refusal>(
-    operation: string,
-    key: string,
-    refusal: Refusal | undefined,
-    run: () => Stream.Stream<A, Err, R>,
-    bytesOf?: (item: A) => number
-  ): Stream.Stream<A, Err | Refusal, R> =>
-    observe(operation).stream<A, Err | Refusal, R>(
-      key,
-      refusal === undefined ? run : () => Stream.fail(refusal),
-      bytesOf
-    )
-
-  const badKey = (operation: string, key: string): E.InvalidKey | undefined => {
-    const reason = ObjectKey.problem(key)
-    return reason === undefined ? undefined : new E.InvalidKey({ backend: name, operation, key, reason })
-  }
-
-  const badRange = (
-    operation: string,
-    key: string,
-    range: ByteRange.ByteRange | undefined
-  ): E.InvalidRange | undefined => {
-    const reason = range === undefined ? undefined : ByteRange.problem(range)
-    return reason === undefined ? undefined : new E.InvalidRange({ backend: name, operation, key, reason })
-  }
-
-  const badStream = (operation: string, key: string, { chunkSize, range }: StreamOptions) =>
-    badKey(operation, key) ?? badRange(operation, key, range) ??
-      (chunkSize === undefined || Number.isSafeInteger(chunkSize) && chunkSize > 0
-        ? undefined
-        : new E.UnsupportedOperation({
-          backend: name,
-          operation,
-          key,
-          reason: `chunkSize is a whole number of bytes from 1 up, not ${chunkSize}`
-        }))
-
-  const cannot = (
-    operation: string,
-    capability: keyof typeof refusals,
-    key?: string
-  ): E.UnsupportedOperation | undefined =>
-    backend.capabilities[capability] ? undefined : new E.UnsupportedOperation({
-      backend: name,
-      operation,
-      ...(key !== undefined && { key }),
-      reason: refusals[capability]
-    })
-
-  const cannotSave = (operation: string, key: string, options: SaveOptions) =>
-    badKey(operation, key) ??
-      cannot(operation, "write", key) ??
-      (options.ifNoneMatch === undefined ? undefined : cannot(operation, "createOnly", key)) ??
-      (options.ifMatch === undefined ? undefined : cannot(operation, "compareAndSwap", key))
-
-  const load: Service["load"] = (key, options = {}) =>
-    enter(
-      "load",
-      key,
-      badKey("load", key) ?? badRange("load", key, options.range),
-      () => backend.load(key, options),
-      lengthOf
-    )
-
-  const loadRanges: Service["loadRanges"] = (key, ranges, options = {}) =>
-    enter(
-      "loadRanges",
-      key,
-      badKey("loadRanges", key) ??
-        ranges.map((range) => badRange("loadRanges", key, range)).find((bad) => bad !== undefined),
-      () => backend.loadRanges(key, ranges, options),
-      (loaded) => loaded.reduce((sum, { byteLength }) => sum + byteLength, 0)
-    )
-
-  const open: Service["open"] = (key, options = {}) =>
-    enter(
-      "open",
-      key,
-      badStream("open", key, options),
-      () =>
-        Effect.map(backend.open(key, options), ({ info, range, stream }) => ({
-          info,
-          range,
-          stream: bytesOf(stream) === undefined ? Lending.map(stream, observe("open").bytes) : stream
-        })),
-      // What is in hand has moved already.
-      ({ stream }) => bytesOf(stream)?.byteLength ?? 0
-    )
-
-  const stream: Service["stream"] = (key, options = {}) =>
-    enterStream(
-      "stream",
-      key,
-      badStream("stream", key, options),
-      () => Stream.unwrapScoped(Effect.map(backend.open(key, options), (opened) => opened.stream)),
-      lengthOf
-    )
-
-  const save: Service["save"] = (key, data, options = {}) => {
-    const { size } = options
-    const wrongSize = (actual: number) =>
-      new E.CorruptObject({
-        backend: name,
-        operation: "save",
-        key,
-        problem: "size",
-        reason: `the source gave ${actual} bytes, and size announced ${size}`
-      })
-    const isBytes = data instanceof Uint8Array
-    return enter(
-      "save",
-      key,
-      cannotSave("save", key, options) ??
-        (isBytes && size !== undefined && size !== data.byteLength ? wrongSize(data.byteLength) : undefined),
-      () => backend.save(key, isBytes || size === undefined ? data : exactly(data, size, wrongSize), options),
-      (info) => info.size
-    )
-  }
-
-  const head: Service["head"] = (key) => enter("head", key, badKey("head", key), () => backend.head(key))
-
-  const exists: Service["exists"] = (key) =>
-    enter("exists", key, badKey("exists", key), () =>
-      backend.head(key).pipe(
-        Effect.as(true),
-        Effect.catchTag("ObjectNotFound", () => Effect.succeed(false))
-      ))
-
-  // A prefix that no key can have is no mistake: it lists nothing, as any other prefix without objects.
-  const list: Service["list"] = (prefix = "") =>
-    enter("list", prefix, cannot("list", "list"), () =>
-      ObjectKey.isPrefix(prefix)
-        ? Effect.map(Stream.runCollect(backend.keys({ prefix })), Chunk.toReadonlyArray)
-        : Effect.succeed([]))
-
-  const entries: Service["entries"] = ({ prefix = "", startAfter = "" } = {}) =>
-    enterStream(
-      "entries",
-      prefix,
-      cannot("entries", "list"),
-      () => ObjectKey.isPrefix(prefix) ? backend.entries({ prefix, startAfter }) : Stream.empty
-    )
-
-  const listDirectory: Service["listDirectory"] = (prefix = "") =>
-    enter("listDirectory", prefix, cannot("listDirectory", "list"), () =>
-      ObjectKey.isPrefix(prefix)
-        ? backend.listDirectory(prefix)
-        : Effect.succeed({ objects: [], prefixes: [] }))
-
-  const remove: Service["remove"] = (key) =>
-    enter("remove", key, badKey("remove", key) ?? cannot("remove", "write", key), () => backend.remove(key))
-
-  const removeAll: Service["removeAll"] = (keys) =>
-    enter("removeAll", "", cannot("removeAll", "write"), () =>
-      Effect.suspend(() => {
-        let removed = 0
-        const failed: Array<E.RemoveError> = []
-        const source = Stream.StreamTypeId in keys ? keys : Stream.fromIterable(keys)
-        return source.pipe(
-          Stream.grouped(batchSize),
-          Stream.runForEach((batch) => {
-            const valid = Chunk.toReadonlyArray(batch).filter((key) => {
-              const bad = badKey("removeAll", key)
-              if (bad !== undefined) failed.push(bad)
-              return bad === undefined
-            })
-            return Effect.map(backend.removeAll(valid), (remaining) => {
-              removed += valid.length - remaining.length
-              failed.push(...remaining)
-            })
-          }),
-          Effect.map((): RemovedSummary => ({ removed, failed }))
-        )
-      }))
-
-  const relocate = (operation: "copy" | "move"): Service["copy"] => (from, to, options = {}) =>
-    enter(
-      operation,
-      from,
-      badKey(operation, from) ?? cannotSave(operation, to, options),
-      () =>
-        from !== to ? backend[operation](from, to, options) : Effect.filterOrFail(
-          backend.head(from),
-          () => options.ifNoneMatch === undefined,
-          () => new E.ObjectAlreadyExists({ backend: name, operation, key: to })
-        )
-    )
-
-  const presign: Service["presign"] = (key, options) =>
-    enter(
-      "presign",
-      key,
-      badKey("presign", key) ?? cannot("presign", "presign", key),
-      () => backend.presign(key, options)
-    )
-
+  const entrance = new Entrance(backend)
+  const saving = writes(entrance)
   return {
     backend,
-    load,
-    loadRanges,
-    stream,
-    open,
-    save,
-    head,
-    exists,
-    list,
-    entries,
-    listDirectory,
-    remove,
-    removeAll,
-    copy: relocate("copy"),
-    move: relocate("move"),
-    presign
+    ...reads(entrance),
+    ...saving,
+    sink: sinkOf(saving.save),
+    ...listings(entrance),
+    ...removals(entrance),
+    copy: relocation(entrance, "copy"),
+    move: relocation(entrance, "move"),
+    pipe() {
+      // eslint-disable-next-line prefer-rest-params
+      return pipeArguments(this, arguments)
+    }
   }
+}
+
+const reads = (
+  entrance: Entrance
+): Pick<Service, "load" | "loadRanges" | "stream" | "open" | "head" | "exists" | "presign"> => {
+  const { backend } = entrance
+  return {
+    load: (key, options = {}) =>
+      entrance.effect(
+        { operation: "load", keys: [key] },
+        entrance.badKey(key) ?? entrance.badRange(options.range),
+        () => backend.load(key, options),
+        lengthOf
+      ),
+    loadRanges: (key, ranges, options = {}) =>
+      entrance.effect(
+        { operation: "loadRanges", keys: [key] },
+        entrance.badKey(key) ?? ranges.map((range) => entrance.badRange(range)).find((bad) => bad !== undefined),
+        () => backend.loadRanges(key, ranges, options),
+        (loaded) => loaded.reduce((sum, { byteLength }) => sum + byteLength, 0)
+      ),
+    stream: (key, options = {}) =>
+      entrance.stream(
+        { operation: "stream", keys: [key] },
+        entrance.badStream(key, options),
+        () => backend.open(key, options)
+      ),
+    open: (key, options = {}) => {
+      const call = { operation: "open", keys: [key] }
+      return entrance.effect(
+        call,
+        entrance.badStream(key, options),
+        () => Effect.map(backend.open(key, options), (opened) => entrance.opened(call, opened)),
+        ({ bytes }) => bytes?.byteLength ?? 0
+      )
+    },
+    head: (key) => entrance.effect({ operation: "head", keys: [key] }, entrance.badKey(key), () => backend.head(key)),
+    exists: (key) =>
+      entrance.effect({ operation: "exists", keys: [key] }, entrance.badKey(key), () =>
+        backend.head(key).pipe(
+          Effect.as(true),
+          Effect.catchTag("ObjectNotFound", () => Effect.succeed(false))
+        )),
+    presign: (key, options) =>
+      entrance.effect(
+        { operation: "presign", keys: [key] },
+        entrance.badKey(key) ?? entrance.unsupported("presign"),
+        () => backend.presign(key, options)
+      )
+  }
+}
+
+const writes = (entrance: Entrance): Pick<Service, "save"> => ({
+  save: <Err, R>(key: string, data: Uint8Array | Stream.Stream<Uint8Array, Err, R>, options: SaveOptions = {}) => {
+    const call = { operation: "save", keys: [key] }
+    const { attributes, size } = options
+    const wrongSize = (actual: number) =>
+      entrance.completed(
+        call,
+        new E.CorruptObject({
+          problem: "size",
+          reason: `the source yielded ${actual} bytes instead of the ${size} announced as size`
+        })
+      )
+    const refusal = entrance.badSave(key, options)
+    if (refusal !== undefined) {
+      return entrance.observe(call, () => Effect.fail(entrance.completed(call, refusal)))
+    }
+    const whole = attributes === undefined ? options : { ...options, attributes: normalized(attributes) }
+    if (!(data instanceof Uint8Array)) {
+      const source = size === undefined ? data : exactly<Uint8Array, Err, R, E.CorruptObject>(data, size, wrongSize)
+      return entrance.observe(
+        call,
+        () => withSource(source, (data) => entrance.complete(call, entrance.backend.save(key, data, whole))),
+        sizeOf
+      )
+    }
+    return entrance.observe(
+      call,
+      () =>
+        size !== undefined && size !== data.byteLength
+          ? Effect.fail(wrongSize(data.byteLength))
+          : entrance.complete(call, entrance.backend.save(key, data, whole)),
+      sizeOf
+    )
+  }
+})
+
+const listings = (entrance: Entrance): Pick<Service, "list" | "entries" | "listDirectory"> => {
+  const { backend } = entrance
+  const refusal = entrance.unsupported("list")
+  // A prefix that no key can have is not a mistake: it lists nothing.
+  return {
+    list: (prefix = "") =>
+      entrance.effect({ operation: "list", keys: [], prefix }, refusal, () =>
+        ObjectKey.isPrefix(prefix)
+          ? Effect.map(Stream.runCollect(backend.keys({ prefix })), Chunk.toReadonlyArray)
+          : Effect.succeed([])),
+    entries: ({ prefix = "", startAfter = "" } = {}) =>
+      entrance.listing(
+        { operation: "entries", keys: [], prefix },
+        refusal,
+        () => ObjectKey.isPrefix(prefix) ? backend.entries({ prefix, startAfter }) : Stream.empty
+      ),
+    listDirectory: (prefix = "") =>
+      entrance.effect({ operation: "listDirectory", keys: [], prefix }, refusal, () =>
+        ObjectKey.isPrefix(prefix)
+          ? backend.listDirectory(prefix)
+          : Effect.succeed({ objects: [], prefixes: [] }))
+  }
+}
+
+const removals = (entrance: Entrance): Pick<Service, "remove" | "removeAll"> => {
+  const { backend } = entrance
+  const call = { operation: "removeAll", keys: [] }
+  const refusal = entrance.unsupported("write")
+
+  const removeBatch = (batch: ReadonlyArray<string>) => {
+    const invalid = batch.flatMap((key) => entrance.badKey(key) ?? [])
+    const bad = new Set(invalid.map(({ key }) => key))
+    const valid = batch.filter((key) => !bad.has(key))
+    return Effect.map(entrance.complete(call, backend.removeAll(valid)), (remaining) => ({
+      removed: valid.length - remaining.length,
+      failed: [...invalid, ...remaining].map((error) => entrance.completed(call, error))
+    }))
+  }
+
+  return {
+    remove: (key, options = {}) =>
+      entrance.effect(
+        { operation: "remove", keys: [key] },
+        entrance.badKey(key) ?? refusal ?? entrance.unsupported("conditionalRemove", options.ifMatch !== undefined),
+        () => backend.remove(key, options)
+      ),
+    removeAll: <Err, R>(keys: Stream.Stream<string, Err, R> | Iterable<string>) =>
+      entrance.observe(
+        call,
+        () =>
+          refusal !== undefined ? Effect.fail(entrance.completed(call, refusal)) : Effect.suspend(() => {
+            let removed = 0
+            const failed: Array<E.RemoveError> = []
+            const source: Stream.Stream<string, Err, R> = Stream.StreamTypeId in keys ? keys : Stream.fromIterable(keys)
+            return source.pipe(
+              Stream.grouped(batchSize),
+              Stream.runForEach((batch) =>
+                Effect.map(removeBatch(Chunk.toReadonlyArray(batch)), (done) => {
+                  removed += done.removed
+                  failed.push(...done.failed)
+                })
+              ),
+              Effect.map((): RemovedSummary => ({ removed, failed }))
+            )
+          })
+      )
+  }
+}
+
+const relocation = (entrance: Entrance, operation: "copy" | "move"): Service["copy"] => (from, to, options = {}) => {
+  const { attributes, ifNoneMatch } = options
+  return entrance.effect(
+    { operation, keys: [from, to] },
+    entrance.badKey(from) ?? entrance.badSave(to, options),
+    () =>
+      from !== to
+        ? entrance.backend[operation](from, to, { ifNoneMatch, attributes: attributes && normalized(attributes) })
+        : Effect.filterOrFail(
+          entrance.backend.head(from),
+          () => ifNoneMatch === undefined,
+          () => new E.ObjectAlreadyExists()
+        )
+  )
 }
 
 const batchSize = 1000
 
 const lengthOf = ({ byteLength }: Uint8Array): number => byteLength
 
-const refusals: Record<Exclude<keyof Capabilities, "objectsWithinObjects">, string> = {
-  write: "it is read-only",
-  list: "it cannot list what it holds",
-  createOnly: "it cannot honour ifNoneMatch: \"*\" on a save",
-  compareAndSwap: "it cannot honour ifMatch on a save",
-  presign: "it gives no URLs by which others could reach an object"
-}
+const sizeOf = ({ size }: ObjectInfo): number => size
 
 /**
  * `Service.load` of the storage in the context.
@@ -475,7 +432,10 @@ const refusals: Record<Exclude<keyof Capabilities, "objectsWithinObjects">, stri
  * @since 0.1.0
  * @category accessors
  */
-export const load = (key: string, options?: LoadOptions): Effect.Effect<Uint8Array, E.LoadError, Storage> =>
+export const load = (
+  key: string,
+  options?: LoadOptions
+): Effect.Effect<Uint8Array<ArrayBuffer>, E.LoadError, Storage> =>
   Effect.flatMap(Storage, (storage) => storage.load(key, options))
 
 /**
@@ -488,7 +448,7 @@ export const loadRanges = (
   key: string,
   ranges: ReadonlyArray<ByteRange.ByteRange>,
   options?: Omit<LoadOptions, "range">
-): Effect.Effect<ReadonlyArray<Uint8Array>, E.LoadError, Storage> =>
+): Effect.Effect<ReadonlyArray<Uint8Array<ArrayBuffer>>, E.LoadError, Storage> =>
   Effect.flatMap(Storage, (storage) => storage.loadRanges(key, ranges, options))
 
 /**
@@ -497,7 +457,10 @@ export const loadRanges = (
  * @since 0.1.0
  * @category accessors
  */
-export const stream = (key: string, options?: StreamOptions): Stream.Stream<Uint8Array, E.LoadError, Storage> =>
+export const stream = (
+  key: string,
+  options?: StreamOptions
+): Stream.Stream<Uint8Array<ArrayBuffer>, E.LoadError, Storage> =>
   Stream.unwrap(Effect.map(Storage, (storage) => storage.stream(key, options)))
 
 /**
@@ -524,6 +487,25 @@ export const save = <Err = never, R = never>(
   options?: SaveOptions
 ): Effect.Effect<ObjectInfo, E.SaveError | Err, R | Storage> =>
   Effect.flatMap(Storage, (storage) => storage.save(key, data, options))
+
+/**
+ * `Service.sink` of the storage in the context.
+ *
+ * @since 0.1.0
+ * @category accessors
+ * @example
+ * ```ts
+ * import { Stream } from "effect"
+ * import { Storage } from "surfing-weights"
+ *
+ * const saved = Stream.make(new Uint8Array([1, 2, 3])).pipe(Stream.run(Storage.sink("layer_0.bin")))
+ * ```
+ */
+export const sink = (
+  key: string,
+  options?: SaveOptions
+): Sink.Sink<ObjectInfo, Uint8Array, never, E.SaveError, Storage> =>
+  Sink.unwrap(Effect.map(Storage, (storage) => storage.sink(key, options)))
 
 /**
  * `Service.head` of the storage in the context.
@@ -576,8 +558,10 @@ export const listDirectory = (prefix?: string): Effect.Effect<Directory, E.ListE
  * @since 0.1.0
  * @category accessors
  */
-export const remove = (key: string): Effect.Effect<void, E.RemoveError, Storage> =>
-  Effect.flatMap(Storage, (storage) => storage.remove(key))
+export const remove = (
+  key: string,
+  options?: RemoveOptions
+): Effect.Effect<void, E.RemoveError, Storage> => Effect.flatMap(Storage, (storage) => storage.remove(key, options))
 
 /**
  * `Service.removeAll` of the storage in the context.

@@ -1,11 +1,15 @@
 /**
- * What a store has to be able to do to stand behind `Storage`: the interface that backends (where bytes live) and
- * wrappers (what is added on the way) implement. Users call `Storage`, which checks keys and opens spans; behind it
- * every key is valid.
+ * The interface behind `Storage`, implemented by backends (where the bytes are) and wrappers (what is added on the way).
+ * Users call `Storage`, which checks keys and options, opens spans and completes failures; keys, prefixes and ranges that
+ * reach a backend are valid.
  *
- * A backend of one's own is written with `make`: four primitives are enough (`open`, `save`, `entries`, `remove`), the
- * rest is derived from them, and whatever the store does better itself is given beside them. A wrapper writes out the
- * whole interface, so that the compiler names the method it forgot.
+ * Write a backend with `make`: four primitives are enough (`open`, `save`, `entries`, `remove`), the other operations are
+ * derived from them, and those that the store does better are given as the second argument. Write a wrapper with
+ * `intercept` where every operation is treated alike, or write the interface out, so that the compiler names a method that
+ * was forgotten.
+ *
+ * A backend fails with what happened: `new StorageError.ObjectNotFound()`. `Storage.make` fills in the operation, the
+ * stack of wrappers and the caller's key.
  *
  * @module StorageBackend
  * @since 0.1.0
@@ -17,14 +21,14 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
-import { allocate, copyOf, exactly, fill, tooLargeForAnArray } from "./internal/bytes.js"
-import { bytesOf, fromBytes } from "./internal/inHand.js"
-import * as Lending from "./internal/lending.js"
+import { copyOf, exactly, intoArray } from "./internal/bytes.js"
+import { unexpected, withPlace } from "./internal/errors.js"
 import { coalesce, cut } from "./internal/ranges.js"
+import { withSource } from "./internal/source.js"
 import * as E from "./StorageError.js"
 
 /**
- * What a store knows of an object without reading it.
+ * Object metadata, without the body.
  *
  * @since 0.1.0
  * @category models
@@ -33,12 +37,14 @@ export interface ObjectInfo {
   readonly key: string
   /** In bytes. */
   readonly size: number
-  /** When it was saved, to the second. What `save` returns may tell the moment of the answer instead, somewhat later. */
+  /** When the object was saved, to the second. From `save` it may be the time of the response, somewhat later. */
   readonly lastModified: Date
-  /** Changes whenever the content does; means nothing else, and compares only with etags of the same store. */
+  /** Changes whenever the content does. Opaque, and comparable only with etags of the same store. */
   readonly etag: string
-  /** A checksum of all the bytes, where the store tells one. */
-  readonly checksum?: Checksum
+  /** A checksum of the whole object, where the store keeps one. */
+  readonly checksum?: Checksum | undefined
+  /** From `save`, `head` and `open`, where the store keeps them; `entries` may leave them out. */
+  readonly attributes?: Attributes | undefined
 }
 
 /**
@@ -54,68 +60,106 @@ export interface Checksum {
 }
 
 /**
- * Which bytes to load, and on which condition.
+ * What is kept with an object beside its bytes, as HTTP has it (RFC 9110, section 8).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Attributes {
+  /** For instance `application/json`. */
+  readonly contentType?: string | undefined
+  /** For instance `public, max-age=31536000, immutable`. */
+  readonly cacheControl?: string | undefined
+  /** For instance `attachment; filename="model.safetensors"`. */
+  readonly contentDisposition?: string | undefined
+  /** For instance `gzip`. The storage neither encodes nor decodes. */
+  readonly contentEncoding?: string | undefined
+  readonly contentLanguage?: string | undefined
+  /**
+   * Values under names of your own, at most 2 KiB in all. Names consist of letters, digits, `-`, `_` and `.`, and are kept in
+   * lower case; values may hold any characters but control characters.
+   */
+  readonly metadata?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * The bytes to load, and preconditions.
  *
  * @since 0.1.0
  * @category models
  */
 export interface LoadOptions {
   /** The bytes to load. Default: all. */
-  readonly range?: ByteRange.ByteRange
+  readonly range?: ByteRange.ByteRange | undefined
   /** Fail with `PreconditionFailed` unless the object has this etag. */
-  readonly ifMatch?: string
+  readonly ifMatch?: string | undefined
   /** Fail with `ObjectNotModified` if the object has this etag. */
-  readonly ifNoneMatch?: string
+  readonly ifNoneMatch?: string | undefined
 }
 
 /**
- * What a stream takes: the same as a load, and how large its chunks may be.
+ * The options of a stream: those of a load, and the size of its chunks.
  *
  * @since 0.1.0
  * @category models
  */
 export interface StreamOptions extends LoadOptions {
   /**
-   * The most bytes in a chunk, where the store is free to choose: for whoever reads many streams at once. Default: what
-   * is fastest for one.
+   * The largest chunk in bytes, where the store is free to choose: set it where many streams are read at once. Default: what
+   * is fastest for one stream.
    */
-  readonly chunkSize?: number
+  readonly chunkSize?: number | undefined
 }
 
 /**
- * Under which condition to save, and how much is to come.
+ * Preconditions of a save, the expected size, and what to keep with the object.
  *
  * @since 0.1.0
  * @category models
  */
 export interface SaveOptions {
-  /** Fail with `ObjectAlreadyExists` if there is an object of this key. */
-  readonly ifNoneMatch?: "*"
-  /** Fail with `PreconditionFailed` unless there is an object of this key with this etag. */
-  readonly ifMatch?: string
-  /** The number of bytes that will come. Another number is `CorruptObject`, and nothing is saved. */
-  readonly size?: number
+  /** Fail with `ObjectAlreadyExists` if an object with this key exists. */
+  readonly ifNoneMatch?: "*" | undefined
+  /** Fail with `PreconditionFailed` unless an object with this key and this etag exists. */
+  readonly ifMatch?: string | undefined
+  /** The size of the object in bytes. A source of another size fails with `CorruptObject`, and nothing is saved. */
+  readonly size?: number | undefined
+  /** What to keep with the object. Default: none, or the defaults of the layer. */
+  readonly attributes?: Attributes | undefined
 }
 
 /**
- * Under which condition to copy or move.
+ * Preconditions of a copy or move, and what to keep with the new object.
  *
  * @since 0.1.0
  * @category models
  */
 export interface CopyOptions {
-  /** Fail with `ObjectAlreadyExists` if there is an object of the new key. */
-  readonly ifNoneMatch?: "*"
+  /** Fail with `ObjectAlreadyExists` if an object with the new key exists. */
+  readonly ifNoneMatch?: "*" | undefined
+  /** Replaces the attributes. Default: those of the source. */
+  readonly attributes?: Attributes | undefined
 }
 
 /**
- * What whoever has a URL may do with it, and for how long.
+ * Preconditions of a removal.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RemoveOptions {
+  /** Fail with `PreconditionFailed` unless an object with this key and this etag exists. */
+  readonly ifMatch?: string | undefined
+}
+
+/**
+ * What a presigned URL allows, and for how long.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PresignOptions {
-  /** To load the object, or to save it. */
+  /** Load the object, or save it. */
   readonly method: "GET" | "PUT"
   /** From one second to seven days. */
   readonly expiresIn: Duration.DurationInput
@@ -129,26 +173,37 @@ export interface PresignOptions {
  */
 export interface ListOptions {
   /** Only keys that start with this string. Default: all. */
-  readonly prefix?: string
+  readonly prefix?: string | undefined
   /** Only keys after this string, which need not be a key. Default: from the first. */
-  readonly startAfter?: string
+  readonly startAfter?: string | undefined
 }
 
 /**
- * An object opened for reading: what it is, the bytes that will come, and the bytes. They belong to the scope in which
- * it was opened, and can be read once.
+ * An object opened for reading. It belongs to the scope in which it was opened, and its bytes can be read once: from
+ * `bytes`, from `stream`, or from `reuse`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface OpenedObject {
   readonly info: ObjectInfo
+  /** The range that was asked for, within the object. */
   readonly range: ByteRange.ResolvedRange
-  readonly stream: Stream.Stream<Uint8Array, E.LoadError>
+  /** The bytes of the range, each chunk an array of the reader's own. Fails unless all of them arrive. */
+  readonly stream: Stream.Stream<Uint8Array<ArrayBuffer>, E.LoadError>
+  /** The bytes of the range, where they are in memory already. They must not be changed. */
+  readonly bytes?: Uint8Array<ArrayBuffer> | undefined
+  /**
+   * The same stream into one array that is written again for each chunk, where the store can do that. `isFree` is called
+   * before each read: whether the previous chunk may be overwritten.
+   */
+  readonly reuse?: ((isFree: () => boolean) => Stream.Stream<Uint8Array<ArrayBuffer>, E.LoadError>) | undefined
+  /** How many bytes of the range have been read so far. */
+  readonly position: () => number
 }
 
 /**
- * What stands directly under a prefix when `/` separates folders: the objects, and the prefixes of what is deeper.
+ * The objects directly under a prefix where `/` separates folders, and the prefixes of deeper ones.
  *
  * @since 0.1.0
  * @category models
@@ -160,92 +215,116 @@ export interface Directory {
 }
 
 /**
- * What a store can do beyond the least. An option that it cannot honour fails with `UnsupportedOperation`.
+ * What a store supports. An option that it does not support fails with `UnsupportedOperation`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Capabilities {
-  /** Can save, copy, move and remove. */
+  /** Save, copy, move and remove. */
   readonly write: boolean
-  /** Can list. */
+  /** List keys. */
   readonly list: boolean
-  /** Honours `ifNoneMatch: "*"` on a save, atomically. */
+  /** `ifNoneMatch: "*"` on a save, atomically. */
   readonly createOnly: boolean
-  /** Honours `ifMatch` on a save, atomically. */
+  /** `ifMatch` on a save, atomically. */
   readonly compareAndSwap: boolean
-  /** Can hold an object `foo` beside an object `foo/bar`. */
+  /** `ifMatch` on a removal. */
+  readonly conditionalRemove: boolean
+  /** An object `foo` beside an object `foo/bar`. */
   readonly objectsWithinObjects: boolean
-  /** Can give URLs by which others reach an object without credentials. */
+  /** Attributes kept with an object. */
+  readonly attributes: boolean
+  /** Presigned URLs. */
   readonly presign: boolean
 }
 
 /**
- * A store, complete. Keys, prefixes and ranges that reach it are valid, and `capabilities` allow what is asked.
+ * What a backend saves: an array, or a stream to be read once. A stream never fails: where the caller's source does, the
+ * save is interrupted, and `Storage` gives the source's failure to the caller.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SaveData = Uint8Array | Stream.Stream<Uint8Array>
+
+/**
+ * A complete backend.
  *
  * @since 0.1.0
  * @category models
  */
 export interface StorageBackend {
-  /** How it shows itself in messages and spans. A wrapper names what it wraps: `Retry(S3(weights))`. */
+  /** Shown in messages, spans and metrics. A wrapper names what it wraps: `Retry(S3(weights))`. */
   readonly name: string
   readonly capabilities: Capabilities
-  /** Opens an object with one request. The stream fails if it ends before the range does. */
+  /** Opens an object with one request. */
   readonly open: (key: string, options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
-  /** The bytes in one array, which is the caller's to keep and change. */
-  readonly load: (key: string, options: LoadOptions) => Effect.Effect<Uint8Array, E.LoadError>
-  /** One array a range, in the order asked for, all of one version of the object. */
+  /** The bytes in one array, which belongs to the caller. */
+  readonly load: (key: string, options: LoadOptions) => Effect.Effect<Uint8Array<ArrayBuffer>, E.LoadError>
+  /** One array a range, in the order of `ranges`, all of one version of the object. */
   readonly loadRanges: (
     key: string,
     ranges: ReadonlyArray<ByteRange.ByteRange>,
     options: Omit<LoadOptions, "range">
-  ) => Effect.Effect<ReadonlyArray<Uint8Array>, E.LoadError>
-  /** What is known of an object without its bytes. */
+  ) => Effect.Effect<ReadonlyArray<Uint8Array<ArrayBuffer>>, E.LoadError>
+  /** Object metadata, without the body. */
   readonly head: (key: string) => Effect.Effect<ObjectInfo, E.HeadError>
-  /** All or nothing: until it succeeds nobody sees a byte of it, and when it fails nothing has changed. */
-  readonly save: <Err = never, R = never>(
-    key: string,
-    data: Uint8Array | Stream.Stream<Uint8Array, Err, R>,
-    options: SaveOptions
-  ) => Effect.Effect<ObjectInfo, E.SaveError | Err, R>
+  /** All or nothing: no reader sees part of an object, and a save that fails has changed nothing. */
+  readonly save: (key: string, data: SaveData, options: SaveOptions) => Effect.Effect<ObjectInfo, E.SaveError>
   /** Objects in the order of `ObjectKey.compare`, one page a chunk. */
   readonly entries: (options: ListOptions) => Stream.Stream<ObjectInfo, E.ListError>
-  /** The keys of `entries`, for a store to which they are cheaper. */
+  /** The keys of `entries`, for a store that lists keys at less cost. */
   readonly keys: (options: ListOptions) => Stream.Stream<string, E.ListError>
-  /** What stands directly under a prefix; folders that hold no object do not. */
+  /** The objects and prefixes directly under a prefix; a folder without objects is not listed. */
   readonly listDirectory: (prefix: string) => Effect.Effect<Directory, E.ListError>
-  /** To remove what is not there is success. */
-  readonly remove: (key: string) => Effect.Effect<void, E.RemoveError>
-  /** Removes a batch of at most 1,000 keys and gives the failures of those that remain; fails where no key could. */
-  readonly removeAll: (
-    keys: ReadonlyArray<string>
-  ) => Effect.Effect<ReadonlyArray<E.RemoveError>, E.RemoveError>
-  /** Between two different keys, all or nothing. */
+  /** Succeeds where there is no such object, unless `ifMatch` is given. */
+  readonly remove: (key: string, options: RemoveOptions) => Effect.Effect<void, E.RemoveError>
+  /**
+   * Removes a batch of at most 1,000 keys, and returns a failure with its `key` for each that remains; fails where no key
+   * could be removed.
+   */
+  readonly removeAll: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<E.RemoveError>, E.RemoveError>
+  /** Between two different keys, all or nothing. A failure about the new key carries it as its `key`. */
   readonly copy: (from: string, to: string, options: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
-  /** Between two different keys. */
+  /** Between two different keys. A failure about the new key carries it as its `key`. */
   readonly move: (from: string, to: string, options: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
-  /** A URL for others. Called only where `capabilities` have it. */
+  /** Called only where `capabilities.presign` is true. */
   readonly presign: (key: string, options: PresignOptions) => Effect.Effect<string, E.PresignError>
 }
 
 /**
- * What `make` needs at the least.
+ * What `make` needs. `open` need not count: that the stream ends with the range is checked.
  *
  * @since 0.1.0
  * @category models
  */
-export type Primitives = Pick<StorageBackend, "name" | "capabilities" | "open" | "save" | "entries" | "remove">
+export interface Primitives extends Pick<StorageBackend, "name" | "capabilities" | "save" | "entries" | "remove"> {
+  readonly open: (
+    key: string,
+    options: StreamOptions
+  ) => Effect.Effect<Omit<OpenedObject, "position">, E.LoadError, Scope.Scope>
+}
 
 /**
- * A complete backend from the primitives of a store and whatever else it does better than the derived forms:
+ * The operations that `make` derives where the store has no better way.
  *
- * - `head` opens the object and reads nothing; `load` gathers the opened stream into one array.
- * - `loadRanges` joins neighbouring ranges and loads them, eight at once, all under the etag of a `head`.
+ * @since 0.1.0
+ * @category models
+ */
+export type Derived = Omit<StorageBackend, keyof Primitives>
+
+/**
+ * A complete backend from four primitives, and the operations that the store does better than the derived ones:
+ *
+ * - `head` opens the object and reads nothing; `load` reads the opened stream into one array.
+ * - `loadRanges` coalesces neighbouring ranges and loads them, eight at once, all under the etag of a `head`.
  * - `keys` and `listDirectory` are made from `entries`.
  * - `removeAll` removes one by one, sixteen at once.
- * - `copy` saves what it opens; `move` copies, then removes; `presign` is refused.
+ * - `copy` saves what it opens; `move` copies, then removes; `presign` is not supported.
  *
- * A stream that ends before the range it was opened for fails with a truncated `CorruptObject`.
+ * Of the first argument only the primitives are used, so `make({ ...backend, open })` derives everything from the new
+ * `open`. A stream that ends before its range does fails with a truncated `CorruptObject`.
  *
  * @since 0.1.0
  * @category constructors
@@ -254,157 +333,279 @@ export type Primitives = Pick<StorageBackend, "name" | "capabilities" | "open" |
  * import { Effect, Stream } from "effect"
  * import { StorageBackend, StorageError } from "surfing-weights"
  *
- * // A store of one object that nobody can change.
+ * // A read-only store of one object.
  * const greeting = new TextEncoder().encode("hello")
  * const info = { key: "greeting", size: greeting.length, lastModified: new Date(0), etag: "1" }
- * const readOnly = (operation: string) =>
- *   Effect.fail(new StorageError.UnsupportedOperation({ backend: "Greeting", operation, reason: "it is read-only" }))
+ * const readOnly = Effect.fail(new StorageError.UnsupportedOperation({ reason: "the store is read-only" }))
  *
  * const backend = StorageBackend.make({
  *   name: "Greeting",
  *   capabilities: { ...StorageBackend.readOnly, list: true },
  *   open: (key, options) =>
  *     key === info.key
- *       ? StorageBackend.openBytes(greeting, info, options, "Greeting")
- *       : Effect.fail(new StorageError.ObjectNotFound({ backend: "Greeting", operation: "open", key })),
+ *       ? StorageBackend.openBytes(greeting, info, options)
+ *       : Effect.fail(new StorageError.ObjectNotFound()),
  *   entries: ({ prefix = "", startAfter = "" }) =>
  *     Stream.filter(Stream.make(info), ({ key }) => key.startsWith(prefix) && key > startAfter),
- *   save: () => readOnly("save"),
- *   remove: () => readOnly("remove")
+ *   save: () => readOnly,
+ *   remove: () => readOnly
  * })
  * ```
  */
-export const make = (store: Primitives & Partial<StorageBackend>): StorageBackend => {
-  const { name } = store
-
-  const wrongLength = (key: string, expected: number) => (actual: number) =>
-    new E.CorruptObject({
-      backend: name,
-      operation: "load",
-      key,
-      ...(actual < expected
-        ? { problem: "truncated", reason: `the body ended after ${actual} of ${expected} bytes` }
-        : { problem: "size", reason: `the body goes on after its ${expected} bytes` })
-    })
-
-  const open: StorageBackend["open"] = (key, options) =>
-    Effect.map(store.open(key, options), ({ info, range, stream }) => {
-      const expected = range.endExclusive - range.start
-      return bytesOf(stream)?.byteLength === expected
-        ? { info, range, stream }
-        : {
-          info,
-          range,
-          stream: Lending.map(stream, (stream) => exactly(stream, expected, wrongLength(key, expected)))
-        }
-    })
-
-  const load: StorageBackend["load"] = store.load ?? ((key, options) =>
-    Effect.scoped(
-      // Opened anew each time it is run: bytes in hand are then an array of that run's own.
-      Effect.flatMap(Effect.suspend(() => open(key, options)), ({ range, stream }) => {
-        const inHand = bytesOf(stream)
-        return inHand !== undefined ? Effect.succeed(inHand) : Effect.flatMap(
-          arrayOf(range.endExclusive - range.start, { backend: name, operation: "load", key }),
-          (target) => fill(target, stream)
-        )
-      })
-    ))
-
-  const head: StorageBackend["head"] = store.head ?? ((key) =>
-    Effect.scoped(open(key, {})).pipe(
-      Effect.map((opened) => opened.info),
-      Effect.catchTags({
-        PreconditionFailed: impossible("head"),
-        ObjectNotModified: impossible("head"),
-        InvalidRange: impossible("head"),
-        CorruptObject: impossible("head"),
-        UnsupportedOperation: impossible("head")
-      })
-    ))
-
-  const loadRanges: StorageBackend["loadRanges"] = store.loadRanges ??
-    ((key, ranges, options) =>
-      Effect.gen(function*() {
-        const info = yield* head(key)
-        const context = { backend: name, operation: "loadRanges" }
-        const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(info, { ...options, range }, context))
-        const reads = coalesce(resolved)
-        const loaded = yield* Effect.forEach(
-          reads,
-          ({ endExclusive, start }) =>
-            load(key, { ifMatch: info.etag, ...(info.size > 0 && { range: ByteRange.make(start, endExclusive) }) }),
-          { concurrency: 8 }
-        )
-        return resolved.map((range) => cut(range, reads, loaded))
-      }))
-
-  const keys: StorageBackend["keys"] = store.keys ??
-    ((options) => Stream.map(store.entries(options), (info) => info.key))
-
-  const listDirectory: StorageBackend["listDirectory"] = store.listDirectory ?? ((prefix) =>
-    Effect.suspend(() => {
-      const objects: Array<ObjectInfo> = []
-      const prefixes = new Set<string>()
-      return store.entries({ prefix }).pipe(
-        Stream.runForEach((info) =>
-          Effect.sync(() => {
-            const slash = info.key.indexOf("/", prefix.length)
-            if (slash === -1) objects.push(info)
-            else prefixes.add(info.key.slice(0, slash + 1))
-          })
-        ),
-        Effect.map(() => ({ objects, prefixes: [...prefixes] }))
-      )
-    }))
-
-  const removeAll: StorageBackend["removeAll"] = store.removeAll ?? ((batch) =>
-    Effect.map(
-      Effect.forEach(batch, (key) =>
-        Effect.catchAll(Effect.as(store.remove(key), undefined), (error) =>
-          concernsEveryKey(error) ? Effect.fail(error) : Effect.succeed(error)), { concurrency: 16 }),
-      (outcomes) =>
-        outcomes.filter((error) =>
-          error !== undefined
-        )
-    ))
-
-  const copy: StorageBackend["copy"] = store.copy ?? ((from, to, options) =>
-    Effect.scoped(
-      Effect.flatMap(open(from, {}), ({ info, stream }) => store.save(to, stream, { ...options, size: info.size }))
-    ).pipe(
-      Effect.catchTags({ ObjectNotModified: impossible("copy"), InvalidRange: impossible("copy") })
-    ))
-
-  const move: StorageBackend["move"] = store.move ??
-    ((from, to, options) => Effect.zipLeft(copy(from, to, options), store.remove(from)))
-
-  const presign: StorageBackend["presign"] = store.presign ?? ((key) =>
-    Effect.fail(
-      new E.UnsupportedOperation({ backend: name, operation: "presign", key, reason: "it gives no URLs" })
-    ))
-
+export const make = (primitives: Primitives, better: Partial<Derived> = {}): StorageBackend => {
+  const { capabilities, entries, name, remove, save } = primitives
+  const open: StorageBackend["open"] = (key, options) => Effect.map(primitives.open(key, options), opened)
+  const load = better.load ?? loadOpened(open)
+  const head = better.head ?? headOpened(open)
+  const copy = better.copy ?? copyOpened(open, save)
   return {
     name,
-    capabilities: store.capabilities,
+    capabilities,
     open,
     load,
-    loadRanges,
+    loadRanges: better.loadRanges ?? loadRangesOf(head, load),
     head,
-    save: store.save,
-    entries: store.entries,
-    keys,
-    listDirectory,
-    remove: store.remove,
-    removeAll,
+    save,
+    entries,
+    keys: better.keys ?? ((options) => Stream.map(entries(options), (info) => info.key)),
+    listDirectory: better.listDirectory ?? listDirectoryOf(entries),
+    remove,
+    removeAll: better.removeAll ?? removeOneByOne(remove),
     copy,
-    move,
-    presign
+    move: better.move ?? ((from, to, options) => Effect.zipLeft(copy(from, to, options), remove(from, {}))),
+    presign: better.presign ??
+      (() => Effect.fail(new E.UnsupportedOperation({ reason: "presigned URLs are not supported" })))
+  }
+}
+
+const loadOpened = (open: StorageBackend["open"]): StorageBackend["load"] => (key, options) =>
+  Effect.scoped(Effect.flatMap(open(key, options), ({ bytes, range, stream }) =>
+    bytes === undefined
+      ? intoArray(stream, range.endExclusive - range.start)
+      : Effect.sync(() => copyOf(bytes))))
+
+const headOpened = (open: StorageBackend["open"]): StorageBackend["head"] => (key) =>
+  Effect.scoped(open(key, {})).pipe(
+    Effect.map(({ info }) => info),
+    // No option was given that could cause these.
+    Effect.catchTags({
+      PreconditionFailed: unexpected,
+      ObjectNotModified: unexpected,
+      InvalidRange: unexpected,
+      CorruptObject: unexpected,
+      UnsupportedOperation: unexpected
+    })
+  )
+
+const loadRangesOf =
+  (head: StorageBackend["head"], load: StorageBackend["load"]): StorageBackend["loadRanges"] =>
+  (key, ranges, options) =>
+    Effect.gen(function*() {
+      const info = yield* head(key)
+      const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(info, { ...options, range }))
+      const reads = coalesce(resolved)
+      const loaded = yield* Effect.forEach(
+        reads,
+        ({ endExclusive, start }) =>
+          load(key, { ifMatch: info.etag, range: info.size > 0 ? ByteRange.make(start, endExclusive) : undefined }),
+        { concurrency: 8 }
+      )
+      return resolved.map((range) => cut(range, reads, loaded))
+    })
+
+const listDirectoryOf = (entries: StorageBackend["entries"]): StorageBackend["listDirectory"] => (prefix) =>
+  Effect.suspend(() => {
+    const objects: Array<ObjectInfo> = []
+    const prefixes = new Set<string>()
+    return entries({ prefix }).pipe(
+      Stream.runForEach((info) =>
+        Effect.sync(() => {
+          const slash = info.key.indexOf("/", prefix.length)
+          if (slash === -1) objects.push(info)
+          else prefixes.add(info.key.slice(0, slash + 1))
+        })
+      ),
+      Effect.map(() => ({ objects, prefixes: [...prefixes] }))
+    )
+  })
+
+const removeOneByOne = (remove: StorageBackend["remove"]): StorageBackend["removeAll"] => (keys) =>
+  Effect.map(
+    Effect.forEach(keys, (key) =>
+      Effect.catchAll(Effect.as(remove(key, {}), []), (error) =>
+        concernsEveryKey(error) ? Effect.fail(error) : Effect.succeed([withPlace(error, { key })])), {
+      concurrency: 16
+    }),
+    (failures) =>
+      failures.flat()
+  )
+
+const concernsEveryKey = (error: E.RemoveError): boolean =>
+  error._tag === "StorageNotFound" || error._tag === "StorageUnavailable" || error._tag === "StorageTimeout"
+
+const copyOpened =
+  (open: StorageBackend["open"], save: StorageBackend["save"]): StorageBackend["copy"] =>
+  (from, to, { attributes, ifNoneMatch }) =>
+    Effect.scoped(
+      Effect.flatMap(open(from, {}), (source) => {
+        const options = { ifNoneMatch, size: source.info.size, attributes: attributes ?? source.info.attributes }
+        return withSource(source.bytes ?? source.stream, (data) =>
+          Effect.mapError(save(to, data, options), (error) => withPlace(error, { key: to })))
+      })
+    ).pipe(
+      Effect.catchTags({ ObjectNotModified: unexpected, InvalidRange: unexpected })
+    )
+
+/**
+ * An operation of a backend that a wrapper intercepts.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Call {
+  readonly operation: Exclude<keyof StorageBackend, "name" | "capabilities">
+  /** The key; of a copy or move the old one; none for listings and `removeAll`. */
+  readonly key?: string
+  /** Whether the operation changes objects. */
+  readonly writes: boolean
+}
+
+/**
+ * How a wrapper treats every operation alike.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Interceptor {
+  /** How the wrapper shows itself, for instance `Logged(${inner.name})`. */
+  readonly name: string
+  /** Default: those of the backend. */
+  readonly capabilities?: Capabilities | undefined
+  /** Wraps every operation but the listings. For `open` that is the opening, without the stream. Default: unchanged. */
+  readonly effect?:
+    | (<A, Err extends E.StorageError, R>(
+      effect: Effect.Effect<A, Err, R>,
+      call: Call
+    ) => Effect.Effect<A, Err | E.CommonError, R>)
+    | undefined
+  /** Wraps the stream of each opened object, also where it reuses its array, and each listing. Default: unchanged. */
+  readonly stream?:
+    | (<A, Err extends E.StorageError>(
+      stream: Stream.Stream<A, Err>,
+      call: Call
+    ) => Stream.Stream<A, Err | E.CommonError>)
+    | undefined
+}
+
+/**
+ * A wrapper whose every operation is treated alike. To treat one differently, spread the result and replace the method.
+ *
+ * @since 0.1.0
+ * @category combinators
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Storage, StorageBackend } from "surfing-weights"
+ *
+ * // Logs how long each operation takes.
+ * const logged = (storage: Storage.Service): Storage.Service =>
+ *   Storage.make(StorageBackend.intercept(storage.backend, {
+ *     name: `Logged(${storage.backend.name})`,
+ *     effect: (effect, { key, operation }) => Effect.withLogSpan(effect, `${operation} ${key ?? ""}`)
+ *   }))
+ * ```
+ */
+export const intercept = (
+  inner: StorageBackend,
+  { capabilities = inner.capabilities, effect = (effect) => effect, name, stream }: Interceptor
+): StorageBackend => {
+  const reading = (operation: Call["operation"], key?: string): Call => ({
+    operation,
+    ...(key !== undefined && { key }),
+    writes: false
+  })
+  const writing = (operation: Call["operation"], key?: string): Call => ({ ...reading(operation, key), writes: true })
+  const through = <A, Err extends E.StorageError>(
+    listing: Stream.Stream<A, Err>,
+    call: Call
+  ): Stream.Stream<A, Err | E.CommonError> => stream === undefined ? listing : stream(listing, call)
+  return {
+    name,
+    capabilities,
+    open: (key, options) => {
+      const call = reading("open", key)
+      const opening = effect(inner.open(key, options), call)
+      return stream === undefined
+        ? opening
+        : Effect.map(opening, (opened) => mapStream(opened, (bytes) => through(bytes, call)))
+    },
+    load: (key, options) => effect(inner.load(key, options), reading("load", key)),
+    loadRanges: (key, ranges, options) => effect(inner.loadRanges(key, ranges, options), reading("loadRanges", key)),
+    head: (key) => effect(inner.head(key), reading("head", key)),
+    save: (key, data, options) => effect(inner.save(key, data, options), writing("save", key)),
+    entries: (options) => through(inner.entries(options), reading("entries")),
+    keys: (options) => through(inner.keys(options), reading("keys")),
+    listDirectory: (prefix) => effect(inner.listDirectory(prefix), reading("listDirectory")),
+    remove: (key, options) => effect(inner.remove(key, options), writing("remove", key)),
+    removeAll: (keys) => effect(inner.removeAll(keys), writing("removeAll")),
+    copy: (from, to, options) => effect(inner.copy(from, to, options), writing("copy", from)),
+    move: (from, to, options) => effect(inner.move(from, to, options), writing("move", from)),
+    presign: (key, options) => effect(inner.presign(key, options), reading("presign", key))
   }
 }
 
 /**
- * What a store that only reads can do. Spread it and add `list: true` where it lists.
+ * The same opened object with its stream changed, also where it reuses its array. Bytes that are in memory already stay so:
+ * `change` must neither change nor drop any.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const mapStream = (
+  opened: OpenedObject,
+  change: (stream: OpenedObject["stream"]) => OpenedObject["stream"]
+): OpenedObject => {
+  const { reuse } = opened
+  return {
+    ...opened,
+    stream: change(opened.stream),
+    reuse: reuse && ((isFree) => change(reuse(isFree)))
+  }
+}
+
+/**
+ * An opened object that counts what is read of it, and whose stream fails with a truncated `CorruptObject` unless it yields
+ * the whole range.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const opened = (object: Omit<OpenedObject, "position">): OpenedObject => {
+  const { bytes, range, reuse, stream } = object
+  const expected = range.endExclusive - range.start
+  if (bytes !== undefined) return { ...object, position: () => expected }
+  let position = 0
+  const counted = (stream: OpenedObject["stream"]) =>
+    exactly(stream, expected, wrongLength(expected), (actual) => {
+      position = actual
+    })
+  return {
+    ...object,
+    stream: counted(stream),
+    reuse: reuse && ((isFree) => counted(reuse(isFree))),
+    position: () => position
+  }
+}
+
+const wrongLength = (expected: number) => (actual: number) =>
+  new E.CorruptObject(
+    actual < expected
+      ? { problem: "truncated", reason: `the body ended after ${actual} of ${expected} bytes` }
+      : { problem: "size", reason: `the body is longer than the ${expected} bytes announced` }
+  )
+
+/**
+ * The capabilities of a store that only reads. Spread it and add `list: true` where it lists.
  *
  * @since 0.1.0
  * @category capabilities
@@ -414,12 +615,14 @@ export const readOnly: Capabilities = {
   list: false,
   createOnly: false,
   compareAndSwap: false,
+  conditionalRemove: false,
   objectsWithinObjects: true,
+  attributes: false,
   presign: false
 }
 
 /**
- * What a store that can do everything with its objects can do. Add `presign: true` where it gives URLs.
+ * The capabilities of a store that supports everything but presigned URLs.
  *
  * @since 0.1.0
  * @category capabilities
@@ -429,71 +632,51 @@ export const full: Capabilities = {
   list: true,
   createOnly: true,
   compareAndSwap: true,
+  conditionalRemove: true,
   objectsWithinObjects: true,
+  attributes: true,
   presign: false
 }
 
 /**
- * Where a failure happens, as the failure will tell it.
- *
- * @since 0.1.0
- * @category models
- */
-export interface FailureContext {
-  readonly backend: string
-  readonly operation: string
-}
-
-/**
- * Holds what a load asks for against the object that is there: the bytes to read, or why not. The order is that of
- * HTTP (RFC 9110, section 13.2.2): `ifMatch`, `ifNoneMatch`, range.
+ * Checks the preconditions and the range of a load against the object, in the order of HTTP (RFC 9110, section 13.2.2):
+ * `ifMatch`, `ifNoneMatch`, range.
  *
  * @since 0.1.0
  * @category utils
  */
 export const checkLoad = (
-  info: Pick<ObjectInfo, "key" | "size" | "etag">,
-  options: LoadOptions,
-  { backend, operation }: FailureContext
+  info: Pick<ObjectInfo, "size" | "etag">,
+  options: LoadOptions
 ): Either.Either<ByteRange.ResolvedRange, E.PreconditionFailed | E.ObjectNotModified | E.InvalidRange> => {
-  const { key } = info
-  if (options.ifMatch !== undefined && options.ifMatch !== info.etag) {
-    return Either.left(new E.PreconditionFailed({ backend, operation, key }))
-  }
+  if (options.ifMatch !== undefined && options.ifMatch !== info.etag) return Either.left(new E.PreconditionFailed())
   if (options.ifNoneMatch !== undefined && options.ifNoneMatch === info.etag) {
-    return Either.left(new E.ObjectNotModified({ backend, operation, key }))
+    return Either.left(new E.ObjectNotModified())
   }
-  return Either.mapLeft(
-    ByteRange.resolve(options.range, info.size),
-    (reason) => new E.InvalidRange({ backend, operation, key, reason })
-  )
+  return Either.mapLeft(ByteRange.resolve(options.range, info.size), (reason) => new E.InvalidRange({ reason }))
 }
 
 /**
- * Holds the conditions of a save (or copy, or move) against what is there now under the key. It is for the store to
- * see to it that nothing changes between this and the save.
+ * Checks the preconditions of a save, copy, move or removal against the object that exists now. The store has to see to it
+ * that nothing changes between this check and the write.
  *
  * @since 0.1.0
  * @category utils
  */
 export const checkSave = (
-  key: string,
-  existing: ObjectInfo | undefined,
-  options: SaveOptions,
-  { backend, operation }: FailureContext
+  existing: Pick<ObjectInfo, "etag"> | undefined,
+  options: Pick<SaveOptions, "ifMatch" | "ifNoneMatch">
 ): Either.Either<void, E.ObjectAlreadyExists | E.PreconditionFailed> => {
-  if (options.ifNoneMatch !== undefined && existing !== undefined) {
-    return Either.left(new E.ObjectAlreadyExists({ backend, operation, key }))
-  }
+  if (options.ifNoneMatch !== undefined && existing !== undefined) return Either.left(new E.ObjectAlreadyExists())
   if (options.ifMatch !== undefined && options.ifMatch !== existing?.etag) {
-    return Either.left(new E.PreconditionFailed({ backend, operation, key }))
+    return Either.left(new E.PreconditionFailed())
   }
   return Either.void
 }
 
 /**
- * What `open` gives for an object whose bytes are at hand, with conditions and range applied: chunks of 1 MiB, copied,
- * so that whoever reads them cannot change the object.
+ * What `open` returns for an object whose bytes are in memory, with preconditions and range applied: chunks of 1 MiB, copied,
+ * so that a reader cannot change the object.
  *
  * @since 0.1.0
  * @category utils
@@ -501,50 +684,36 @@ export const checkSave = (
 export const openBytes = (
   bytes: Uint8Array,
   info: ObjectInfo,
-  options: StreamOptions,
-  backend: string
+  options: StreamOptions
 ): Either.Either<OpenedObject, E.PreconditionFailed | E.ObjectNotModified | E.InvalidRange> =>
-  Either.map(checkLoad(info, options, { backend, operation: "load" }), (range) => {
+  Either.map(checkLoad(info, options), (range) => {
     const size = Math.min(options.chunkSize ?? chunkSize, chunkSize)
     if (range.endExclusive - range.start <= Math.min(size, smallSize)) {
-      return { info, range, stream: fromBytes(copyOf(bytes, range.start, range.endExclusive)) }
+      return openedBytes(info, range, copyOf(bytes, range.start, range.endExclusive))
     }
-    return {
+    return opened({
       info,
       range,
       stream: Stream.unfold(range.start, (at) => {
         const end = Math.min(at + size, range.endExclusive)
         return at < end ? Option.some([copyOf(bytes, at, end), end] as const) : Option.none()
       })
-    }
+    })
   })
+
+/**
+ * An opened object whose range is in memory as an array of the reader's own.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const openedBytes = (
+  info: ObjectInfo,
+  range: ByteRange.ResolvedRange,
+  bytes: Uint8Array<ArrayBuffer>
+): OpenedObject => opened({ info, range, bytes, stream: Stream.fromIterable(bytes.byteLength === 0 ? [] : [bytes]) })
 
 const chunkSize = 1024 * 1024
 
-/** What is copied at once. */
+/** What is copied at once, in bytes. */
 const smallSize = 64 * 1024
-
-/** An array for `size` bytes, or the advice to read the object in pieces. */
-const arrayOf = (
-  size: number,
-  context: FailureContext & { readonly key: string }
-): Effect.Effect<Uint8Array, E.UnsupportedOperation> =>
-  Effect.suspend(() => {
-    const target = allocate(size)
-    return target === undefined ? Effect.fail(tooLargeForAnArray(size, context)) : Effect.succeed(target)
-  })
-
-const concernsEveryKey = (error: E.RemoveError): boolean =>
-  error._tag === "StorageNotFound" || error._tag === "StorageUnavailable" || error._tag === "StorageTimeout"
-
-/** For a failure that no option given could have caused. */
-const impossible = (operation: string) => (error: E.LoadError) =>
-  Effect.fail(
-    new E.UnexpectedStorageError({
-      backend: error.backend,
-      operation,
-      ...(error.key !== undefined && { key: error.key }),
-      reason: error.message,
-      cause: error
-    })
-  )

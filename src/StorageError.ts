@@ -2,8 +2,10 @@
  * Everything that can go wrong with a storage, as a union of tagged classes: `Effect.catchTag` removes from the type
  * what it handles, and each failure is a `Schema`, so that it survives the trip from a weight server to its client.
  *
- * Each names the `backend` and the `operation`, the `key` where there is one, and the `cause` where something below
- * gave one. Its `message` is a sentence that a person can act on, and never holds a secret.
+ * Each failure carries the `backend`, the `operation`, the `key` where there is one, and the `cause` where there is one.
+ * A backend or wrapper fails with what happened; `Storage.make` fills in the other fields: the operation that the caller
+ * called, the whole stack of wrappers, and the caller's key. The `message` is one sentence that a person can act on, and
+ * never holds a secret.
  *
  * @module StorageError
  * @since 0.1.0
@@ -11,29 +13,43 @@
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 
+const filledIn = Schema.String.pipe(Schema.propertySignature, Schema.withConstructorDefault(() => ""))
+
 const context = {
-  /** The backend as it shows itself, for instance `FileSystem(/models)`. */
-  backend: Schema.String,
-  /** The operation as `Storage` names it, for instance `load`. */
-  operation: Schema.String,
-  cause: Schema.optionalWith(Schema.Defect, { exact: true })
+  /** The stack of wrappers and the backend, for instance `Retry(FileSystem(/models))`. */
+  backend: filledIn,
+  /** The operation that was called, for instance `load`. */
+  operation: filledIn,
+  cause: Schema.optional(Schema.Defect)
 }
 
-const keyed = { ...context, key: Schema.String }
+const keyed = { ...context, key: filledIn }
 
-const perhapsKeyed = { ...context, key: Schema.optionalWith(Schema.String, { exact: true }) }
+const perhapsKeyed = { ...context, key: Schema.optional(Schema.String) }
 
-/** How often it was tried, set when its retries are used up: it is then not retried again by anyone. */
-const attempts = Schema.optionalWith(Schema.Number, { exact: true })
+/** How many attempts were made, set once retries are exhausted. Such a failure is not retried again. */
+const attempts = Schema.optional(Schema.Number)
 
-const head = (error: { readonly backend: string; readonly operation: string; readonly key?: string }): string =>
-  `${error.operation}${error.key === undefined ? "" : ` ${JSON.stringify(error.key)}`} on ${error.backend}`
+const head = (error: { readonly backend: string; readonly operation: string; readonly key?: string | undefined }) =>
+  [
+    error.operation,
+    error.key === undefined || error.key === "" ? "" : JSON.stringify(error.key),
+    error.backend === "" ? "" : `on ${error.backend}`
+  ].filter((part) => part !== "").join(" ")
 
-const gaveUp = (error: { readonly attempts?: number }): string =>
-  error.attempts === undefined ? "" : `; gave up after ${error.attempts} attempt${error.attempts === 1 ? "" : "s"}`
+const sentence = (
+  error: { readonly backend: string; readonly operation: string; readonly key?: string | undefined },
+  reason: string
+): string => {
+  const where = head(error)
+  return where === "" ? reason : `${where}: ${reason}`
+}
+
+const gaveUp = (attempts: number | undefined): string =>
+  attempts === undefined ? "" : `; gave up after ${attempts} attempt${attempts === 1 ? "" : "s"}`
 
 /**
- * There is no object of this key.
+ * There is no object with this key.
  *
  * @since 0.1.0
  * @category models
@@ -44,12 +60,12 @@ export class ObjectNotFound extends Schema.TaggedError<ObjectNotFound>("surfing-
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: there is no such object`
+    return sentence(this, "there is no such object")
   }
 }
 
 /**
- * The save asked for `ifNoneMatch: "*"`, and an object of this key exists.
+ * `ifNoneMatch: "*"` was given, and an object with this key exists.
  *
  * @since 0.1.0
  * @category models
@@ -60,13 +76,13 @@ export class ObjectAlreadyExists extends Schema.TaggedError<ObjectAlreadyExists>
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: the object exists, and ifNoneMatch: "*" asked that it should not`
+    return sentence(this, "the object already exists (ifNoneMatch: \"*\" was given)")
   }
 }
 
 /**
- * The object is not the one that `ifMatch` names: it was overwritten or removed since. A load or stream that needs
- * several requests asks for this by itself, so that it never joins bytes of two objects.
+ * The object's etag is not the one given as `ifMatch`: the object was overwritten or removed since. A load or stream that
+ * needs several requests makes each conditional, so that it never joins bytes of two versions.
  *
  * @since 0.1.0
  * @category models
@@ -77,12 +93,12 @@ export class PreconditionFailed extends Schema.TaggedError<PreconditionFailed>("
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: the object has changed since its etag was read; read it again`
+    return sentence(this, "the object has changed since its etag was read; read it again")
   }
 }
 
 /**
- * The load asked for `ifNoneMatch`, and the object still has that etag: what the caller holds is current.
+ * The object still has the etag given as `ifNoneMatch`: the caller's copy is current.
  *
  * @since 0.1.0
  * @category models
@@ -93,12 +109,12 @@ export class ObjectNotModified extends Schema.TaggedError<ObjectNotModified>("su
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: the object still has the etag that ifNoneMatch names`
+    return sentence(this, "the object still has the etag given as ifNoneMatch")
   }
 }
 
 /**
- * The string cannot be a key, for the `reason` given. Nothing was read or written.
+ * The string is not a valid key, for the `reason` given. Nothing was read or written.
  *
  * @since 0.1.0
  * @category models
@@ -110,12 +126,12 @@ export class InvalidKey extends Schema.TaggedError<InvalidKey>("surfing-weights/
   /** @since 0.1.0 */
   override get message(): string {
     const shown = this.key.length > 100 ? `${JSON.stringify(this.key.slice(0, 100))}…` : JSON.stringify(this.key)
-    return `${this.operation} on ${this.backend}: ${shown} cannot be a key: ${this.reason}`
+    return sentence({ backend: this.backend, operation: this.operation }, `${shown} is not a valid key: ${this.reason}`)
   }
 }
 
 /**
- * The range names no byte of the object, for the `reason` given.
+ * The range is malformed, or not satisfiable for this object, for the `reason` given.
  *
  * @since 0.1.0
  * @category models
@@ -126,12 +142,12 @@ export class InvalidRange extends Schema.TaggedError<InvalidRange>("surfing-weig
 }) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: ${this.reason}`
+    return sentence(this, this.reason)
   }
 }
 
 /**
- * The backend refuses: credentials missing, wrong or expired, or the operation not allowed to them.
+ * Credentials are missing, wrong or expired, or do not allow the operation.
  *
  * @since 0.1.0
  * @category models
@@ -142,12 +158,12 @@ export class AccessDenied extends Schema.TaggedError<AccessDenied>("surfing-weig
 }) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: ${this.reason}`
+    return sentence(this, this.reason)
   }
 }
 
 /**
- * The place where the objects should be does not exist: the bucket, or the base directory.
+ * The bucket or base directory does not exist.
  *
  * @since 0.1.0
  * @category models
@@ -158,13 +174,13 @@ export class StorageNotFound extends Schema.TaggedError<StorageNotFound>("surfin
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: ${this.reason}`
+    return sentence(this, this.reason)
   }
 }
 
 /**
  * The backend cannot be reached or cannot answer now: a broken connection, a 5xx, a request to slow down (`retryAfter`
- * says for how long). Retried.
+ * is the wait it asked for). Retryable.
  *
  * @since 0.1.0
  * @category models
@@ -174,19 +190,19 @@ export class StorageUnavailable extends Schema.TaggedError<StorageUnavailable>("
   {
     ...perhapsKeyed,
     reason: Schema.String,
-    retryAfter: Schema.optionalWith(Schema.Duration, { exact: true }),
+    retryAfter: Schema.optional(Schema.Duration),
     attempts
   }
 ) {
   /** @since 0.1.0 */
   override get message(): string {
     const wait = this.retryAfter === undefined ? "" : ` (asked to wait ${Duration.format(this.retryAfter)})`
-    return `${head(this)}: ${this.reason}${wait}${gaveUp(this)}`
+    return sentence(this, `${this.reason}${wait}${gaveUp(this.attempts)}`)
   }
 }
 
 /**
- * An idle limit or a deadline passed: the peer may be alive, but nothing came. Retried.
+ * An idle timeout or a deadline passed. Retryable.
  *
  * @since 0.1.0
  * @category models
@@ -197,14 +213,14 @@ export class StorageTimeout extends Schema.TaggedError<StorageTimeout>("surfing-
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: no answer within ${Duration.format(this.limit)}${gaveUp(this)}`
+    return sentence(this, `no answer within ${Duration.format(this.limit)}${gaveUp(this.attempts)}`)
   }
 }
 
 /**
- * The bytes are not what they should be, and none of them may be used as the object. `problem` says how: `truncated`
- * (fewer bytes than announced; retried), `size` (a source that yields another number of bytes than `SaveOptions.size`),
- * `checksum`, or `frame` (a stored form that cannot be read back).
+ * The bytes are damaged, and none of them may be used as the object. `problem` is `truncated` (fewer bytes than announced;
+ * retryable), `size` (a source that yields another number of bytes than `SaveOptions.size`), `checksum`, or `frame` (a
+ * stored form that cannot be decoded).
  *
  * @since 0.1.0
  * @category models
@@ -217,12 +233,12 @@ export class CorruptObject extends Schema.TaggedError<CorruptObject>("surfing-we
 }) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: ${this.reason}${gaveUp(this)}`
+    return sentence(this, `${this.reason}${gaveUp(this.attempts)}`)
   }
 }
 
 /**
- * No room: the disk or quota is full, or the object is larger than the backend takes.
+ * The disk or quota is full, or the object is larger than the backend allows.
  *
  * @since 0.1.0
  * @category models
@@ -233,12 +249,12 @@ export class StorageFull extends Schema.TaggedError<StorageFull>("surfing-weight
 }) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: ${this.reason}`
+    return sentence(this, this.reason)
   }
 }
 
 /**
- * This backend cannot do what was asked, now or ever; `StorageBackend.capabilities` tells beforehand.
+ * This backend does not support the operation or one of its options; see `StorageBackend.capabilities`.
  *
  * @since 0.1.0
  * @category models
@@ -248,12 +264,12 @@ export class UnsupportedOperation extends Schema.TaggedError<UnsupportedOperatio
 )("UnsupportedOperation", { ...perhapsKeyed, reason: Schema.String }) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: ${this.reason}`
+    return sentence(this, this.reason)
   }
 }
 
 /**
- * Everything else, with its cause.
+ * Any other failure, with its cause.
  *
  * @since 0.1.0
  * @category models
@@ -263,12 +279,28 @@ export class UnexpectedStorageError extends Schema.TaggedError<UnexpectedStorage
 )("UnexpectedStorageError", { ...perhapsKeyed, reason: Schema.String }) {
   /** @since 0.1.0 */
   override get message(): string {
-    return `${head(this)}: ${this.reason}`
+    return sentence(this, this.reason)
   }
 }
 
 /**
- * Every failure of a storage, as a schema that encodes and decodes each.
+ * A layer cannot be built from the options given: `option` of `module` is not allowed, for the `reason` given.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export class InvalidOptions extends Schema.TaggedError<InvalidOptions>("surfing-weights/InvalidOptions")(
+  "InvalidOptions",
+  { ...perhapsKeyed, module: Schema.String, option: Schema.String, reason: Schema.String }
+) {
+  /** @since 0.1.0 */
+  override get message(): string {
+    return `${this.module}: ${this.reason}`
+  }
+}
+
+/**
+ * Every failure of a storage, as a schema.
  *
  * @since 0.1.0
  * @category schemas
@@ -287,7 +319,8 @@ export const StorageError = Schema.Union(
   CorruptObject,
   StorageFull,
   UnsupportedOperation,
-  UnexpectedStorageError
+  UnexpectedStorageError,
+  InvalidOptions
 )
 
 /**
@@ -299,7 +332,7 @@ export const StorageError = Schema.Union(
 export type StorageError = typeof StorageError.Type
 
 /**
- * What any operation can meet, whatever it does.
+ * Failures that every operation can have.
  *
  * @since 0.1.0
  * @category models
@@ -318,7 +351,7 @@ export type CommonError =
 export type HeadError = CommonError | InvalidKey | ObjectNotFound
 
 /**
- * What `exists` can really give: a missing object is an answer, not a failure.
+ * The failures of `exists`: a missing object is a result, not a failure.
  *
  * @since 0.1.0
  * @category models
@@ -360,7 +393,7 @@ export type ListError = CommonError | UnsupportedOperation
  * @since 0.1.0
  * @category models
  */
-export type RemoveError = CommonError | InvalidKey | UnsupportedOperation
+export type RemoveError = CommonError | InvalidKey | PreconditionFailed | UnsupportedOperation
 
 /**
  * @since 0.1.0
@@ -369,7 +402,7 @@ export type RemoveError = CommonError | InvalidKey | UnsupportedOperation
 export type PresignError = CommonError | InvalidKey | UnsupportedOperation
 
 /**
- * What copying and moving can give: the failures of a load, but for those of ranges and cached etags, and of a save.
+ * The failures of `copy` and `move`: those of a save, and a missing source.
  *
  * @since 0.1.0
  * @category models
@@ -377,7 +410,7 @@ export type PresignError = CommonError | InvalidKey | UnsupportedOperation
 export type CopyError = SaveError | ObjectNotFound
 
 /**
- * Whether a value is one of these failures, and not something of the caller's own.
+ * Whether a value is one of these failures.
  *
  * @since 0.1.0
  * @category refinements
@@ -385,8 +418,8 @@ export type CopyError = SaveError | ObjectNotFound
 export const isStorageError: (u: unknown) => u is StorageError = Schema.is(StorageError)
 
 /**
- * Whether trying again may help: the backend was unavailable, an idle limit passed, or a body was cut short, and the
- * retries for it are not used up. The one place that decides.
+ * Whether trying again may help: the backend was unavailable, a timeout passed, or a body was truncated, and its retries
+ * are not exhausted. This is the one place that decides.
  *
  * @since 0.1.0
  * @category utils
@@ -413,8 +446,8 @@ export const isRetryable = (error: StorageError): boolean => {
 }
 
 /**
- * The same failure, marked as one whose retries are used up after so many attempts: from here on it is not retryable,
- * so that two retrying layers never multiply. A failure that is never retried is returned as it is.
+ * The same failure marked as exhausted after `attempts` attempts: it is no longer retryable, so two retrying layers never
+ * multiply. A failure that is never retried is returned unchanged.
  *
  * @since 0.1.0
  * @category utils

@@ -1,5 +1,5 @@
 /**
- * Objects in memory: for tests, and for what need not outlive the process.
+ * Objects in memory: for tests, and for data that need not outlive the process. There are no options.
  *
  * @module MemoryStorage
  * @since 0.1.0
@@ -10,18 +10,15 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { collect, copyOf } from "../internal/bytes.js"
+import { withPlace } from "../internal/errors.js"
 import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
 import * as StorageBackend from "../StorageBackend.js"
-import { ObjectNotFound } from "../StorageError.js"
-
-interface StoredObject {
-  readonly info: StorageBackend.ObjectInfo
-  readonly bytes: Uint8Array
-}
+import { ObjectNotFound, PreconditionFailed } from "../StorageError.js"
 
 /**
- * A new, empty storage. What is saved and what is loaded are copies, so that nobody can change an object but by a save.
+ * A new, empty storage. It keeps copies of what is saved and returns copies of what it keeps, so an object changes only by
+ * a save.
  *
  * @since 0.1.0
  * @category constructors
@@ -29,7 +26,7 @@ interface StoredObject {
 export const make = (): Effect.Effect<Storage.Service> => Effect.sync(() => Storage.make(makeBackend()))
 
 /**
- * Provides a new, empty storage each time it is built.
+ * Provides a new, empty storage each time the layer is built.
  *
  * @since 0.1.0
  * @category layers
@@ -48,54 +45,48 @@ export const make = (): Effect.Effect<Storage.Service> => Effect.sync(() => Stor
  */
 export const layer = (): Layer.Layer<Storage.Storage> => Layer.effect(Storage.Storage, make())
 
-const name = "Memory"
+interface StoredObject {
+  readonly info: StorageBackend.ObjectInfo
+  readonly bytes: Uint8Array
+}
 
 const makeBackend = (): StorageBackend.StorageBackend => {
   const objects = new Map<string, StoredObject>()
   let version = 0
 
-  const find = (operation: string, key: string): Either.Either<StoredObject, ObjectNotFound> =>
-    Either.fromNullable(objects.get(key), () => new ObjectNotFound({ backend: name, operation, key }))
+  const find = (key: string): Either.Either<StoredObject, ObjectNotFound> =>
+    Either.fromNullable(objects.get(key), () => new ObjectNotFound())
 
-  const remove = (key: string) => Effect.sync(() => void objects.delete(key))
-
-  // The conditions are checked and the object stored in one synchronous step: that makes them atomic here.
-  const put = (operation: string, key: string, bytes: Uint8Array, options: StorageBackend.SaveOptions) =>
+  const put = (key: string, bytes: Uint8Array, options: StorageBackend.SaveOptions) =>
+    // The preconditions are checked and the object is stored in one synchronous step, so both are one atomic step.
     Clock.clockWith((clock) =>
-      Either.map(
-        StorageBackend.checkSave(key, objects.get(key)?.info, options, { backend: name, operation }),
-        () => {
-          const lastModified = new Date(clock.unsafeCurrentTimeMillis())
-          const info = { key, size: bytes.byteLength, lastModified, etag: String(++version) }
-          objects.set(key, { info, bytes })
-          return info
-        }
-      )
+      Either.map(StorageBackend.checkSave(objects.get(key)?.info, options), () => {
+        const { attributes } = options
+        const lastModified = new Date(clock.unsafeCurrentTimeMillis())
+        const info = { key, size: bytes.byteLength, lastModified, etag: String(++version), attributes }
+        objects.set(key, { info, bytes })
+        return info
+      })
     )
 
-  const copy = (operation: string): StorageBackend.StorageBackend["copy"] => (from, to, options) =>
-    Effect.flatMap(Effect.suspend(() => find(operation, from)), ({ bytes }) => put(operation, to, bytes, options))
+  const copy: StorageBackend.StorageBackend["copy"] = (from, to, options) =>
+    Effect.flatMap(Effect.suspend(() => find(from)), ({ bytes, info }) =>
+      Effect.mapError(
+        put(to, bytes, { ifNoneMatch: options.ifNoneMatch, attributes: options.attributes ?? info.attributes }),
+        (error) => withPlace(error, { key: to })
+      ))
 
   return StorageBackend.make({
-    name,
+    name: "Memory",
     capabilities: StorageBackend.full,
     open: (key, options) =>
       Effect.suspend(() =>
-        Either.flatMap(find("load", key), ({ bytes, info }) => StorageBackend.openBytes(bytes, info, options, name))
+        Either.flatMap(find(key), ({ bytes, info }) => StorageBackend.openBytes(bytes, info, options))
       ),
-    load: (key, options) =>
-      Effect.suspend(() =>
-        Either.gen(function*() {
-          const { bytes, info } = yield* find("load", key)
-          const range = yield* StorageBackend.checkLoad(info, options, { backend: name, operation: "load" })
-          return copyOf(bytes, range.start, range.endExclusive)
-        })
-      ),
-    head: (key) => Effect.suspend(() => Either.map(find("head", key), ({ info }) => info)),
     save: (key, data, options) =>
       Effect.flatMap(
         data instanceof Uint8Array ? Effect.sync(() => copyOf(data)) : collect(data),
-        (bytes) => put("save", key, bytes, options)
+        (bytes) => put(key, bytes, options)
       ),
     entries: ({ prefix = "", startAfter = "" }) =>
       Stream.suspend(() =>
@@ -106,8 +97,26 @@ const makeBackend = (): StorageBackend.StorageBackend => {
             .sort((a, b) => ObjectKey.compare(a.key, b.key))
         )
       ),
-    remove,
-    copy: copy("copy"),
-    move: (from, to, options) => Effect.zipLeft(copy("move")(from, to, options), remove(from))
+    remove: (key, { ifMatch }) =>
+      Effect.suspend(() =>
+        ifMatch !== undefined && objects.get(key)?.info.etag !== ifMatch
+          ? Effect.fail(new PreconditionFailed())
+          : Effect.succeed(void objects.delete(key))
+      )
+  }, {
+    load: (key, options) =>
+      Effect.suspend(() =>
+        Either.flatMap(
+          find(key),
+          ({ bytes, info }) =>
+            Either.map(
+              StorageBackend.checkLoad(info, options),
+              (range) => copyOf(bytes, range.start, range.endExclusive)
+            )
+        )
+      ),
+    head: (key) => Effect.suspend(() => Either.map(find(key), ({ info }) => info)),
+    copy,
+    move: (from, to, options) => Effect.zipLeft(copy(from, to, options), Effect.sync(() => void objects.delete(from)))
   })
 }

@@ -4,13 +4,13 @@
 import type { ResolvedRange } from "../ByteRange.js"
 import { copyOf } from "./bytes.js"
 
-/** Neighbours with less than this between them are read as one: the bytes cost less than another request. */
+/** Neighbours with less than this between them, in bytes, are read as one: the bytes cost less than another request. */
 const gap = 64 * 1024
 
-/** No read grows beyond this by joining. */
+/** No read grows beyond this by coalescing, in bytes. */
 const maxLength = 64 * 1024 * 1024
 
-/** The fewest reads, in order, such that each of the ranges lies whole within one of them. */
+/** The fewest reads, in order, such that each of the ranges lies within one of them. */
 export const coalesce = (ranges: ReadonlyArray<ResolvedRange>): ReadonlyArray<ResolvedRange> => {
   const reads: Array<ResolvedRange> = []
   for (const range of [...ranges].sort((a, b) => a.start - b.start)) {
@@ -27,15 +27,15 @@ export const coalesce = (ranges: ReadonlyArray<ResolvedRange>): ReadonlyArray<Re
   return reads
 }
 
-/** The bytes of one range, cut out of the reads that `coalesce` planned; a copy, unless it is the whole of one. */
+/** A copy of the bytes of one range, out of the reads that `coalesce` planned. */
 export const cut = (
   range: ResolvedRange,
   reads: ReadonlyArray<ResolvedRange>,
   loaded: ReadonlyArray<Uint8Array>
-): Uint8Array => {
+): Uint8Array<ArrayBuffer> => {
   const index = reads.findIndex((read) => read.start <= range.start && range.endExclusive <= read.endExclusive)
   const read = reads[index]
   const bytes = loaded[index]
-  if (read === undefined || bytes === undefined) throw new Error("bug: a range outside every read planned for it")
+  if (read === undefined || bytes === undefined) throw new Error("bug: a range outside of every read planned for it")
   return copyOf(bytes, range.start - read.start, range.endExclusive - read.start)
 }

@@ -16,8 +16,7 @@ import * as ByteRange from "../ByteRange.js"
 import type { RetryPolicy } from "../RetryPolicy.js"
 import type { ListOptions, OpenedObject, StorageBackend, StreamOptions } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
-import { bytesOf } from "./inHand.js"
-import { annotate } from "./observe.js"
+import { annotate } from "./observability.js"
 
 /**
  * The same effect, tried again after each retryable failure as the policy says. When the policy ends, it fails with the
@@ -46,80 +45,93 @@ export const retry = <A, Err extends E.StorageError, R>(
   })
 
 /**
- * Opens an object whose stream, where it breaks, goes on at the byte where it broke: the rest is opened under the etag
- * of the first answer, so that every byte comes once, and all of one version. What broke is closed before the wait.
+ * Opens an object whose stream, where it breaks, goes on at the byte where it broke: the rest is opened under the etag of
+ * the first response, so that every byte arrives once, and all of one version. What broke is closed before the wait.
  *
- * A stream that ends early without a failure has broken, too. Attempts and waits add up until bytes have come; then the
- * policy starts anew.
+ * Attempts and waits add up until bytes arrive; then the policy starts anew.
  */
 export const openResuming = (
   open: (options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>,
   options: StreamOptions,
-  policy: RetryPolicy,
-  backend: string
+  policy: RetryPolicy
 ): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> =>
-  Effect.flatMap(Effect.scope, (outer) => {
-    const budget = makeBudget(policy)
-    // What is open now has a scope of its own within the outer one, so that it can be closed before the next is opened.
-    let closeCurrent: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void> = () => Effect.void
+  Effect.gen(function*() {
+    const opening = new Resumable(open, policy, yield* Effect.scope)
+    const first = yield* opening.attempt(options)
+    const { bytes, info, range, reuse, stream } = first
+    if (bytes !== undefined) return first
+    // The bytes of the attempts before, and of the current one.
+    let current = first
+    let before = 0
+    const position = () => before + current.position()
+    const total = range.endExclusive - range.start
 
-    const attempt = (options: StreamOptions): Effect.Effect<OpenedObject, E.LoadError> =>
-      Effect.flatMap(Scope.fork(outer, ExecutionStrategy.sequential), (scope) => {
-        closeCurrent = (exit) => Scope.close(scope, exit)
-        return Effect.catchAll(Scope.extend(open(options), scope), (error) =>
-          Effect.zipRight(closeAndSpend(error), attempt(options)))
-      })
+    const goOn = (
+      broken: OpenedObject["stream"],
+      streamOf: (opened: OpenedObject) => OpenedObject["stream"]
+    ): OpenedObject["stream"] =>
+      Stream.catchAll(broken, (error) =>
+        E.isRetryable(error) && position() >= total
+          // Every byte has arrived: only the end broke.
+          ? Stream.empty
+          : Stream.unwrap(Effect.gen(function*() {
+            yield* opening.retry(error, current.position() > 0)
+            const at = range.start + position()
+            const rest = yield* opening.attempt({
+              range: ByteRange.make(at, range.endExclusive),
+              ifMatch: info.etag,
+              chunkSize: options.chunkSize
+            })
+            before = position()
+            current = rest
+            return goOn(streamOf(rest), streamOf)
+          })))
 
-    const closeAndSpend = (error: E.LoadError): Effect.Effect<void, E.LoadError> =>
-      Effect.zipRight(closeCurrent(Exit.fail(error)), budget.spend(error))
-
-    return Effect.map(attempt(options), ({ info, range, stream }) => {
-      // What is in hand does not break any more.
-      if (bytesOf(stream)?.byteLength === range.endExclusive - range.start) {
-        return { info, range, stream }
-      }
-      let at = range.start
-      return {
-        info,
-        range,
-        stream: resuming(stream, {
-          passed: (chunk) => {
-            const before = at
-            for (const bytes of chunk) {
-              at += bytes.byteLength
-            }
-            if (at > before) {
-              budget.renew()
-            }
-          },
-          missing: () =>
-            at >= range.endExclusive ? undefined : new E.CorruptObject({
-              backend,
-              operation: "load",
-              key: info.key,
-              problem: "truncated",
-              reason: `the body ended after ${at - range.start} of ${range.endExclusive - range.start} bytes`
-            }),
-          rest: (error) =>
-            E.isRetryable(error) && at >= range.endExclusive
-              // Every byte has come: what broke was no more than the end.
-              ? Effect.succeed(Stream.empty)
-              : closeAndSpend(error).pipe(
-                Effect.flatMap(() =>
-                  attempt({
-                    range: ByteRange.make(at, range.endExclusive),
-                    ifMatch: info.etag,
-                    ...(options.chunkSize !== undefined && { chunkSize: options.chunkSize })
-                  })
-                ),
-                Effect.map((opened) =>
-                  opened.stream
-                )
-              )
-        })
-      }
-    })
+    return {
+      info,
+      range,
+      stream: goOn(stream, ({ stream }) => stream),
+      reuse: reuse && ((isFree) => goOn(reuse(isFree), (opened) => opened.reuse?.(isFree) ?? opened.stream)),
+      position
+    }
   })
+
+/** Opens again what broke, each time in a scope of its own within the outer one, so that it can be closed first. */
+class Resumable {
+  readonly #open: (options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
+  readonly #outer: Scope.Scope
+  readonly #budget: Budget
+  #current: Scope.CloseableScope | undefined
+
+  constructor(
+    open: (options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>,
+    policy: RetryPolicy,
+    outer: Scope.Scope
+  ) {
+    this.#open = open
+    this.#outer = outer
+    this.#budget = makeBudget(policy)
+  }
+
+  attempt(options: StreamOptions): Effect.Effect<OpenedObject, E.LoadError> {
+    return Effect.flatMap(Scope.fork(this.#outer, ExecutionStrategy.sequential), (scope) => {
+      this.#current = scope
+      return Effect.catchAll(
+        Scope.extend(this.#open(options), scope),
+        (error) => Effect.zipRight(this.retry(error, false), this.attempt(options))
+      )
+    })
+  }
+
+  /** Closes what failed and waits as the policy says, anew where bytes have arrived; fails where the policy ends. */
+  retry(error: E.LoadError, hasProgressed: boolean): Effect.Effect<void, E.LoadError> {
+    return Effect.suspend(() => {
+      if (hasProgressed) this.#budget.renew()
+      const close = this.#current === undefined ? Effect.void : Scope.close(this.#current, Exit.fail(error))
+      return Effect.zipRight(close, this.#budget.spend(error))
+    })
+  }
+}
 
 /** A listing that, where it breaks, goes on after the last key that it gave; the policy starts anew with each page. */
 export const listResuming = <A>(

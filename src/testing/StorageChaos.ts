@@ -19,9 +19,10 @@ import {
   isPresignError,
   isRemoveError,
   isSaveError
-} from "../internal/failures.js"
+} from "../internal/errors.js"
+import { withSource } from "../internal/source.js"
 import * as Storage from "../Storage.js"
-import type { StorageBackend } from "../StorageBackend.js"
+import { opened as openedObject, type OpenedObject, type StorageBackend } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 
 /**
@@ -142,7 +143,7 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
         const { delay, error = injected } = rule
         const failing = error === "none" ? Effect.void : Effect.suspend(() => {
           const failure = error({ backend: name, operation, key })
-          return Effect.fail(canGive(failure) ? failure : misfit(failure, { backend: name, operation, key }))
+          return Effect.fail(canGive(failure) ? failure : misfit(failure, operation))
         })
         return delay === undefined ? failing : Effect.delay(failing, delay)
       })
@@ -152,9 +153,10 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
       after: strikes(({ afterBytes, when }) => afterBytes === undefined && when === "after"),
       /** Once so many bytes have come or are to go in one piece. */
       moved: (bytes: number) => strikes(({ afterBytes }) => afterBytes !== undefined && afterBytes <= bytes),
+      breaksStreams: mine.some(({ afterBytes }) => afterBytes !== undefined),
       /** The same stream, struck on its way. */
-      broken: <R, E2>(stream: Stream.Stream<Uint8Array, E2, R>) =>
-        mine.reduce<Stream.Stream<Uint8Array, E2 | Err | E.UnexpectedStorageError, R>>(
+      broken: <Buffer extends ArrayBufferLike, E2>(stream: Stream.Stream<Uint8Array<Buffer>, E2>) =>
+        mine.reduce<Stream.Stream<Uint8Array<Buffer>, E2 | Err | E.UnexpectedStorageError>>(
           (stream, rule) =>
             rule.afterBytes === undefined
               ? stream
@@ -185,11 +187,10 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
       const rules = under("open", key, isLoadError)
       return around(
         rules,
-        Effect.map(inner.open(key, options), ({ info, range, stream }) => ({
-          info,
-          range,
-          stream: rules.broken(stream)
-        }))
+        Effect.map(inner.open(key, options), (opened): OpenedObject =>
+          rules.breaksStreams
+            ? openedObject({ info: opened.info, range: opened.range, stream: rules.broken(opened.stream) })
+            : opened)
       )
     },
     load: (key, options) => {
@@ -211,12 +212,12 @@ const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): Storage
       const rules = under("save", key, isSaveError)
       return data instanceof Uint8Array
         ? around(rules, Effect.zipRight(rules.moved(data.byteLength), inner.save(key, data, options)))
-        : around(rules, inner.save(key, rules.broken(data), options))
+        : around(rules, withSource(rules.broken(data), (data) => inner.save(key, data, options)))
     },
     entries: (options) => aroundListing("entries", options.prefix, inner.entries(options)),
     keys: (options) => aroundListing("keys", options.prefix, inner.keys(options)),
     listDirectory: (prefix) => around(under("listDirectory", prefix, isListError), inner.listDirectory(prefix)),
-    remove: (key) => around(under("remove", key, isRemoveError), inner.remove(key)),
+    remove: (key, options) => around(under("remove", key, isRemoveError), inner.remove(key, options)),
     removeAll: (keys) => {
       const [ofBatches, ofKeys] = Arr.partition(armed, (rule) => rule.key !== undefined)
       const on = (key: string) => under("removeAll", key, isRemoveError, ofKeys)
@@ -242,12 +243,12 @@ const concerns = (rule: Rule, operation: Operation, key: string): boolean =>
   (typeof rule.key === "function" ? rule.key(key) : rule.key === undefined || rule.key === key)
 
 /** Runs an effect when exactly so many bytes of a stream have passed, if it is wanted then. */
-const oncePassed = <Err, E2, R>(
+const oncePassed = <Buffer extends ArrayBufferLike, Err, E2, R>(
   count: number,
-  stream: Stream.Stream<Uint8Array, Err, R>,
+  stream: Stream.Stream<Uint8Array<Buffer>, Err, R>,
   wanted: () => boolean,
   effect: Effect.Effect<void, E2>
-): Stream.Stream<Uint8Array, Err | E2, R> =>
+): Stream.Stream<Uint8Array<Buffer>, Err | E2, R> =>
   Stream.suspend(() => {
     let left = count
     const rest = Stream.flatMap(stream, (bytes) => {
@@ -263,14 +264,12 @@ const oncePassed = <Err, E2, R>(
     return count === 0 ? Stream.concat(Stream.execute(effect), rest) : rest
   })
 
-const injected = (struck: Struck): E.StorageError =>
-  new E.StorageUnavailable({ ...context(struck), reason: "injected" })
+const injected = ({ key }: Struck): E.StorageError =>
+  new E.StorageUnavailable({ key: key === "" ? undefined : key, reason: "injected" })
 
-const misfit = (error: E.StorageError, struck: Struck): E.UnexpectedStorageError =>
+const misfit = (error: E.StorageError, operation: Operation): E.UnexpectedStorageError =>
   new E.UnexpectedStorageError({
-    ...context(struck),
-    reason: `a rule injects ${error._tag}, which ${struck.operation} never gives`,
+    key: error.key,
+    reason: `a rule injects ${error._tag}, which ${operation} never fails with`,
     cause: error
   })
-
-const context = ({ backend, key, operation }: Struck) => ({ backend, operation, ...(key !== "" && { key }) })

@@ -11,7 +11,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
-import { prefixed } from "../internal/prefixed.js"
+import { prefixed } from "../internal/prefix.js"
 import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
 import { InvalidKey } from "../StorageError.js"

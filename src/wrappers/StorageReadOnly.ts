@@ -1,6 +1,6 @@
 /**
- * A storage that only reads: whatever would change an object fails with `UnsupportedOperation` before anything is asked
- * of the storage inside, and so does a presigned URL with which others could.
+ * A read-only view of a storage: operations that change objects, and presigned URLs to save, fail with
+ * `UnsupportedOperation` before the inner storage is called. There are no options.
  *
  * @module StorageReadOnly
  * @since 0.1.0
@@ -8,19 +8,20 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Storage from "../Storage.js"
-import type { StorageBackend } from "../StorageBackend.js"
+import * as StorageBackend from "../StorageBackend.js"
 import { UnsupportedOperation } from "../StorageError.js"
 
 /**
- * The same storage, without all that changes it.
+ * A read-only view of a storage.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = (storage: Storage.Service): Storage.Service => Storage.make(makeBackend(storage.backend))
+export const make = (storage: Storage.Service): Effect.Effect<Storage.Service> =>
+  Effect.sync(() => Storage.make(makeBackend(storage.backend)))
 
 /**
- * Provides the storage that it needs, without all that changes it.
+ * Provides a read-only view of the storage that it needs.
  *
  * @since 0.1.0
  * @category layers
@@ -29,42 +30,31 @@ export const make = (storage: Storage.Service): Storage.Service => Storage.make(
  * import { Layer } from "effect"
  * import { MemoryStorage, StorageReadOnly } from "surfing-weights"
  *
- * const WeightsLive = StorageReadOnly.layer.pipe(
+ * const WeightsLive = StorageReadOnly.layer().pipe(
  *   Layer.provide(MemoryStorage.layer())
  * )
  * ```
  */
-export const layer: Layer.Layer<Storage.Storage, never, Storage.Storage> = Layer.effect(
-  Storage.Storage,
-  Effect.map(Storage.Storage, make)
-)
+export const layer = (): Layer.Layer<Storage.Storage, never, Storage.Storage> =>
+  Layer.effect(Storage.Storage, Effect.flatMap(Storage.Storage, make))
 
-const makeBackend = (inner: StorageBackend): StorageBackend => {
-  const name = `ReadOnly(${inner.name})`
-  const refuse = (operation: string, key?: string) =>
-    Effect.fail(
-      new UnsupportedOperation({
-        backend: name,
-        operation,
-        ...(key !== undefined && { key }),
-        reason: "it is read-only"
-      })
-    )
-  return {
-    name,
-    capabilities: { ...inner.capabilities, write: false, createOnly: false, compareAndSwap: false },
-    open: inner.open,
-    load: inner.load,
-    loadRanges: inner.loadRanges,
-    head: inner.head,
-    save: (key) => refuse("save", key),
-    entries: inner.entries,
-    keys: inner.keys,
-    listDirectory: inner.listDirectory,
-    remove: (key) => refuse("remove", key),
-    removeAll: () => refuse("removeAll"),
-    copy: (_, to) => refuse("copy", to),
-    move: (_, to) => refuse("move", to),
-    presign: (key, options) => options.method === "GET" ? inner.presign(key, options) : refuse("presign", key)
-  }
-}
+const refuse = () => Effect.fail(new UnsupportedOperation({ reason: "the storage is read-only" }))
+
+const makeBackend = (inner: StorageBackend.StorageBackend): StorageBackend.StorageBackend => ({
+  ...StorageBackend.intercept(inner, {
+    name: `ReadOnly(${inner.name})`,
+    capabilities: {
+      ...inner.capabilities,
+      write: false,
+      createOnly: false,
+      compareAndSwap: false,
+      conditionalRemove: false
+    }
+  }),
+  save: refuse,
+  remove: refuse,
+  removeAll: refuse,
+  copy: refuse,
+  move: refuse,
+  presign: (key, options) => options.method === "GET" ? inner.presign(key, options) : refuse()
+})

@@ -19,7 +19,7 @@ import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Stream from "effect/Stream"
-import { after, inOwnScope, until, whileItComes, whileItGoes } from "../internal/idle.js"
+import { deadline, inOwnScope, raceTimeout, timeoutStream, timeoutSave } from "../internal/timeouts.js"
 import * as Storage from "../Storage.js"
 import type { StorageBackend } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
@@ -95,13 +95,13 @@ const makeBackend = (
 
   /** For what changes something: it is undone before it is given up. */
   const write = <A, Err, R>(effect: Effect.Effect<A, Err, R>, operation: string, key?: string) =>
-    until(after(deadline, late(operation, deadline, key)), effect, Fiber.interrupt)
+    raceTimeout(deadline(deadline, late(operation, deadline, key)), effect, Fiber.interrupt)
 
   const read = <A, Err, R>(effect: Effect.Effect<A, Err, R>, operation: string, key?: string, limit = deadline) =>
-    until(after(limit, late(operation, limit, key)), effect, Fiber.interruptFork)
+    raceTimeout(deadline(limit, late(operation, limit, key)), effect, Fiber.interruptFork)
 
   const stream = <A, Err>(stream: Stream.Stream<A, Err>, operation: string, key?: string) =>
-    whileItComes(stream, idleLimit, late(operation, idleLimit, key))
+    timeoutStream(stream, idleLimit, late(operation, idleLimit, key))
 
   return {
     name,
@@ -118,7 +118,7 @@ const makeBackend = (
     save: (key, data, options) =>
       data instanceof Uint8Array
         ? write(inner.save<never, never>(key, data, options), "save", key)
-        : whileItGoes(data, (data) => inner.save(key, data, options), idleLimit, late("save", idleLimit, key)),
+        : timeoutSave(data, (data) => inner.save(key, data, options), idleLimit, late("save", idleLimit, key)),
     entries: (options) => stream(inner.entries(options), "entries"),
     keys: (options) => stream(inner.keys(options), "list"),
     listDirectory: (prefix) => read(inner.listDirectory(prefix), "listDirectory"),

@@ -337,7 +337,7 @@ const thereAndBack = (keys: ReadonlyArray<string>) => (storage: Storage.Service)
       })
     )
     yield* expectKeys(storage, keys, "the listing after moving every object away and back")
-    yield* Effect.forEach(keys, storage.remove, { concurrency: 8, discard: true })
+    yield* Effect.forEach(keys, (key) => storage.remove(key), { concurrency: 8, discard: true })
     yield* expectKeys(storage, [], "the listing after removing every object")
   })
 

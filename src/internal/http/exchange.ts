@@ -25,7 +25,7 @@ import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
 import type { FailureContext } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { after, afterIdle, until, whileItComes } from "../idle.js"
+import { deadline, idleTimeout, raceTimeout, timeoutStream } from "../timeouts.js"
 import { isTraced } from "../observe.js"
 
 /** Who is asked, and how. */
@@ -179,8 +179,8 @@ const once = <Err>(
     )
     const started = clock.unsafeCurrentTimeMillis()
     const limit = upload?.limit ?? peer.idleLimit
-    const idle = afterIdle(upload?.waitingSince ?? (() => started), limit, late(place, limit))
-    const response = yield* until(
+    const idle = idleTimeout(upload?.waitingSince ?? (() => started), limit, late(place, limit))
+    const response = yield* raceTimeout(
       upload === undefined ? idle : Effect.raceFirst(idle, upload.broken),
       yield* quietly(peer, isHome, executing),
       // The connection goes first: some clients send a body that is broken off as if it were whole.
@@ -204,7 +204,7 @@ const bodyOf = (
   place: Place,
   response: HttpClientResponse
 ): Stream.Stream<Uint8Array, ExchangeError> =>
-  whileItComes(
+  timeoutStream(
     response.stream.pipe(
       // `fetch` gives no body where there can be none.
       Stream.catchAll((error) => error.reason === "EmptyBody" ? Stream.empty : Stream.fail(broken(place, error))),
@@ -226,8 +226,8 @@ const wholeOf = (
   place: Place,
   response: HttpClientResponse
 ): Effect.Effect<Uint8Array, ExchangeError> =>
-  until(
-    after(peer.idleLimit, late(place, peer.idleLimit)),
+  raceTimeout(
+    deadline(peer.idleLimit, late(place, peer.idleLimit)),
     Effect.mapBoth(response.arrayBuffer, {
       onFailure: (error) => broken(place, error),
       // Node's client gives a `Buffer`, maybe of memory that others share; of that, this is a copy.

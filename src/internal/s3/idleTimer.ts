@@ -1,11 +1,11 @@
 /**
  * The timer of a wait for a server, without an effect for each of its chunks.
  */
-import { idleParts } from "../idle.js"
+import { idleParts } from "../timeouts.js"
 
 /**
  * Calls `late` once nothing has been told of it for `limit` milliseconds, or up to a quarter more. A time in which this
- * process was held up counts as a quarter at the most, as with `afterIdle`.
+ * process was held up counts as a quarter at the most, as with `idleTimeout`.
  */
 export class IdleTimer {
   readonly #timer: NodeJS.Timeout

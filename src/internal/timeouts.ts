@@ -1,5 +1,5 @@
 /**
- * Waits that end: an effect until a deadline, a stream for as long as there is more. Time is that of the `Clock`.
+ * Deadlines and idle timeouts, by the `Clock`.
  */
 import type * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
@@ -10,10 +10,10 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
 /**
- * The outcome of an effect, or the failure that `late` ends with where that comes first; `giveUp` is then run on the fiber
- * of the effect. Interrupted from outside, it waits for that fiber to end, or at the most until it is late.
+ * The outcome of an effect, or the failure of `late` if that comes first; `giveUp` is then run on the fiber of the effect. When
+ * interrupted, it waits for that fiber to end, but no longer than until `late` fails.
  */
-export const until = <A, Err, R, Late>(
+export const raceTimeout = <A, Err, R, Late>(
   late: Effect.Effect<never, Late>,
   effect: Effect.Effect<A, Err, R>,
   giveUp: (fiber: Fiber.RuntimeFiber<A, Err>) => Effect.Effect<unknown>
@@ -38,13 +38,13 @@ export const until = <A, Err, R, Late>(
   )
 
 /**
- * In how many parts an idle time is waited for. Each counts for no more than it was to take: a process that was held up, by
- * a computation or a collection, sees a timer before it sees what has come in meanwhile, and that is not the peer's fault.
+ * An idle timeout is waited for in this many parts, and a part counts for no more than its own length: a process that was
+ * blocked, by a computation or a garbage collection, sees a timer before it sees the data that arrived meanwhile.
  */
 export const idleParts = 4
 
-/** Fails as `late` says once `idleSince` has told for `limit` milliseconds of the same moment. */
-export const afterIdle = <Late>(
+/** Fails with `late` once `idleSince` has returned the same time, in milliseconds, for `limit` milliseconds. */
+export const idleTimeout = <Late>(
   idleSince: () => number | undefined,
   limit: number,
   late: () => Late
@@ -67,14 +67,14 @@ export const afterIdle = <Late>(
     return look(0)
   })
 
-/** Fails as `late` says after so many milliseconds, counted likewise. */
-export const after = <Late>(limit: number, late: () => Late): Effect.Effect<never, Late> =>
+/** Fails with `late` after `limit` milliseconds, counted likewise. */
+export const deadline = <Late>(limit: number, late: () => Late): Effect.Effect<never, Late> =>
   Effect.clockWith((clock) => {
     const started = clock.unsafeCurrentTimeMillis()
-    return afterIdle(() => started, limit, late)
+    return idleTimeout(() => started, limit, late)
   })
 
-/** What an effect has acquired belongs to the scope around it from when it succeeds; where it fails, it is let go at once. */
+/** Resources that an effect acquires belong to the outer scope once it succeeds, and are released at once where it fails. */
 export const inOwnScope = <A, Err, R>(effect: Effect.Effect<A, Err, R>): Effect.Effect<A, Err, R | Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(Scope.make(), (scope) =>
@@ -85,11 +85,11 @@ export const inOwnScope = <A, Err, R>(effect: Effect.Effect<A, Err, R>): Effect.
   )
 
 /**
- * The same stream, which fails once a chunk has been waited for so long. One fiber looks at the time now and then, and
- * another pulls, so that a pull that cannot be interrupted is left to itself; a race for each chunk would cost more than
+ * The same stream, which fails with `late` when a chunk does not arrive within `limit` milliseconds. One fiber watches the
+ * time and another pulls, so that a pull that cannot be interrupted is abandoned; a race for each chunk would cost more than
  * the chunk.
  */
-export const whileItComes = <A, Err, Late>(
+export const timeoutStream = <A, Err, Late>(
   stream: Stream.Stream<A, Err>,
   limit: number,
   late: () => Late
@@ -122,7 +122,7 @@ export const whileItComes = <A, Err, Late>(
       )
     )
     const watching = Effect.flatMap(
-      Effect.flip(afterIdle(() => waiting?.since, limit, late)),
+      Effect.flip(idleTimeout(() => waiting?.since, limit, late)),
       (error) => {
         isLate = true
         return give(Effect.fail(Option.some(error)))
@@ -134,7 +134,7 @@ export const whileItComes = <A, Err, Late>(
       (fiber) =>
         isLate
           ? Fiber.interruptFork(fiber)
-          : Effect.ignore(until(after(limit, late), Fiber.interrupt(fiber), Fiber.interruptFork))
+          : Effect.ignore(raceTimeout(deadline(limit, late), Fiber.interrupt(fiber), Fiber.interruptFork))
     )
     yield* Effect.forkScoped(Effect.interruptible(watching))
     return Effect.async<Chunk.Chunk<A>, Option.Option<Err | Late>>((resume) => {
@@ -144,8 +144,8 @@ export const whileItComes = <A, Err, Late>(
   }))
 }
 
-/** Saves a stream, and fails once the next chunk of it, or its end, has been there for so long and was not taken. */
-export const whileItGoes = <A, Err, R, A2, Err2, R2, Late>(
+/** Saves a stream, and fails with `late` when its next chunk, or its end, is not taken within `limit` milliseconds. */
+export const timeoutSave = <A, Err, R, A2, Err2, R2, Late>(
   data: Stream.Stream<A, Err, R>,
   save: (data: Stream.Stream<A, Err, R>) => Effect.Effect<A2, Err2, R2>,
   limit: number,
@@ -163,5 +163,5 @@ export const whileItGoes = <A, Err, R, A2, Err2, R2, Late>(
           })
         )
       })))
-    return until(afterIdle(() => since, limit, late), save(watched), Fiber.interrupt)
+    return raceTimeout(idleTimeout(() => since, limit, late), save(watched), Fiber.interrupt)
   })

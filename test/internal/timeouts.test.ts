@@ -3,7 +3,7 @@ import { expect, it } from "@effect/vitest"
 import { Chunk, Effect, Exit, Fiber, Stream } from "effect"
 import { spawn } from "node:child_process"
 import type { Readable } from "node:stream"
-import { whileItComes } from "../../src/internal/idle.js"
+import { timeoutStream } from "../../src/internal/timeouts.js"
 import { exchange } from "../../src/internal/s3/exchange.js"
 import { thenHeldUp } from "../support/heldUp.js"
 import { connectionTo } from "../support/s3Connection.js"
@@ -20,7 +20,7 @@ const late = () => "late" as const
 
 const ways: Readonly<Record<string, (body: Readable) => Effect.Effect<Uint8Array, unknown>>> = {
   "as a stream under a limit": (body) =>
-    whileItComes(NodeStream.fromReadable<string, Uint8Array>(() => body, String), limit, late).pipe(
+    timeoutStream(NodeStream.fromReadable<string, Uint8Array>(() => body, String), limit, late).pipe(
       Stream.runCollect,
       Effect.map((chunks) => Buffer.concat(Chunk.toArray(chunks)))
     ),

@@ -1,0 +1,131 @@
+/**
+ * The options of a module, decoded by one schema: defaults filled in, sizes as numbers of bytes, durations as milliseconds,
+ * and what is not allowed as `InvalidOptions` with the option's name, its value and what is allowed.
+ */
+import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import * as RetryPolicy from "../RetryPolicy.js"
+import { InvalidOptions } from "../StorageError.js"
+
+/** Decodes the options of `module`, or fails with the first that is not allowed. */
+export const decode = <A, I>(
+  module: string,
+  schema: Schema.Schema<A, I>,
+  options: I
+): Effect.Effect<A, InvalidOptions> =>
+  Either.mapLeft(Schema.decodeUnknownEither(schema, { onExcessProperty: "error" })(options), (error) => {
+    const [issue] = ParseResult.ArrayFormatter.formatErrorSync(error)
+    const option = issue?.path.map(String).join(".") ?? ""
+    const reason = issue?._tag === "Unexpected"
+      ? "is not an option of this module; remove it or correct its name"
+      : issue?._tag === "Missing"
+      ? "is required"
+      : issue?.message ?? "is not valid"
+    return new InvalidOptions({ module, option, reason: option === "" ? reason : `${option} ${reason}` })
+  })
+
+/** The same schema, whose message is what is allowed, and the value unless that may be a secret. */
+const must = <A, I, R>(
+  schema: Schema.Schema<A, I, R>,
+  be: string,
+  show: (value: unknown) => string | undefined = String
+): Schema.Schema<A, I, R> =>
+  schema.annotations({
+    message: ({ actual }) => {
+      const shown = show(actual)
+      return { message: `must be ${be}${shown === undefined ? "" : ` (got ${shown})`}`, override: true }
+    }
+  })
+
+/** Shows a value as it would stand in a program. */
+export const show = (value: unknown): string =>
+  typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
+
+const hidden = () => undefined
+
+/** Text that passes a test. */
+export const string = (be = "a string", isAllowed: (value: string) => boolean = () => true): Schema.Schema<string> =>
+  must(Schema.String.pipe(Schema.filter(isAllowed)), be, show)
+
+export const boolean: Schema.Schema<boolean> = must(Schema.Boolean, "true or false", show)
+
+/** One of some strings. */
+export const oneOf = <const Values extends readonly [string, ...ReadonlyArray<string>]>(
+  ...values: Values
+): Schema.Schema<Values[number]> =>
+  must(Schema.Literal(...values), values.map((value) => JSON.stringify(value)).join(" or "), show)
+
+/** A whole number. */
+export const count = ({ max = Infinity, min = 1 } = {}): Schema.Schema<number> =>
+  must(
+    Schema.Number.pipe(Schema.filter((value) => Number.isSafeInteger(value) && value >= min && value <= max)),
+    max === Infinity ? `a whole number of at least ${min}` : `a whole number from ${min} to ${max}`,
+    show
+  )
+
+/** A number above zero. */
+export const rate: Schema.Schema<number> = must(
+  Schema.Number.pipe(Schema.filter((value) => value > 0)),
+  "a number greater than zero",
+  show
+)
+
+/** A size in bytes, from `min` to `max`; `range` is how the message shows these, for instance `5 MiB to 2 GiB`. */
+export const size = (
+  { max = Number.MAX_SAFE_INTEGER, min = 1, range }: {
+    readonly min?: number
+    readonly max?: number
+    readonly range?: string
+  } = {}
+): Schema.Schema<number, FileSystem.SizeInput> =>
+  must(
+    Schema.transform(Schema.Union(Schema.Number, Schema.BigIntFromSelf), Schema.Number, {
+      strict: true,
+      decode: Number,
+      encode: (value) => value
+    }).pipe(Schema.filter((value) => Number.isSafeInteger(value) && value >= min && value <= max)),
+    range === undefined ? `a whole number of bytes of at least ${min}` : `a whole number of bytes from ${range}`,
+    (value) => `${String(value)}${typeof value === "number" || typeof value === "bigint" ? " bytes" : ""}`
+  )
+
+/** A timer cannot wait longer, in milliseconds. */
+export const longestTimer = 2 ** 31 - 1
+
+/** A duration in milliseconds, above zero and up to `max`, by default the longest that a timer can wait: 24 days. */
+export const duration = ({ max = longestTimer } = {}): Schema.Schema<number, Duration.DurationInput> =>
+  must(
+    Schema.transform(durationInput, Schema.Number, { strict: true, decode: Duration.toMillis, encode: Duration.millis })
+      .pipe(Schema.filter((value) => value > 0 && value <= max)),
+    max === Infinity ? "greater than zero" : `greater than zero and at most ${Duration.format(max)}`,
+    (value) => Option.match(Duration.decodeUnknown(value), { onNone: () => show(value), onSome: Duration.format })
+  )
+
+const durationInput = Schema.declare((value): value is Duration.DurationInput =>
+  Option.isSome(Duration.decodeUnknown(value))
+)
+
+/** A secret. */
+export const redacted: Schema.Schema<Redacted.Redacted> = must(
+  Schema.declare((value): value is Redacted.Redacted =>
+    Redacted.isRedacted(value) && typeof Redacted.value(value) === "string"
+  ),
+  "a Redacted string, as Redacted.make gives it",
+  hidden
+)
+
+/** A retry policy, by default `RetryPolicy.default`. */
+export const retry = Schema.optionalWith(
+  must(Schema.declare((value): value is RetryPolicy.RetryPolicy => Schedule.isSchedule(value)), "a Schedule", show),
+  { default: () => RetryPolicy.default }
+)
+
+/** A function. */
+export const callback = <F extends (...args: Array<never>) => unknown>(): Schema.Schema<F> =>
+  must(Schema.declare((value): value is F => typeof value === "function"), "a function", show)

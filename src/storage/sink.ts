@@ -1,0 +1,34 @@
+/**
+ * A save turned around: a sink that receives the bytes.
+ */
+import type * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Mailbox from "effect/Mailbox"
+import * as Sink from "effect/Sink"
+import type { Service } from "../Storage.js"
+import type { ObjectInfo, SaveOptions } from "../StorageBackend.js"
+import type { SaveError } from "../StorageError.js"
+
+/**
+ * Saves what the sink receives in a fiber of the sink's scope. A sink that ends early, because what runs into it failed, ends
+ * that scope, which interrupts the save.
+ */
+export const sinkOf =
+  (save: Service["save"]) =>
+  (key: string, options?: SaveOptions): Sink.Sink<ObjectInfo, Uint8Array, never, SaveError> =>
+    Sink.unwrapScoped(Effect.gen(function*() {
+      const received = yield* Mailbox.make<Uint8Array>(1)
+      const saving = yield* Effect.forkScoped(
+        // A save that fails stops taking.
+        Effect.ensuring(save(key, Mailbox.toStream(received), options), received.shutdown)
+      )
+      return Sink.foldChunksEffect(
+        true,
+        (isTaking) => isTaking,
+        (_, chunk: Chunk.Chunk<Uint8Array>) => Effect.map(received.offerAll(chunk), (left) => left.length === 0)
+      ).pipe(
+        Sink.mapEffect(() => Effect.zipRight(received.end, Fiber.join(saving))),
+        Sink.ignoreLeftover
+      )
+    }))
