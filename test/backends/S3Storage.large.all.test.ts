@@ -297,7 +297,7 @@ describe("the parts of a stream", () => {
       expect(sent.filter(isPart).length).toBe(10_000)
       expect(sent.filter(isComplete)).toEqual([])
       expect(sent.filter(isAbort).length).toBe(1)
-    }), 60_000)
+    }))
 })
 
 /** A piece that is like no other but in its length, of a stream that would be too large to be kept. */
@@ -347,8 +347,7 @@ describe("an object of more than 2 GiB", () => {
         yield* Stream.runForEach(storage.stream("large.bin"), (bytes) => Effect.sync(() => streamed.update(bytes)))
         expect(streamed.digest("hex")).toBe(saved.digest("hex"))
         yield* storage.remove("large.bin")
-      }),
-    180_000
+      })
   )
 
   it.scopedLive.skipIf(!ample)(
@@ -375,8 +374,7 @@ describe("an object of more than 2 GiB", () => {
         yield* Stream.runForEach(storage.stream("copy"), (bytes) => Effect.sync(() => copied.update(bytes)))
         expect(copied.digest("hex")).toBe(hash.digest("hex"))
         expect(yield* unfinishedUploads(bucket)).toEqual([])
-      }),
-    120_000
+      })
   )
 })
 
@@ -405,7 +403,7 @@ describe("many at once", () => {
       }
       expect(peak).toBeGreaterThan(16)
       expect(peak).toBeLessThanOrEqual(64 + 4)
-    }), 120_000)
+    }))
 
   it.scopedLive("save and look over no more connections than there may be", () =>
     Effect.gen(function*() {
