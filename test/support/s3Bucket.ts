@@ -1,5 +1,5 @@
 /**
- * Buckets for tests: each new and empty, and gone with its scope.
+ * Buckets for tests: each new and empty, and removed with its scope. To import this module starts the S3 server.
  */
 import {
   type _Object,
@@ -11,6 +11,7 @@ import {
   ListObjectsV2Command,
   type MultipartUpload,
   NoSuchUpload,
+  PutObjectCommand,
   type S3Client
 } from "@aws-sdk/client-s3"
 import * as Effect from "effect/Effect"
@@ -21,8 +22,11 @@ import { setTimeout } from "node:timers/promises"
 import { inject } from "vitest"
 import { client, type S3Server } from "./s3Server.js"
 
-/** The server of this run. */
-export const server: S3Server = inject("s3")
+/** The server of this run, started now if no other file has asked for it. */
+export const server: S3Server = await fetch(inject("s3")).then(async (response) => {
+  if (!response.ok) throw new Error(await response.text())
+  return await response.json() as S3Server
+})
 
 /** The SDK's client for it. */
 export const sdk: S3Client = client(server)
@@ -46,6 +50,10 @@ export const makeBucket: Effect.Effect<string, never, Scope.Scope> = Effect.acqu
   }),
   (bucket) => Effect.promise(() => removeBucket(bucket))
 )
+
+/** Saves an object as others do, without the storage. */
+export const put = (Bucket: string, Key: string, Body: Uint8Array | string = Key, ContentType?: string) =>
+  Effect.promise(() => sdk.send(new PutObjectCommand({ Bucket, Key, Body, ContentType })))
 
 /** The keys of the uploads that were begun in a bucket and neither completed nor aborted. */
 export const unfinishedUploads = (bucket: string): Effect.Effect<ReadonlyArray<string>> =>
