@@ -11,7 +11,8 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { ByteRange, Storage } from "surfing-weights"
-import { bytes, inDirectory, isRoot, needs, on, onDirectory, put, temporaryFiles, text } from "../support/fileSystem.js"
+import { temporaryFiles } from "../support/directory.js"
+import { bytes, inDirectory, isRoot, needs, on, onDirectory, put, text } from "../support/fileSystem.js"
 import { eventually } from "../support/timing.js"
 
 const childProgram = fileURLToPath(new URL("../support/fileSystemChild.ts", import.meta.url))

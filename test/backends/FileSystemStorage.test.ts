@@ -7,7 +7,6 @@ import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import fs from "node:fs"
 import { syncBuiltinESMExports } from "node:module"
-import * as os from "node:os"
 import * as path from "node:path"
 import { ByteRange, FileSystemStorage, Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
@@ -15,10 +14,10 @@ import { expect } from "vitest"
 import { type Directory, leftovers, storageOnDirectory } from "../support/directory.js"
 import {
   bytes,
+  canMount,
   failure,
   inDirectory,
   isLinux,
-  isRoot,
   needs,
   on,
   onDirectory,
@@ -30,19 +29,6 @@ StorageContract.suite("FileSystemStorage", {
   layer: storageOnDirectory({ durability: "relaxed" }),
   leftovers
 })
-
-const canMount = isLinux && isRoot && (() => {
-  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "surfing-weights-mount-"))
-  try {
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], { stdio: "ignore" })
-    execFileSync("umount", [directory])
-    return true
-  } catch {
-    return false
-  } finally {
-    fs.rmdirSync(directory)
-  }
-})()
 
 const descriptors = () => fs.readdirSync("/proc/self/fd").length
 

@@ -49,7 +49,7 @@ export const versionOf = (
   !mayHaveAttributes(stats) ? Effect.sync(() => versionWith(key, stats, undefined)) : Effect.gen(function*() {
     const etag = etagOf(stats)
     const file = yield* readFile(pathOf(directory, key, etag))
-    if (file?.key === key) return versionWith(key, stats, file.attributes)
+    if (file?.key === key) return versionWith(key, stats, attributesOf(file))
     const current = yield* orMissing(stat(directory, key))
     return current !== undefined && etagOf(current) === etag ? versionWith(key, stats, undefined) : undefined
   })
@@ -73,13 +73,19 @@ const File = Schema.parseJson(Schema.Struct({
     contentDisposition: Schema.optional(Schema.String),
     contentEncoding: Schema.optional(Schema.String),
     contentLanguage: Schema.optional(Schema.String),
-    metadata: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String }))
+    /** Pairs, since a name may be `__proto__`. */
+    metadata: Schema.optional(Schema.Array(Schema.Tuple(Schema.String, Schema.String)))
   })
 }))
 
 const decode = Schema.decodeOption(File)
 
 const encode = Schema.encodeSync(File)
+
+const attributesOf = ({ attributes: { metadata, ...fields } }: typeof File.Type): Attributes => ({
+  ...fields,
+  ...(metadata !== undefined && { metadata: Object.fromEntries(metadata) })
+})
 
 const parentOf = ({ hidden }: Directory): string => `${hidden}/attributes`
 
@@ -105,7 +111,8 @@ export const write = (
     const path = pathOf(directory, key, etagOf(stats))
     const folder = nodeFs.dirname(path)
     const { descriptor, path: temporary } = yield* TemporaryFiles.create(directory)
-    const text = encode({ key, owner: directory.owner, attributes })
+    const metadata = attributes.metadata && Object.entries(attributes.metadata)
+    const text = encode({ key, owner: directory.owner, attributes: { ...attributes, metadata } })
     yield* nodeFs.write(descriptor, [new TextEncoder().encode(text)], 0)
     if (directory.durable) yield* nodeFs.sync(descriptor)
     const rename = nodeFs.rename(temporary, path)

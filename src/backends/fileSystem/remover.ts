@@ -49,8 +49,10 @@ const unlinkFailed = (
   // A folder is not an object. Linux says EISDIR, others EPERM.
   if (error.code === "EISDIR") return Effect.void
   const path = pathOf(directory, key)
-  return Effect.flatMap(Effect.option(nodeFs.lstat(path)), (stats) =>
-    Option.isSome(stats) && stats.value.isDirectory() ? Effect.void : Effect.fail(toReadError(path, error)))
+  return Effect.flatMap(
+    Effect.option(nodeFs.lstat(path)),
+    (stats) => Option.isSome(stats) && stats.value.isDirectory() ? Effect.void : Effect.fail(toReadError(path, error))
+  )
 }
 
 /** Removes the folders that held an object and nothing else: they were created for it. */
