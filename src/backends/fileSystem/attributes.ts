@@ -49,7 +49,10 @@ export const versionOf = (
   !mayHaveAttributes(stats) ? Effect.sync(() => versionWith(key, stats, undefined)) : Effect.gen(function*() {
     const etag = etagOf(stats)
     const file = yield* readFile(pathOf(directory, key, etag))
-    if (file?.key === key) return versionWith(key, stats, attributesOf(file))
+    if (file?.key === key) {
+      directory.attributesInUse = true
+      return versionWith(key, stats, attributesOf(file))
+    }
     const current = yield* orMissing(stat(directory, key))
     return current !== undefined && etagOf(current) === etag ? versionWith(key, stats, undefined) : undefined
   })

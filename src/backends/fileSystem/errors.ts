@@ -9,8 +9,15 @@ import { type Directory, pathOf } from "./paths.js"
 /** Whether there cannot be a file of this name. */
 export const isMissing: (error: nodeFs.SystemError) => boolean = nodeFs.hasCode("ENOENT", "ENOTDIR", "ENAMETOOLONG")
 
-/** The error of a call that only reads; that a file is missing is for the caller to say. */
-export const toReadError = (path: string, { cause, code }: nodeFs.SystemError): E.CommonError => {
+/** Where an error happened; `path` is where the operation happened. */
+const placeOf = (path: string, { cause }: nodeFs.SystemError): string =>
+  // Of a rename, the error may be about the other name.
+  "dest" in cause ? path : cause.path ?? path
+
+/** The error of a call that only reads, for an operation at a path; that a file is missing is for the caller to say. */
+export const toReadError = (at: string, error: nodeFs.SystemError): E.CommonError => {
+  const { cause, code } = error
+  const path = placeOf(at, error)
   switch (code) {
     case "EACCES":
     case "EPERM":
@@ -41,12 +48,13 @@ export const toReadError = (path: string, { cause, code }: nodeFs.SystemError): 
   }
 }
 
-/** The error of a call that writes. */
+/** The error of a call that writes, for an operation at a path. */
 export const toWriteError = (
-  path: string,
+  at: string,
   error: nodeFs.SystemError
 ): E.CommonError | E.StorageFull | E.UnsupportedOperation => {
   const { cause, code } = error
+  const path = placeOf(at, error)
   switch (code) {
     case "ENOSPC":
       return new E.StorageFull({ reason: `the file system of ${path} is full; free some space`, cause })
@@ -61,7 +69,7 @@ export const toWriteError = (
         cause
       })
     default:
-      return toReadError(path, error)
+      return toReadError(at, error)
   }
 }
 
