@@ -13,8 +13,8 @@ import * as Schema from "effect/Schema"
 import mime from "mime"
 import { createHash } from "node:crypto"
 import type { Attributes, ObjectInfo } from "../../StorageBackend.js"
-import type { AccessDenied } from "../../StorageError.js"
-import { isMissing } from "./errors.js"
+import type { AccessDenied, CommonError } from "../../StorageError.js"
+import { isMissing, toReadError } from "./errors.js"
 import * as nodeFs from "./nodeFs.js"
 import * as Owner from "./owner.js"
 import { type Directory, stat } from "./paths.js"
@@ -45,8 +45,14 @@ export const versionOf = (
   directory: Directory,
   key: string,
   stats: nodeFs.Stats
-): Effect.Effect<Version | undefined, AccessDenied | nodeFs.SystemError> =>
-  !mayHaveAttributes(stats) ? Effect.sync(() => versionWith(key, stats, undefined)) : Effect.gen(function*() {
+): Effect.Effect<Version | undefined, CommonError> =>
+  mayHaveAttributes(stats)
+    ? Effect.catchTag(lookUp(directory, key, stats), "SystemError", (error) =>
+      Effect.fail(toReadError(parentOf(directory), error)))
+    : Effect.succeed(versionWith(key, stats, undefined))
+
+const lookUp = (directory: Directory, key: string, stats: nodeFs.Stats) =>
+  Effect.gen(function*() {
     const etag = etagOf(stats)
     const file = yield* readFile(pathOf(directory, key, etag))
     if (file?.key === key) {

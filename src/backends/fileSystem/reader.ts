@@ -12,7 +12,7 @@ import { coalesce, cut } from "../../internal/ranges.js"
 import * as StorageBackend from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { versionOf } from "./attributes.js"
-import { readFailed, toReadError } from "./errors.js"
+import { readFailed } from "./errors.js"
 import * as nodeFs from "./nodeFs.js"
 import { type Directory, isAllowed, linkRefused, pathOf, realPath, stat } from "./paths.js"
 import { etagOf } from "./versions.js"
@@ -35,9 +35,9 @@ export const reader = (
   directory: Directory
 ): Pick<StorageBackend.StorageBackend, "head" | "load" | "loadRanges"> & Pick<StorageBackend.Primitives, "open"> => ({
   head: (key) => head(directory, key),
-  load: (key, options) => useFile(directory, key, (file) => load(file, options)),
+  load: (key, options) => useFile(directory, key, (file, resume) => load(file, options, resume)),
   loadRanges: (key, ranges, options) =>
-    useFile(directory, key, (file) => closing(file, Effect.interruptible(loadRanges(file, ranges, options)))),
+    useFile(directory, key, (file, resume) => resume(closing(file, loadRanges(file, ranges, options)))),
   open: (key, options) => Effect.map(open(directory, key, options), ({ object }) => object)
 })
 
@@ -46,8 +46,8 @@ export const reader = (
 /** The info of an object, with its attributes. */
 export const head = (directory: Directory, key: string): Effect.Effect<StorageBackend.ObjectInfo, E.HeadError> =>
   statObject(directory, key).pipe(
-    Effect.flatMap((stats) => versionOf(directory, key, stats)),
     Effect.catchTag("SystemError", readFailed(directory, key)),
+    Effect.flatMap((stats) => versionOf(directory, key, stats)),
     // Without a version, the object was overwritten meanwhile.
     Effect.flatMap((version) => version === undefined ? head(directory, key) : Effect.succeed(version.info))
   )
@@ -73,48 +73,56 @@ export const existing = (
 
 /** A file that is open for reading, and its stats when it was opened. */
 interface OpenFile {
-  readonly path: string
+  readonly directory: Directory
+  readonly key: string
   readonly descriptor: nodeFs.Descriptor
   readonly stats: nodeFs.Stats
 }
 
 type Bytes = Uint8Array<ArrayBuffer>
 
-type ReadError = E.LoadError | nodeFs.SystemError
+type Resume<A, R = never> = nodeFs.Resume<A, E.LoadError, R>
 
-/** Opens the file of an object, and goes on with what `use` returns, which has to close it; see `nodeFs.open`. */
-const useFile = <A>(
+/** Opens the file of an object for `use`, which has to close it; see `nodeFs.open`. */
+const useFile = <A, R = never>(
   directory: Directory,
   key: string,
-  use: (file: OpenFile) => Effect.Effect<A, ReadError>
-): Effect.Effect<A, E.LoadError> => {
+  use: (file: OpenFile, resume: Resume<A, R>) => void
+): Effect.Effect<A, E.LoadError, R> => {
   const path = pathOf(directory, key)
-  return nodeFs.open(path, (descriptor): Effect.Effect<A, ReadError> => {
+  const failed = readFailed(directory, key)
+  return nodeFs.open(path, failed, (descriptor, resume: Resume<A, R>) => {
     const stats = nodeFs.statNow(descriptor)
-    if (Either.isLeft(stats)) return refuse(descriptor, stats.left)
-    if (!stats.right.isFile()) return refuse(descriptor, new E.ObjectNotFound())
-    const file = { path, descriptor, stats: stats.right }
+    if (Either.isLeft(stats)) return refuse(descriptor, failed(stats.left), resume)
+    if (!stats.right.isFile()) return refuse(descriptor, Effect.fail(new E.ObjectNotFound()), resume)
+    const file = { directory, key, descriptor, stats: stats.right }
     const where = directory.followLinks ? directory.path : nodeFs.whereIs(descriptor)
-    return where === undefined
-      ? Effect.matchEffect(realPath(directory, path), {
-        onFailure: (error) => refuse(descriptor, error),
-        onSuccess: () => use(file)
-      })
-      : isAllowed(directory, where)
-      ? use(file)
-      : refuse(descriptor, linkRefused(where))
-  }).pipe(Effect.catchTag("SystemError", readFailed(directory, key)))
+    if (where !== undefined) {
+      return isAllowed(directory, where)
+        ? use(file, resume)
+        : refuse(descriptor, Effect.fail(linkRefused(where)), resume)
+    }
+    const checked = Effect.catchTag(realPath(directory, path), "SystemError", failed)
+    resume(Effect.zipRight(
+      Effect.tapError(checked, () => Effect.sync(() => nodeFs.closeNow(descriptor))),
+      Effect.async<A, E.LoadError, R>((resume) => use(file, resume))
+    ))
+  })
 }
 
 /** Closes a file, and fails. */
-const refuse = <Err>(descriptor: nodeFs.Descriptor, error: Err): Effect.Effect<never, Err> => {
+const refuse = <A, R>(
+  descriptor: nodeFs.Descriptor,
+  failure: Effect.Effect<never, E.LoadError>,
+  resume: Resume<A, R>
+): void => {
   nodeFs.closeNow(descriptor)
-  return Effect.fail(error)
+  resume(failure)
 }
 
-/** Closes a file after an effect. */
+/** Closes a file after an effect, which can be interrupted. */
 const closing = <A, Err>({ descriptor }: OpenFile, effect: Effect.Effect<A, Err>): Effect.Effect<A, Err> =>
-  Effect.ensuring(effect, Effect.sync(() => nodeFs.closeNow(descriptor)))
+  Effect.ensuring(Effect.interruptible(effect), Effect.sync(() => nodeFs.closeNow(descriptor)))
 
 /** The range of an open file that is to be read. */
 const rangeOf = ({ stats }: OpenFile, options: StorageBackend.LoadOptions) =>
@@ -128,51 +136,8 @@ const rangeOf = ({ stats }: OpenFile, options: StorageBackend.LoadOptions) =>
 
 const lengthOf = ({ endExclusive, start }: ResolvedRange): number => endExclusive - start
 
-// Whole arrays
-
-const load = (file: OpenFile, options: StorageBackend.LoadOptions): Effect.Effect<Bytes, ReadError> => {
-  const range = rangeOf(file, options)
-  return Either.isLeft(range)
-    ? refuse(file.descriptor, range.left)
-    : lengthOf(range.right) <= pieceSize
-    ? loadAtOnce(file, range.right)
-    : closing(file, Effect.interruptible(loadInPieces(file, range.right)))
-}
-
-/** Reads a range in one go, and closes the file. */
-const loadAtOnce = ({ descriptor }: OpenFile, range: ResolvedRange): Effect.Effect<Bytes, ReadError> => {
-  const target = allocate(lengthOf(range))
-  return Either.isLeft(target)
-    ? refuse(descriptor, target.left)
-    : Effect.flatMap(nodeFs.readAndClose(descriptor, target.right, range.start), checkCount(target.right, range.start))
-}
-
-const loadInPieces = (file: OpenFile, range: ResolvedRange): Effect.Effect<Bytes, ReadError> =>
-  Effect.tap(allocate(lengthOf(range)), (target) =>
-    Effect.forEach(
-      Array.from({ length: Math.ceil(target.byteLength / pieceSize) }, (_, i) => i * pieceSize),
-      (at) => fill(file, target.subarray(at, at + pieceSize), range.start + at),
-      { concurrency: piecesAtOnce, discard: true }
-    ))
-
-const loadRanges = (
-  file: OpenFile,
-  ranges: ReadonlyArray<ByteRange>,
-  options: Omit<StorageBackend.LoadOptions, "range">
-): Effect.Effect<ReadonlyArray<Bytes>, ReadError> =>
-  Effect.gen(function*() {
-    const resolved = yield* Effect.forEach(ranges, (range) => rangeOf(file, { ...options, range }))
-    const reads = coalesce(resolved)
-    const loaded = yield* Effect.forEach(reads, (read) => loadInPieces(file, read), { concurrency: piecesAtOnce })
-    return resolved.map((range) => cut(range, reads, loaded))
-  })
-
-/** Fills an array from a position on. */
-const fill = ({ descriptor }: OpenFile, target: Bytes, position: number): Effect.Effect<Bytes, ReadError> =>
-  Effect.flatMap(nodeFs.read(descriptor, target, position), checkCount(target, position))
-
-/** The array, if it is full. */
-const checkCount = (target: Bytes, position: number) => (count: number): Either.Either<Bytes, E.CorruptObject> =>
+/** The bytes that were read, if there are enough. */
+const full = (target: Bytes, position: number, count: number): Either.Either<Bytes, E.CorruptObject> =>
   count === target.byteLength
     ? Either.right(target)
     : Either.left(
@@ -182,6 +147,58 @@ const checkCount = (target: Bytes, position: number) => (count: number): Either.
       })
     )
 
+// Whole arrays
+
+const load = (file: OpenFile, options: StorageBackend.LoadOptions, resume: Resume<Bytes>): void => {
+  const range = rangeOf(file, options)
+  if (Either.isLeft(range)) refuse(file.descriptor, Effect.fail(range.left), resume)
+  else if (lengthOf(range.right) > pieceSize) resume(closing(file, loadInPieces(file, range.right)))
+  else loadAtOnce(file, range.right, Effect.succeed, resume)
+}
+
+/** Reads a range in one go, closes the file, and goes on with what `use` returns. */
+const loadAtOnce = <A, R>(
+  { descriptor, directory, key }: OpenFile,
+  range: ResolvedRange,
+  use: (bytes: Bytes) => Effect.Effect<A, E.LoadError, R>,
+  resume: Resume<A, R>
+): void => {
+  const target = allocate(lengthOf(range))
+  if (Either.isLeft(target)) return refuse(descriptor, Effect.fail(target.left), resume)
+  nodeFs.readAndClose(descriptor, target.right, range.start, (count) => {
+    if (Either.isLeft(count)) return resume(readFailed(directory, key)(count.left))
+    const bytes = full(target.right, range.start, count.right)
+    resume(Either.isLeft(bytes) ? Effect.fail(bytes.left) : use(bytes.right))
+  })
+}
+
+const loadInPieces = (file: OpenFile, range: ResolvedRange) =>
+  Effect.tap(allocate(lengthOf(range)), (target) =>
+    Effect.forEach(
+      Array.from({ length: Math.ceil(target.byteLength / pieceSize) }, (_, i) => i * pieceSize),
+      (at) => fill(file, target.subarray(at, at + pieceSize), range.start + at),
+      { concurrency: piecesAtOnce, discard: true }
+    ))
+
+/** Fills an array from a position on. */
+const fill = ({ descriptor, directory, key }: OpenFile, target: Bytes, position: number) =>
+  nodeFs.read(descriptor, target, position).pipe(
+    Effect.catchAll(readFailed(directory, key)),
+    Effect.flatMap((count) => full(target, position, count))
+  )
+
+const loadRanges = (
+  file: OpenFile,
+  ranges: ReadonlyArray<ByteRange>,
+  options: Omit<StorageBackend.LoadOptions, "range">
+) =>
+  Effect.gen(function*() {
+    const resolved = yield* Effect.forEach(ranges, (range) => rangeOf(file, { ...options, range }))
+    const reads = coalesce(resolved)
+    const loaded = yield* Effect.forEach(reads, (read) => loadInPieces(file, read), { concurrency: piecesAtOnce })
+    return resolved.map((range) => cut(range, reads, loaded))
+  })
+
 // Streams
 
 /** An opened object, and those of its attributes that are kept with it. */
@@ -190,67 +207,52 @@ interface Opened {
   readonly kept: StorageBackend.Attributes | undefined
 }
 
-/** A file that was opened, with its bytes and closed again, or still open. */
-interface Found {
-  readonly file: OpenFile
-  readonly range: ResolvedRange
-  readonly bytes: Bytes | undefined
-}
-
 /** Opens an object for the scope. A small range is read at once, and its file closed. */
 export const open = (
   directory: Directory,
   key: string,
   options: StorageBackend.StreamOptions
 ): Effect.Effect<Opened, E.LoadError, Scope.Scope> =>
-  useFile<Found>(directory, key, (file) => {
+  useFile<Opened, Scope.Scope>(directory, key, (file, resume) => {
     const range = rangeOf(file, options)
-    if (Either.isLeft(range)) return refuse(file.descriptor, range.left)
-    return lengthOf(range.right) <= Math.min(options.chunkSize ?? smallSize, smallSize)
-      ? Effect.map(loadAtOnce(file, range.right), (bytes) => ({ file, range: range.right, bytes }))
-      : Effect.succeed({ file, range: range.right, bytes: undefined })
-  }).pipe(
-    Effect.tap(({ bytes, file }) =>
-      bytes === undefined ? Effect.addFinalizer(() => closing(file, Effect.void)) : Effect.void
-    ),
-    Effect.uninterruptible,
-    Effect.flatMap(({ bytes, file, range }) =>
-      versionOf(directory, key, file.stats).pipe(
-        Effect.catchTag("SystemError", readFailed(directory, key)),
-        Effect.flatMap((version) =>
-          // It was overwritten meanwhile.
-          version === undefined ? open(directory, key, options) : Effect.succeed({
-            object: bytes === undefined
-              ? openedFile(file, version.info, range, options)
-              : StorageBackend.openedBytes(version.info, range, bytes),
-            kept: version.kept
-          })
-        )
-      )
-    )
-  )
+    if (Either.isLeft(range)) return refuse(file.descriptor, Effect.fail(range.left), resume)
+    const opened = (bytes?: Bytes) => describe(file, range.right, bytes, options)
+    if (lengthOf(range.right) <= Math.min(options.chunkSize ?? smallSize, smallSize)) {
+      loadAtOnce(file, range.right, opened, resume)
+    } else {
+      resume(Effect.zipRight(Effect.addFinalizer(() => closing(file, Effect.void)), opened()))
+    }
+  })
 
-const openedFile = (
+/** What a file is opened as: its bytes, where they have been read, or a stream of them. */
+const describe = (
   file: OpenFile,
-  info: StorageBackend.ObjectInfo,
   range: ResolvedRange,
+  bytes: Bytes | undefined,
   options: StorageBackend.StreamOptions
-): Opened["object"] => {
-  const size = Math.min(options.chunkSize ?? chunkSize, chunkSize)
-  return {
-    info,
-    range,
-    stream: streamOf(file, range, size, undefined),
-    reuse: (isFree) => streamOf(file, range, size, isFree)
-  }
-}
+): Effect.Effect<Opened, E.LoadError, Scope.Scope> =>
+  Effect.flatMap(versionOf(file.directory, file.key, file.stats), (version) => {
+    // It was overwritten meanwhile.
+    if (version === undefined) return open(file.directory, file.key, options)
+    const { info, kept } = version
+    const size = Math.min(options.chunkSize ?? chunkSize, chunkSize)
+    return Effect.succeed({
+      kept,
+      object: bytes !== undefined ? StorageBackend.openedBytes(info, range, bytes) : {
+        info,
+        range,
+        stream: streamOf(file, range, size),
+        reuse: (isFree) => streamOf(file, range, size, isFree)
+      }
+    })
+  })
 
 /** The bytes of a range; a chunk is read into the array of the one before where that is free. */
 const streamOf = (
   file: OpenFile,
   { endExclusive, start }: ResolvedRange,
   size: number,
-  isFree: (() => boolean) | undefined
+  isFree?: () => boolean
 ): Stream.Stream<Bytes, E.LoadError> =>
   Stream.unfoldEffect<State, Bytes, E.LoadError, never>({ at: start, last: undefined }, ({ at, last }) => {
     if (at === endExclusive) return Effect.succeedNone
@@ -260,8 +262,7 @@ const streamOf = (
       ? Either.right(last.subarray(0, length))
       : allocate(length)
     return Effect.flatMap(target, (target) => fill(file, target, at)).pipe(
-      Effect.map((chunk) => Option.some([chunk, { at: at + length, last: isFree && chunk }] as const)),
-      Effect.catchTag("SystemError", (error) => Effect.fail(toReadError(file.path, error)))
+      Effect.map((chunk) => Option.some([chunk, { at: at + length, last: isFree && chunk }] as const))
     )
   })
 
