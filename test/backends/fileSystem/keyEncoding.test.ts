@@ -8,8 +8,8 @@ import {
   type Flavor,
   isPiece,
   pieceText
-} from "../../src/internal/fileNames.js"
-import * as ObjectKey from "../../src/ObjectKey.js"
+} from "../../../src/backends/fileSystem/keyEncoding.js"
+import * as ObjectKey from "../../../src/ObjectKey.js"
 
 const encodeKey = (key: string, flavor: Flavor) => encodePath(key, flavor).split("/")
 

@@ -1,17 +1,17 @@
 /**
- * The names that keys have on disk. A key's file stands under its own name in its own folders. Only what a file system
- * cannot hold is escaped: the folder of temporary files, segments longer than 255 bytes, and on Windows the device
- * names, the characters that it forbids, and a dot or space at the end.
+ * Keys as paths. The file of a key has the key's own name in the key's own folders. Escaped is only what a file system cannot
+ * hold: the hidden folder's name, segments longer than 255 bytes, and on Windows device names, forbidden characters, and a dot
+ * or space at the end.
  *
- * Every name of every file stands for exactly one key, and every key for one name: a name that is the escape of some
- * key means that key, every other name means itself. So other people's files, `100%.bin` or `a%20b.bin`, keep their
- * names as keys; of keys that look like an escape themselves the `%` is escaped.
+ * Each file name decodes to one key, and each key encodes to one name: a name that is the escape of a key means that key, any
+ * other name means itself. So files of other programs, such as `100%.bin` or `a%20b.bin`, keep their names as keys, and in a
+ * key that itself looks like an escape the `%` is escaped.
  */
 
-/** The folder in the base directory where temporary files are written. No listing shows a folder of this name. */
+/** The hidden folder in the base directory, for what is not an object. Listings skip it. */
 export const reserved = ".surfing-weights"
 
-/** What kind of names the file system takes. */
+/** What names the file system takes. */
 export type Flavor = "posix" | "windows"
 
 /** The path of a key's file relative to the base directory, with `/` between its folders. */
@@ -20,21 +20,21 @@ export const encodeKey = (key: string, flavor: Flavor): string =>
     ? key
     : key.split("/").flatMap((segment) => split(encodeSegment(segment, flavor))).join("/")
 
-/** The segment of a key that a name on disk stands for: the whole of the pieces where it is a long one. */
+/** The segment of a key that a name on disk encodes; of a long segment, the joined pieces. */
 export const decodeSegment = (name: string, flavor: Flavor): string => {
   if (!name.includes("%")) return name
   const unescaped = unescape(name)
   return unescaped !== name && encodeSegment(unescaped, flavor) === name ? unescaped : name
 }
 
-/** Whether a folder of this name holds the rest of a long segment, and not a segment of its own. */
+/** Whether a folder of this name holds the rest of a long segment, and is not a segment itself. */
 export const isPiece = (name: string): boolean => name.endsWith(mark) && byteLength(name) > maxBytes - maxCharacter
 
-/** The text of a name in such a folder, or `undefined` if it is not one that goes on. */
+/** The text of a name in such a folder, or `undefined` if the name does not continue a segment. */
 export const continuedText = (name: string): string | undefined =>
   name.startsWith(continued) ? name.slice(continued.length) : undefined
 
-/** The text of such a folder's name without the mark. */
+/** The text of the name of such a folder. */
 export const pieceText = (name: string): string => name.slice(0, -mark.length)
 
 const encodeSegment = (segment: string, flavor: Flavor): string => {
@@ -45,7 +45,7 @@ const encodeSegment = (segment: string, flavor: Flavor): string => {
   return segment.includes("%") && decodeSegment(segment, flavor) !== segment ? escapePercent(segment) : segment
 }
 
-// What Windows forbids: characters anywhere, some at the end, and names of devices.
+// What Windows forbids: some characters anywhere, some at the end, and the names of devices.
 const forbidden = /[<>:"\\|?*]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)/gi
 
 const escapePercent = (text: string): string => text.replace(/%/g, "%25")
@@ -56,7 +56,7 @@ const escapeFirst = (text: string): string =>
 const unescape = (name: string): string =>
   name.replace(/%([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
 
-// The longest name that a file system takes, in bytes of UTF-8, and the longest character.
+// The longest name that file systems take, and the longest character, in bytes of UTF-8.
 const maxBytes = 255
 const maxCharacter = 4
 
@@ -68,8 +68,8 @@ const encoder = new TextEncoder()
 const byteLength = (text: string): number => encoder.encode(text).byteLength
 
 /**
- * A name as the names of nested folders, each but the last as long as it can be and marked as going on. Those that go on
- * begin with a `+`, so that none of them can be a name of its own, such as the reserved one.
+ * Splits a long name into the names of nested folders and a file: all but the last are as long as possible and end in a mark;
+ * all but the first begin with `+`, so that none can be a name with a meaning, such as the hidden folder's.
  */
 const split = (text: string, before = ""): ReadonlyArray<string> => {
   const name = before + text
