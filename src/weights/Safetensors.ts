@@ -17,21 +17,14 @@ import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
 import { collect, exactly } from "../internal/bytes.js"
 import { readAhead } from "../internal/readAhead.js"
-import type { Dtype } from "../internal/safetensors/dtypes.js"
-import { SafetensorsError } from "../internal/safetensors/error.js"
-import type { TensorInfo } from "../internal/safetensors/header.js"
-import * as Header from "../internal/safetensors/header.js"
-import * as ShardIndex from "../internal/safetensors/shardIndex.js"
-import {
-  aligned,
-  bytesOf,
-  toFloat32,
-  type TypedArray,
-  type ValuesOf,
-  valuesOf
-} from "../internal/safetensors/values.js"
 import * as Storage from "../Storage.js"
 import * as E from "../StorageError.js"
+import type { Dtype } from "./safetensors/dtypes.js"
+import { aligned, bytesOf, toFloat32, type TypedArray, type ValuesOf, valuesOf } from "./safetensors/elements.js"
+import { SafetensorsError } from "./safetensors/errors.js"
+import type { TensorInfo } from "./safetensors/header.js"
+import * as Header from "./safetensors/header.js"
+import * as ShardIndex from "./safetensors/shardIndex.js"
 
 export {
   /**
@@ -39,7 +32,7 @@ export {
    * @category errors
    */
   SafetensorsError
-} from "../internal/safetensors/error.js"
+} from "./safetensors/errors.js"
 
 export type {
   /**
@@ -47,7 +40,7 @@ export type {
    * @category models
    */
   Dtype
-} from "../internal/safetensors/dtypes.js"
+} from "./safetensors/dtypes.js"
 
 export type {
   /**
@@ -55,7 +48,7 @@ export type {
    * @category models
    */
   TensorInfo
-} from "../internal/safetensors/header.js"
+} from "./safetensors/header.js"
 
 export type {
   /**
@@ -68,7 +61,7 @@ export type {
    * @category models
    */
   TypedArray
-} from "../internal/safetensors/values.js"
+} from "./safetensors/elements.js"
 
 /**
  * A tensor of one type of elements, with its bytes.

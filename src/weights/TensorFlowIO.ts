@@ -18,10 +18,10 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Struct from "effect/Struct"
 import { collect, concat, fill } from "../internal/bytes.js"
-import { promised, readable } from "../internal/promises.js"
 import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
 import * as E from "../StorageError.js"
+import { promised, readable } from "./internal/promises.js"
 
 /**
  * A weight: its name, shape and type, in the order in which the bytes are.

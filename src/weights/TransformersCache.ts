@@ -26,10 +26,10 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../ByteRange.js"
-import { promised, readable } from "../internal/promises.js"
 import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
 import { InvalidKey, UnsupportedOperation } from "../StorageError.js"
+import { promised, readable } from "./internal/promises.js"
 
 /**
  * How far a `put` is: bytes so far, bytes in all (0 where the answer does not say), and the same in percent.

@@ -2,7 +2,7 @@
  * What a machine needs that is not little-endian, which the tests do not run on.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { turned } from "../../../src/internal/safetensors/values.js"
+import { turned } from "../../../src/weights/safetensors/elements.js"
 
 describe("turned", () => {
   it("turns around the bytes of each element, in memory of its own", () => {

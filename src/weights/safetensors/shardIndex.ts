@@ -4,9 +4,9 @@
  */
 import type * as Either from "effect/Either"
 import * as ObjectKey from "../../ObjectKey.js"
-import { SafetensorsError, shown } from "./error.js"
+import { SafetensorsError, shown } from "./errors.js"
 import { readJson } from "./header.js"
-import { openBrace, quote, type Reader } from "./json.js"
+import { openBrace, quote, type Reader } from "./jsonReader.js"
 
 export interface ShardIndex {
   /** The names of the tensors that each object holds, by its key and in the order of keys. */

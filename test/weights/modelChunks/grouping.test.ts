@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { FastCheck } from "effect"
-import { byLayer, byName, bySize, natural } from "../../../src/internal/chunks/grouping.js"
+import { byLayer, byName, bySize, natural } from "../../../src/weights/modelChunks/grouping.js"
 import { bert, gpt2, llama, t5 } from "../../support/modelNames.js"
 
 const named = (names: ReadonlyArray<string>) => names.map((name) => ({ name }))

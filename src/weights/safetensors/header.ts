@@ -10,8 +10,8 @@ import type { ResolvedRange } from "../../ByteRange.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import * as Dtypes from "./dtypes.js"
 import type { Dtype } from "./dtypes.js"
-import { type Field, SafetensorsError, shown } from "./error.js"
-import { JsonProblem, quote, Reader } from "./json.js"
+import { type Field, SafetensorsError, shown } from "./errors.js"
+import { JsonProblem, quote, Reader } from "./jsonReader.js"
 
 /**
  * What a file says of a tensor.
