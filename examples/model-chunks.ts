@@ -40,7 +40,7 @@ const main = Effect.gen(function*() {
 
   // #region make
   // One object a layer, and a manifest of them, written as the bytes come.
-  const { chunks } = yield* ModelChunks.make({ source: "bert/model.safetensors", target: "bert/chunks" })
+  const { chunks } = yield* ModelChunks.split({ source: "bert/model.safetensors", target: "bert/chunks" })
   // #endregion
   for (const { key, size, tensors = [] } of chunks) {
     yield* Console.log(`bert/chunks/${key}: ${size} bytes, ${tensors.length} tensors`)

@@ -7,11 +7,14 @@ import { copyOf } from "./bytes.js"
 /** Neighbours with less than this between them are read as one: the bytes cost less than another request. */
 const gap = 64 * 1024
 
-/** No read grows beyond this by joining. */
-const maxLength = 64 * 1024 * 1024
-
-/** The fewest reads, in order, such that each of the ranges lies whole within one of them. */
-export const coalesce = (ranges: ReadonlyArray<ResolvedRange>): ReadonlyArray<ResolvedRange> => {
+/**
+ * The fewest reads, in order, such that each of the ranges lies whole within one of them. No read grows beyond `maxLength`
+ * bytes by joining.
+ */
+export const coalesce = (
+  ranges: ReadonlyArray<ResolvedRange>,
+  { maxLength = 64 * 1024 * 1024 }: { readonly maxLength?: number } = {}
+): ReadonlyArray<ResolvedRange> => {
   const reads: Array<ResolvedRange> = []
   for (const range of [...ranges].sort((a, b) => a.start - b.start)) {
     const last = reads.at(-1)

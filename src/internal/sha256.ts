@@ -1,66 +1,68 @@
 /**
- * SHA-256 of bytes that come in pieces: that of `node:crypto` (which Node, Bun and Deno have), and where there is none, as
- * in a browser, that of `@noble/hashes`, a tenth as fast. `crypto.subtle`, which browsers have, takes all bytes at once
- * only.
+ * SHA-256 of bytes that come in pieces: by `node:crypto` in Node, Bun and Deno, and elsewhere, as in browsers, by
+ * `@noble/hashes`, which is about ten times slower. (`crypto.subtle` takes all bytes at once only.)
  *
- * Either is loaded when it is first needed, and Node's without an import, which a bundler for browsers could not follow.
- * Node has the way to that since 20.16.
+ * The implementation is loaded on first use. `node:crypto` is not imported, since bundlers for browsers could not resolve
+ * it, but taken by `process.getBuiltinModule`, which Node has since 20.16.
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 
-interface Hash {
+/** A hash that is being computed. */
+export interface Hash {
   readonly update: (bytes: Uint8Array) => void
-  /** In lower-case hexadecimal; to be asked for once. */
-  readonly digest: () => string
+  /** The 32 bytes of the digest. To be called once, at the end. */
+  readonly digest: () => Uint8Array
 }
 
-/** Begins a new hash. */
-export type Sha256 = () => Hash
+/** Starts a new hash. */
+export type NewHash = () => Hash
 
 const { process } = globalThis as { readonly process?: Partial<Pick<NodeJS.Process, "getBuiltinModule">> }
 
-/** That of Node. */
-export const native: Effect.Effect<Sha256, Cause.NoSuchElementException> = Effect.suspend(() =>
+/** The implementation of Node. */
+export const native: Effect.Effect<NewHash, Cause.NoSuchElementException> = Effect.suspend(() =>
   Effect.map(Effect.fromNullable(process?.getBuiltinModule?.("node:crypto")), ({ createHash }) => () => {
     const hash = createHash("sha256")
-    return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") }
+    return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest() }
   })
 )
 
-/** The one in plain JavaScript. */
-export const portable: Effect.Effect<Sha256> = Effect.promise(async () => {
-  const [{ sha256 }, { bytesToHex }] = await Promise.all([
-    import("@noble/hashes/sha2"),
-    import("@noble/hashes/utils")
-  ])
+/** The implementation in JavaScript. */
+export const portable: Effect.Effect<NewHash> = Effect.promise(async () => {
+  const { sha256 } = await import("@noble/hashes/sha2")
   return () => {
     const hash = sha256.create()
-    return { update: (bytes) => void hash.update(bytes), digest: () => bytesToHex(hash.digest()) }
+    return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest() }
   }
 })
 
-export const sha256: Effect.Effect<Sha256> = Effect.orElse(native, () => portable)
+/** The fastest implementation that this runtime has. */
+export const sha256: Effect.Effect<NewHash> = Effect.orElse(native, () => portable)
 
-/** What is hashed in one go, some milliseconds' work: others get their turn after each. */
+/** The digest in lower-case hexadecimal. */
+export const hexDigest = (hash: Hash): string => Encoding.encodeHex(hash.digest())
+
+/** How many bytes are hashed before other work gets its turn: a few milliseconds. */
 const sliceSize = 4 * 1024 * 1024
 
-/** The hash of an array, between whose slices timers and sockets have their turn. */
-export const hashOf = (begin: Sha256, bytes: Uint8Array): Effect.Effect<string> =>
+/** The SHA-256 of an array in lower-case hexadecimal. Timers and sockets are served between slices of the array. */
+export const hashOf = (newHash: NewHash, bytes: Uint8Array): Effect.Effect<string> =>
   Effect.suspend(() => {
-    const hash = begin()
-    const from = (at: number): Effect.Effect<string> => {
-      const end = at + sliceSize
-      hash.update(bytes.subarray(at, end))
+    const hash = newHash()
+    const from = (start: number): Effect.Effect<string> => {
+      const end = start + sliceSize
+      hash.update(bytes.subarray(start, end))
       return end < bytes.byteLength
-        ? Effect.flatMap(turn, () => from(end))
-        : Effect.sync(hash.digest)
+        ? Effect.flatMap(nextMacrotask, () => from(end))
+        : Effect.sync(() => hexDigest(hash))
     }
     return from(0)
   })
 
-// Giving way to other fibers alone would keep sockets waiting for a whole chunk.
-const turn: Effect.Effect<void> = Effect.async((resume) => {
+// Yielding to other fibers alone would keep sockets waiting for the whole array.
+const nextMacrotask: Effect.Effect<void> = Effect.async((resume) => {
   if (typeof setImmediate === "function") setImmediate(() => resume(Effect.void))
   else setTimeout(() => resume(Effect.void), 0)
 })

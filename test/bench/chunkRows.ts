@@ -22,7 +22,7 @@ const saveModel = async (directory: string): Promise<void> => {
   for (let i = 0; i < count; i++) {
     fs.writeFileSync(`${directory}/model/chunk_${i}`, bytes.subarray(i * chunkSize, (i + 1) * chunkSize))
   }
-  await run(await storageOn(directory), ModelChunks.index("model"))
+  await run(await storageOn(directory), ModelChunks.writeManifest("model"))
 }
 
 const run = <A, E>(storage: Storage.Service, effect: Effect.Effect<A, E, Storage.Storage>): Promise<A> =>

@@ -27,7 +27,7 @@ describe("a model in chunks", () => {
         return { name, dtype: "U8", shape: [length], data: new Uint8Array(length).fill(i + 1) } as const
       })
       yield* on(storage)(Safetensors.save("model.safetensors", tensors))
-      yield* on(storage)(Stream.runDrain(ModelChunks.make({ source: "model.safetensors", target: "chunks" })))
+      yield* on(storage)(Stream.runDrain(ModelChunks.split({ source: "model.safetensors", target: "chunks" })))
 
       const model = yield* on(storage)(ModelChunks.open("chunks"))
       const streamed: Array<readonly [name: string, isWhole: boolean, last: number | undefined]> = []
@@ -62,7 +62,7 @@ describe("a model in chunks", () => {
       fs.writeFileSync(file, "")
       fs.truncateSync(file, size)
       const storage = yield* FileSystemStorage.make({ directory })
-      const manifest = yield* on(storage)(ModelChunks.index(""))
+      const manifest = yield* on(storage)(ModelChunks.writeManifest(""))
       expect(manifest.chunks).toMatchObject([{ size }])
       const verify = on(storage)(Effect.either(Stream.runDrain(ModelChunks.verify(""))))
       expect(yield* verify).toMatchObject({ _tag: "Right" })

@@ -61,7 +61,7 @@ const indexed = (count: number, storage: Effect.Effect<Storage.Service> = Memory
   Effect.gen(function*() {
     const made = yield* storage
     for (let i = 0; i < count; i++) yield* made.save(`model/chunk_${i}`, bytesOf(i))
-    yield* on(made)(ModelChunks.index("model"))
+    yield* on(made)(ModelChunks.writeManifest("model"))
     return made
   })
 
@@ -83,7 +83,7 @@ describe("ModelChunks.index on real weights in a directory", () => {
   it.scopedLive("writes a manifest of all shards, in order, with size and SHA-256, and gives it", () =>
     Effect.gen(function*() {
       const { folder, storage } = yield* downloaded
-      const manifest = yield* on(storage)(ModelChunks.index("encoder", { include: isShard }))
+      const manifest = yield* on(storage)(ModelChunks.writeManifest("encoder", { include: isShard }))
       expect(manifest.chunks.map(({ name, key, size, sha256 }) => ({ name, key, size, sha256 }))).toEqual(
         shards.map((name) => {
           const bytes = fs.readFileSync(path.join(downloads, name))
@@ -100,7 +100,7 @@ describe("ModelChunks.index on real weights in a directory", () => {
   it.scopedLive("is enough to load, to stream and to verify them", () =>
     Effect.gen(function*() {
       const { storage } = yield* downloaded
-      yield* on(storage)(ModelChunks.index("encoder/", { include: isShard, concurrency: 1 }))
+      yield* on(storage)(ModelChunks.writeManifest("encoder/", { include: isShard, concurrency: 1 }))
       const model = yield* openOn(storage, "encoder")
       expect([...model.chunks.keys()]).toEqual(shards)
       expect(sha256(yield* model.load("group1-shard3of7"))).toBe(model.chunks.get("group1-shard3of7")?.sha256)
@@ -125,7 +125,7 @@ describe("ModelChunks.index on real weights in a directory", () => {
   it.scopedLive("finds one flipped bit in 27 MiB: load and stream fail, and verify tells which shard it is", () =>
     Effect.gen(function*() {
       const { folder, storage } = yield* downloaded
-      yield* on(storage)(ModelChunks.index("encoder", { include: isShard }))
+      yield* on(storage)(ModelChunks.writeManifest("encoder", { include: isShard }))
       const file = path.join(folder, "group1-shard5of7")
       fs.writeFileSync(file, flip(fs.readFileSync(file)))
       const model = yield* openOn(storage, "encoder")
@@ -166,7 +166,7 @@ describe("ModelChunks.index", () => {
       const keys = ["part-10.bin", "part-2.bin", "part-1.bin", "deep/part-3/a"]
       yield* Effect.forEach(keys, (key) => storage.save(key, text(key)))
       for (let i = 0; i < 2; i++) {
-        const { chunks } = yield* on(storage)(ModelChunks.index(""))
+        const { chunks } = yield* on(storage)(ModelChunks.writeManifest(""))
         expect(chunks.map(({ key }) => key)).toEqual(["deep/part-3/a", "part-1.bin", "part-2.bin", "part-10.bin"])
       }
       expect(new TextDecoder().decode(yield* (yield* openOn(storage, "")).load("part-10.bin"))).toBe("part-10.bin")
@@ -176,7 +176,7 @@ describe("ModelChunks.index", () => {
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       yield* Effect.forEach(["model/a", "model-2/b", "models/c"], (key) => storage.save(key, text(key)))
-      const { chunks } = yield* on(storage)(ModelChunks.index("model"))
+      const { chunks } = yield* on(storage)(ModelChunks.writeManifest("model"))
       expect(chunks.map(({ name }) => name)).toEqual(["a"])
     }))
 
@@ -193,7 +193,7 @@ describe("ModelChunks.index", () => {
             ).pipe(Effect.zipRight(Effect.sleep("1 second")), Effect.as(stream))
           )
       })
-      const fiber = yield* Effect.fork(on(storage)(ModelChunks.index("model", { concurrency: 3 })))
+      const fiber = yield* Effect.fork(on(storage)(ModelChunks.writeManifest("model", { concurrency: 3 })))
       yield* TestClock.adjust("1 minute")
       yield* Fiber.join(fiber)
       expect(most).toBe(3)
@@ -205,7 +205,7 @@ describe("ModelChunks.index", () => {
       const before = yield* memory.load("model/manifest.json")
       yield* memory.save("model/chunk_1", text("other"))
       const storage = yield* StorageChaos.make(memory, [{ operation: "open", key: "model/chunk_2" }])
-      const error = yield* Effect.flip(on(storage)(ModelChunks.index("model")))
+      const error = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("model")))
       expect(error).toMatchObject({ _tag: "StorageUnavailable", key: "model/chunk_2" })
       expect(yield* memory.load("model/manifest.json")).toEqual(before)
     }))
@@ -215,7 +215,7 @@ describe("ModelChunks.index", () => {
       const calls: Array<Call> = []
       const storage = StorageReadOnly.make(noting(yield* indexed(2), calls))
       calls.length = 0
-      const error = yield* Effect.flip(on(storage)(ModelChunks.index("model")))
+      const error = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("model")))
       expect(error).toMatchObject({ _tag: "UnsupportedOperation", operation: "index" })
       expect(calls).toEqual([])
     }))
@@ -366,7 +366,7 @@ describe("a chunk", () => {
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       yield* storage.save("model/a", new Uint8Array(0))
-      yield* on(storage)(ModelChunks.index("model"))
+      yield* on(storage)(ModelChunks.writeManifest("model"))
       expect((yield* (yield* openOn(storage)).load("a")).byteLength).toBe(0)
       expect((yield* verifyOn(storage)).events.map(({ _tag }) => _tag)).toEqual(["Verified"])
     }))
@@ -462,7 +462,7 @@ describe("a damaged chunk in a cache", () => {
       const { origin, storage } = yield* damaged()
       const old = yield* openOn(storage)
       yield* origin.save("model/chunk_0", text("other"))
-      yield* on(origin)(ModelChunks.index("model"))
+      yield* on(origin)(ModelChunks.writeManifest("model"))
       expect((yield* openOn(storage)).manifest).toEqual(old.manifest)
       expect((yield* verifyOn(storage)).failure).toBeUndefined()
     }))
@@ -470,7 +470,7 @@ describe("a damaged chunk in a cache", () => {
   it.effect("does not deceive index, which hashes what the origin has", () =>
     Effect.gen(function*() {
       const { storage } = yield* damaged()
-      const { chunks } = yield* on(storage)(ModelChunks.index("model"))
+      const { chunks } = yield* on(storage)(ModelChunks.writeManifest("model"))
       expect(chunks.map(({ sha256 }) => sha256)).toEqual([sha256(bytesOf(0)), sha256(bytesOf(1))])
     }))
 
@@ -673,7 +673,7 @@ describe("ModelChunks.verify", () => {
         fs.truncateSync(path.join(directory, "model", name), size)
       }
       const storage = yield* FileSystemStorage.make({ directory })
-      yield* on(storage)(ModelChunks.index("model", { concurrency: 1 }))
+      yield* on(storage)(ModelChunks.writeManifest("model", { concurrency: 1 }))
       const { events, failure } = yield* verifyOn(storage, "model", { concurrency: 1 })
       expect(failure).toBeUndefined()
       expect(events.map(({ _tag, name }) => `${_tag} ${name}`)).toEqual([
@@ -752,8 +752,8 @@ const withSource = (
     (storage) => on(storage)(Safetensors.save("source.safetensors", tensors, { metadata }))
   )
 
-const makeOn = (storage: Storage.Service, options: Partial<ModelChunks.MakeOptions> = {}) =>
-  on(storage)(ModelChunks.make({ source: "source.safetensors", target: "model", ...options }))
+const makeOn = (storage: Storage.Service, options: Partial<ModelChunks.SplitOptions> = {}) =>
+  on(storage)(ModelChunks.split({ source: "source.safetensors", target: "model", ...options }))
 
 /** Every tensor of a model's chunks, by name, as they come in a stream. */
 const contentsOf = (storage: Storage.Service) =>
@@ -905,7 +905,7 @@ describe("ModelChunks.make", () => {
     Effect.gen(function*() {
       const storage = yield* withSource(tensorsOf(["conv1.weight", "fc.weight"]))
       yield* storage.copy("source.safetensors", "model/head.safetensors")
-      const refused: ReadonlyArray<readonly [Partial<ModelChunks.MakeOptions>, string, string]> = [
+      const refused: ReadonlyArray<readonly [Partial<ModelChunks.SplitOptions>, string, string]> = [
         [{}, "by", "tell of no layers: \"conv1.weight\", \"fc.weight\"; give a function of the name, or { bytes }"],
         [{ by: { bytes: 0 } }, "by.bytes", "a whole number of bytes from 1 up, not 0"],
         [{ by: { bytes: 1.5 } }, "by.bytes", "not 1.5"],
@@ -1064,7 +1064,7 @@ describe("ModelChunks.index on safetensors files", () => {
     Effect.gen(function*() {
       const storage = yield* withSource(tensorsOf(["a", "b"]))
       yield* storage.save("config.json", text("{}"))
-      const { chunks } = yield* on(storage)(ModelChunks.index(""))
+      const { chunks } = yield* on(storage)(ModelChunks.writeManifest(""))
       expect(chunks.map(({ name, tensors }) => [name, tensors])).toEqual([
         ["config.json", undefined],
         ["source.safetensors", ["a", "b"]]
@@ -1076,10 +1076,10 @@ describe("ModelChunks.index on safetensors files", () => {
     Effect.gen(function*() {
       const storage = yield* withSource(tensorsOf(["a", "b"]))
       yield* storage.save("pointer.safetensors", text("version https://git-lfs.github.com/spec/v1"))
-      const bad = yield* Effect.flip(on(storage)(ModelChunks.index("")))
+      const bad = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("")))
       expect(bad).toMatchObject({ _tag: "SafetensorsError", key: "pointer.safetensors" })
       yield* storage.copy("source.safetensors", "pointer.safetensors")
-      const twice = yield* Effect.flip(on(storage)(ModelChunks.index("")))
+      const twice = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("")))
       expect(twice).toMatchObject({ _tag: "ModelChunksError", operation: "index", field: "chunks[1].tensors" })
       expect(twice.message).toContain("\"a\" is in chunks[0] already, which is \"pointer.safetensors\"")
       expect(yield* storage.exists("manifest.json")).toBe(false)

@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { FastCheck } from "effect"
-import { byLayer, byName, bySize, natural } from "../../../src/weights/modelChunks/grouping.js"
+import { byLayer, byName, bySize, compareNatural } from "../../../src/weights/modelChunks/grouping.js"
 import { bert, gpt2, llama, t5 } from "../../support/modelNames.js"
 
 const named = (names: ReadonlyArray<string>) => names.map((name) => ({ name }))
@@ -133,7 +133,7 @@ describe("by a function, or by size", () => {
   })
 })
 
-describe("natural", () => {
+describe("compareNatural", () => {
   it("puts numbers in order of their value, however long they are", () => {
     const inOrder = [
       "a",
@@ -147,14 +147,14 @@ describe("natural", () => {
       "b-1-2",
       "b-1-10"
     ]
-    expect([...inOrder].reverse().sort(natural)).toEqual(inOrder)
+    expect([...inOrder].reverse().sort(compareNatural)).toEqual(inOrder)
   })
 
   const name = FastCheck.stringMatching(/^[a.]{0,2}[0-9]{0,3}[a.]{0,2}[0-9]{0,2}$/)
   it.prop("is an order: antisymmetric, transitive, and equal only for the same", [name, name, name], ([a, b, c]) => {
-    expect(Math.sign(natural(a, b))).toBe(0 - Math.sign(natural(b, a)))
-    expect(natural(a, b) === 0).toBe(a === b)
-    const sorted = [a, b, c].sort(natural)
-    expect(natural(sorted[0] ?? "", sorted[2] ?? "")).toBeLessThanOrEqual(0)
+    expect(Math.sign(compareNatural(a, b))).toBe(0 - Math.sign(compareNatural(b, a)))
+    expect(compareNatural(a, b) === 0).toBe(a === b)
+    const sorted = [a, b, c].sort(compareNatural)
+    expect(compareNatural(sorted[0] ?? "", sorted[2] ?? "")).toBeLessThanOrEqual(0)
   })
 })
