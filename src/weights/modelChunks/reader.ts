@@ -77,17 +77,13 @@ const streamChunks = (
 ): Stream.Stream<LoadedChunk, LoadError> =>
   Stream.suspend(() => {
     for (const chunk of kept.keys()) if (!chunks.includes(chunk)) kept.delete(chunk)
-    // The first chunk is needed at once, so it loads alone and has the whole bandwidth.
-    const firstLoaded = Effect.unsafeMakeLatch()
     const loadAt = ([index, chunk]: readonly [number, ChunkInfo]) =>
       Effect.suspend(() => {
         const bytes = kept.get(chunk)
         return bytes === undefined ? loadChunk({ ...folder, operation: "load" }, chunk) : Effect.succeed(bytes)
-      }).pipe(
-        index === 0 ? Effect.zipLeft(firstLoaded.open) : firstLoaded.whenOpen,
-        Effect.map((bytes) => Chunk.of({ index, chunk, bytes }))
-      )
-    return Stream.map(readAhead(chunks.entries(), loadAt, prefetch), ({ bytes, chunk, index }) => {
+      }).pipe(Effect.map((bytes) => Chunk.of({ index, chunk, bytes })))
+    // The first chunk loads alone, since it is needed at once.
+    return Stream.map(readAhead(chunks.entries(), loadAt, prefetch, 1), ({ bytes, chunk, index }) => {
       if (index >= chunks.length - keepLast) kept.set(chunk, bytes)
       else kept.delete(chunk)
       return { chunk, bytes }
