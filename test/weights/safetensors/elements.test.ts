@@ -1,11 +1,11 @@
 /**
- * What a machine needs that is not little-endian, which the tests do not run on.
+ * The byte order of big-endian machines, on which the tests do not run.
  */
 import { describe, expect, it } from "@effect/vitest"
 import { swapBytes } from "../../../src/weights/safetensors/elements.js"
 
 describe("swapBytes", () => {
-  it("turns around the bytes of each element, in memory of its own", () => {
+  it("reverses the bytes of each element in a copy", () => {
     const bytes = new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8])
     expect(swapBytes(bytes, 1)).toEqual(bytes)
     expect(swapBytes(bytes, 2)).toEqual(new Uint8Array([2, 1, 4, 3, 6, 5, 8, 7]))
