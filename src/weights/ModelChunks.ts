@@ -94,13 +94,13 @@ export interface Model {
  * @category models
  */
 export interface StreamOptions {
-  /** How many chunks load while one is in use: a whole number, 0 or more. Default: 1. */
+  /** How many chunks load while one is in use: a whole number of at least 0. Default: 1. */
   readonly prefetch?: number | undefined
   /** The names of the chunks to stream, in order. Names may repeat. Default: all, in the order of the manifest. */
   readonly order?: ReadonlyArray<string> | undefined
   /**
    * How many of the last chunks of this stream stay in memory for the next stream of the same `Model`, which then does not
-   * load them: a whole number, 0 or more. Their bytes must not be modified. Default: 0.
+   * load them: a whole number of at least 0. Their bytes must not be modified. Default: 0.
    */
   readonly keepLast?: number | undefined
 }
@@ -204,7 +204,7 @@ export const open = (prefix: string): Effect.Effect<Model, LoadError | Folder.Mo
 export interface WriteManifestOptions {
   /** Selects the chunks by their keys after the prefix. Default: all objects but `manifest.json`. */
   readonly include?: ((key: string) => boolean) | undefined
-  /** How many objects are read at once: a whole number, 1 or more. Default: 4. */
+  /** How many objects are read at once: a whole number of at least 1. Default: 4. */
   readonly concurrency?: number | undefined
 }
 
@@ -243,7 +243,7 @@ export const writeManifest = (
  * @category models
  */
 export interface VerifyOptions {
-  /** How many chunks are read at once: a whole number, 1 or more. Default: 4. */
+  /** How many chunks are read at once: a whole number of at least 1. Default: 4. */
   readonly concurrency?: number | undefined
 }
 

@@ -39,7 +39,7 @@ export type { Tensor, TensorOf } from "./safetensors/tensor.js"
  */
 export interface StreamOptions {
   /**
-   * How many reads are made ahead of the consumer: a whole number, 0 or more. A read is up to 4 MiB, or one larger
+   * How many reads are made ahead of the consumer: a whole number of at least 0. A read is up to 4 MiB, or one larger
    * tensor. Default: 2.
    */
   readonly prefetch?: number | undefined

@@ -55,7 +55,7 @@ export interface IOHandler {
  */
 export interface Options {
   /**
-   * The size of the shards that are saved, in bytes: 1 or more. Four shards are in memory at once. Default: 4 MiB, as in
+   * The size of the shards that are saved, in bytes. Four shards are in memory at once. Default: 4 MiB, as in
    * TensorFlow.js.
    */
   readonly shardSize?: FileSystem.SizeInput | undefined

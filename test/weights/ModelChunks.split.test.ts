@@ -174,8 +174,8 @@ describe("ModelChunks.split", () => {
           "by",
           "contain no layers (\"conv1.weight\", \"fc.weight\"); set by to a function of the name, or { bytes }"
         ],
-        [{ by: { bytes: 0 } }, "by.bytes", "must be a whole number of bytes, 1 or more (got 0)"],
-        [{ by: { bytes: 1.5 } }, "by.bytes", "(got 1.5)"],
+        [{ by: { bytes: 0 } }, "by.bytes", "must be a whole number of bytes of at least 1 (got 0 bytes)"],
+        [{ by: { bytes: 1.5 } }, "by.bytes", "(got 1.5 bytes)"],
         [{ by: () => "" }, "by", "the name \"\" for tensor \"conv1.weight\" cannot be part of a key: it is empty"],
         [{ by: () => "../../etc/cron" }, "by", "a segment \"..\""],
         [{ by: () => "x".repeat(1020) }, "by", "it is longer than 1024 bytes"],

@@ -162,7 +162,7 @@ describe("a manifest", () => {
       "a negative size",
       manifest({ ...chunk, size: -1 }),
       "chunks[0].size",
-      "must be a whole number of bytes, 0 or more (got -1)"
+      "must be a whole number of bytes of at least 0 (got -1)"
     ],
     ["half a byte", manifest({ ...chunk, size: 0.5 }), "chunks[0].size", "(got 0.5)"],
     ["a size beyond 2^53", manifest({ ...chunk, size: 1e300 }), "chunks[0].size", "(got 1e+300)"],
@@ -259,6 +259,14 @@ describe("Model.load", () => {
       expect(error.message).toContain("\"chunk_11\", …")
       const none = yield* Effect.flip(Stream.runDrain(model.stream({ order: ["chunk_1", "toString"] })))
       expect(none).toMatchObject({ _tag: "ModelChunksError", operation: "stream", field: "order[1]" })
+    }))
+
+  it.effect("returns bytes over an ArrayBuffer, which Blob and crypto.subtle accept", () =>
+    Effect.gen(function*() {
+      const model = yield* openOn(yield* withChunks(1))
+      const bytes: Uint8Array<ArrayBuffer> = yield* model.load("chunk_0")
+      expect(bytes.buffer).toBeInstanceOf(ArrayBuffer)
+      expect(bytes).toEqual(bytesOf(0))
     }))
 
   it.effect("returns an empty chunk", () =>
@@ -549,6 +557,16 @@ describe("Model.stream", () => {
       expect((yield* pass({})).started).toEqual([])
     }))
 
+  it.effect("accepts options that are undefined", () =>
+    Effect.gen(function*() {
+      const storage = yield* withChunks(2)
+      const model = yield* openOn(storage)
+      const options: ModelChunks.StreamOptions = { prefetch: undefined, order: undefined, keepLast: undefined }
+      expect(yield* Stream.runCount(model.stream(options))).toBe(2)
+      yield* on(storage)(ModelChunks.writeManifest("model", { include: undefined, concurrency: undefined }))
+      expect((yield* verifyOn(storage, "model", { concurrency: undefined })).failure).toBeUndefined()
+    }))
+
   it.effect("rejects invalid options", () =>
     Effect.gen(function*() {
       const { model } = yield* slow
@@ -557,7 +575,7 @@ describe("Model.stream", () => {
       ) {
         const error = yield* Effect.flip(Stream.runDrain(model.stream({ [field]: value })))
         expect(error).toMatchObject({ _tag: "ModelChunksError", operation: "stream", field })
-        expect(error.message).toMatch(`${field}: must be a whole number, 0 or more (got ${value})`)
+        expect(error.message).toContain(`${field}: must be a whole number of at least 0 (got ${value})`)
       }
     }))
 })

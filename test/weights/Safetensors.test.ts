@@ -393,7 +393,7 @@ describe("Safetensors.open rejects", () => {
     Effect.gen(function*() {
       for (const length of ["1.0", "1e0", "-0"]) {
         const failure = yield* Effect.flip(opened(fileOf(tensorWith(`"F32"`, `[${length}]`, "[0,4]"), 4)))
-        expect(failure.message).toMatch(/expected an integer of 0 or more in plain digits at character \d+$/)
+        expect(failure.message).toMatch(/expected a whole number of at least 0 in plain digits at character \d+$/)
       }
     }))
 
@@ -706,6 +706,7 @@ describe("SafetensorsFile.stream", () => {
         const file = yield* opened(fixture("empty"))
         const failure = yield* Effect.flip(all(file, undefined, { prefetch }))
         expect(failure).toMatchObject({ _tag: "UnsupportedOperation", key: "model" })
+        expect(failure.message).toContain(`prefetch must be a whole number of at least 0 (got ${prefetch})`)
       }))
   }
 
@@ -864,6 +865,20 @@ describe("Safetensors.decode", () => {
     expect(tensors.size).toBe(20)
     for (const [what, file, field] of malformed) {
       expect(Either.getLeft(Safetensors.decode(file, "k")).pipe(Option.getOrUndefined), what).toMatchObject({ field })
+    }
+  })
+
+  it("returns views of the file, and copies of shared memory", () => {
+    const file = fixture("numpy")
+    const shared = new Uint8Array(new SharedArrayBuffer(file.byteLength))
+    shared.set(file)
+    for (const [bytes, isView] of [[file, true], [shared, false]] as const) {
+      for (const tensor of Either.getOrThrow(Safetensors.decode(bytes, "numpy")).values()) {
+        const owned: Uint8Array<ArrayBuffer> = tensor.bytes
+        expect(owned.buffer).toBeInstanceOf(ArrayBuffer)
+        expect(owned.buffer === bytes.buffer).toBe(isView)
+        expect(tensor.bytes).toEqual(file.slice(tensor.range.start, tensor.range.endExclusive))
+      }
     }
   })
 })

@@ -569,7 +569,9 @@ describe("TensorFlowIO.save", () => {
         const { save } = yield* handlerOn(storage, "m", { shardSize })
         const error = yield* storageFailureOf(() => save(graph()))
         expect(error._tag).toBe("UnsupportedOperation")
-        expect(error.message).toContain(`shardSize must be a whole number of bytes, 1 or more (got ${shardSize})`)
+        expect(error.message).toContain(
+          `shardSize must be a whole number of bytes of at least 1 (got ${shardSize} bytes)`
+        )
       }
       expect(yield* storage.list()).toEqual([])
     }))

@@ -10,15 +10,14 @@ export interface InvalidOption {
   readonly reason: string
 }
 
-/** A whole number, `min` or more. */
+/** A whole number of at least `min`. */
 export const integer = (option: string, value: number, min: number): Either.Either<number, InvalidOption> =>
-  check(option, value, min, "a whole number")
+  Number.isSafeInteger(value) && value >= min
+    ? Either.right(value)
+    : Either.left({ option, reason: `must be a whole number of at least ${min} (got ${value})` })
 
 /** A size of at least one byte. */
 export const size = (option: string, value: FileSystem.SizeInput): Either.Either<number, InvalidOption> =>
-  check(option, Number(value), 1, "a whole number of bytes")
-
-const check = (option: string, value: number, min: number, kind: string): Either.Either<number, InvalidOption> =>
-  Number.isSafeInteger(value) && value >= min
-    ? Either.right(value)
-    : Either.left({ option, reason: `must be ${kind}, ${min} or more (got ${value})` })
+  Number.isSafeInteger(Number(value)) && value >= 1
+    ? Either.right(Number(value))
+    : Either.left({ option, reason: `must be a whole number of bytes of at least 1 (got ${value} bytes)` })

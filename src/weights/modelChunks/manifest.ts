@@ -20,7 +20,7 @@ const ChunkKey = Schema.String.pipe(
 
 const Size = Schema.Number.pipe(
   Schema.filter((size) =>
-    (Number.isSafeInteger(size) && size >= 0) || `must be a whole number of bytes, 0 or more (got ${size})`
+    (Number.isSafeInteger(size) && size >= 0) || `must be a whole number of bytes of at least 0 (got ${size})`
   )
 )
 

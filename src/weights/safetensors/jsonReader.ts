@@ -83,7 +83,7 @@ export class JsonReader {
     return hasEscapes ? this.unescape(content) : content
   }
 
-  /** An array of integers, 0 or more, that are written as plain digits. */
+  /** An array of whole numbers of at least 0, in plain digits. */
   integers(): Array<number> {
     const numbers: Array<number> = []
     this.expect(openBracket)
@@ -169,7 +169,7 @@ export class JsonReader {
     }
     const next = text[this.at]
     if (this.at === start || next === "." || next === "e" || next === "E") {
-      this.fail("expected an integer of 0 or more in plain digits")
+      this.fail("expected a whole number of at least 0 in plain digits")
     }
     if (text.charCodeAt(start) === zero && this.at > start + 1) this.fail("invalid JSON: leading zero in a number")
     if (value > Number.MAX_SAFE_INTEGER) this.fail("integer larger than 2^53 - 1")

@@ -73,7 +73,7 @@ const order = <T extends Declared>(key: string, declared: Iterable<T>): Layout<T
     const dtype = Dtypes.find(tensor.dtype)
     if (dtype === undefined) throw invalid(key, "dtype", `unknown dtype ${quoted(tensor.dtype)}`, name)
     if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0)) {
-      throw invalid(key, "shape", `lengths must be whole numbers, 0 or more (got [${shape.join()}])`, name)
+      throw invalid(key, "shape", `lengths must be whole numbers of at least 0 (got [${shape.join()}])`, name)
     }
     ranked.push({ tensor, length: byteLength(key, name, dtype, shape), rank: dtype.rank })
   }
