@@ -112,7 +112,7 @@ const loadChunk = (folder: Folder, chunk: ChunkInfo): Effect.Effect<Uint8Array<A
   return Effect.catchIf(attempt, isDamaged, (error) =>
     pastCaches(attempt).pipe(
       Effect.mapError((error) => isDamaged(error) ? exhausted(error, 2) : error),
-      Effect.zipLeft(Effect.logWarning(`A cache had a damaged chunk; loaded it again from the storage`, error))
+      Effect.zipLeft(Effect.logWarning("A cache had a damaged chunk; it was loaded again from the storage", error))
     ))
 }
 
