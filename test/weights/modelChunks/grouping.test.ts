@@ -1,14 +1,14 @@
 /**
- * Which tensors go together, for the names that the parameters of real models have in the libraries of Hugging Face.
+ * Groups of tensors, for the parameter names of real models in the libraries of Hugging Face.
  */
 import { describe, expect, it } from "@effect/vitest"
 import { FastCheck } from "effect"
-import { byLayer, byName, bySize, natural } from "../../../src/internal/chunks/grouping.js"
+import { byLayer, byName, bySize, compareNatural } from "../../../src/weights/modelChunks/grouping.js"
 import { bert, gpt2, llama, t5 } from "../../support/modelNames.js"
 
 const named = (names: ReadonlyArray<string>) => names.map((name) => ({ name }))
 
-/** In the order of a file, which knows nothing of layers. */
+/** In the order of a file, which does not depend on layers. */
 const shuffled = (names: ReadonlyArray<string>) => [...names].sort()
 
 const chunks = (names: ReadonlyArray<string>) => byLayer(named(shuffled(names)))?.map(({ name }) => name)
@@ -18,8 +18,8 @@ const tensorsOf = (names: ReadonlyArray<string>, chunk: string) =>
 
 const layers = (count: number, label = "") => Array.from({ length: count }, (_, i) => `${label}layer_${i}`)
 
-describe("by layer", () => {
-  it("BERT is embeddings, layers, and the pooler and what it was trained with as its head", () => {
+describe("byLayer", () => {
+  it("splits BERT into embeddings, layers, and pooler and training heads as head", () => {
     expect(chunks(bert(12))).toEqual(["embeddings", ...layers(12), "head"])
     expect(tensorsOf(bert(12), "embeddings")).toEqual([
       "bert.embeddings.LayerNorm.bias",
@@ -35,7 +35,7 @@ describe("by layer", () => {
     expect(chunks(bert(2).map((name) => name.replace(/^bert\./, "")))).toEqual(["embeddings", ...layers(2), "head"])
   })
 
-  it("GPT-2 is embeddings, layers, and the last norm as its head, with a prefix and without", () => {
+  it("splits GPT-2 into embeddings, layers, and the last norm as head, with and without a prefix", () => {
     expect(chunks(gpt2(12))).toEqual(["embeddings", ...layers(12), "head"])
     expect(tensorsOf(gpt2(12), "embeddings")).toEqual(["transformer.wpe.weight", "transformer.wte.weight"])
     expect(tensorsOf(gpt2(12), "head")).toEqual(["lm_head.weight", "transformer.ln_f.bias", "transformer.ln_f.weight"])
@@ -46,7 +46,7 @@ describe("by layer", () => {
     ])
   })
 
-  it("Llama is embeddings, layers by their numbers, and norm and head", () => {
+  it("splits Llama into embeddings, layers by number, and norm and head", () => {
     expect(chunks(llama(32))).toEqual(["embeddings", ...layers(32), "head"])
     expect(tensorsOf(llama(32), "embeddings")).toEqual(["model.embed_tokens.weight"])
     expect(tensorsOf(llama(32), "layer_31")).toEqual([
@@ -64,7 +64,7 @@ describe("by layer", () => {
     expect(tensorsOf(llama(32), "head")).toEqual(["lm_head.weight", "model.norm.weight"])
   })
 
-  it("T5 is embeddings, encoder layers, the encoder's norm, decoder layers, and the head", () => {
+  it("splits T5 into embeddings, encoder layers, encoder norm, decoder layers, and head", () => {
     expect(chunks(t5(6))).toEqual([
       "embeddings",
       ...layers(6, "encoder_"),
@@ -83,12 +83,12 @@ describe("by layer", () => {
     expect(tensorsOf(t5(6), "decoder_layer_5")).toContain("decoder.block.5.layer.2.DenseReluDense.wo.weight")
     expect(tensorsOf(t5(6), "encoder_norm")).toEqual(["encoder.final_layer_norm.weight"])
     expect(tensorsOf(t5(6), "head")).toEqual(["decoder.final_layer_norm.weight", "lm_head.weight"])
-    // Its encoder alone has one stack.
+    // The encoder alone is one stack.
     const encoder = t5(3).filter((name) => !/^(decoder|lm_head)/.test(name))
     expect(chunks(encoder)).toEqual(["embeddings", ...layers(3), "head"])
   })
 
-  it("stacks within one module are told apart by what differs", () => {
+  it("names the stacks of one module by the segments in which they differ", () => {
     const bart = ["encoder", "decoder"].flatMap((side) => [
       `model.${side}.embed_positions.weight`,
       `model.${side}.layers.0.fc1.weight`,
@@ -105,14 +105,14 @@ describe("by layer", () => {
     expect(chunks(["a.layers.0.x", "a.b.layers.0.x"])).toEqual(["layer_0", "b_layer_0"])
   })
 
-  it("names without layers are none", () => {
+  it("returns undefined for names without layers", () => {
     expect(chunks(["conv1.weight", "fc.bias", "layer.weight", "layers.x.0"])).toBeUndefined()
     expect(chunks([])).toBeUndefined()
   })
 })
 
-describe("by a function, or by size", () => {
-  it("a function groups, and the forward pass orders", () => {
+describe("byName and bySize", () => {
+  it("byName groups by the function, in the order of the forward pass", () => {
     const groups = byName(named(shuffled(bert(4))), (name) => {
       const layer = /layer\.(\d+)/.exec(name)?.[1]
       return layer === undefined ? name.includes("embeddings") ? "z" : "a" : Number(layer) < 2 ? "y" : "x"
@@ -120,7 +120,7 @@ describe("by a function, or by size", () => {
     expect(groups.map(({ name }) => name)).toEqual(["z", "y", "x", "a"])
   })
 
-  it("size packs tensors in the order of the forward pass, and gives large ones chunks of their own", () => {
+  it("bySize packs tensors in the order of the forward pass, and larger ones alone", () => {
     const sizes = new Map([["wte.weight", 50], ["h.0.a", 4], ["h.0.b", 4], ["h.1.a", 4], ["h.10.a", 11], ["ln_f", 1]])
     const groups = bySize(named([...sizes.keys()].sort()), 10, ({ name }) => sizes.get(name) ?? 0)
     expect(groups.map(({ name, tensors }) => [name, ...tensors.map(({ name }) => name)])).toEqual([
@@ -133,8 +133,8 @@ describe("by a function, or by size", () => {
   })
 })
 
-describe("natural", () => {
-  it("puts numbers in order of their value, however long they are", () => {
+describe("compareNatural", () => {
+  it("sorts numbers of any length by value", () => {
     const inOrder = [
       "a",
       "a1",
@@ -147,14 +147,14 @@ describe("natural", () => {
       "b-1-2",
       "b-1-10"
     ]
-    expect([...inOrder].reverse().sort(natural)).toEqual(inOrder)
+    expect([...inOrder].reverse().sort(compareNatural)).toEqual(inOrder)
   })
 
   const name = FastCheck.stringMatching(/^[a.]{0,2}[0-9]{0,3}[a.]{0,2}[0-9]{0,2}$/)
-  it.prop("is an order: antisymmetric, transitive, and equal only for the same", [name, name, name], ([a, b, c]) => {
-    expect(Math.sign(natural(a, b))).toBe(0 - Math.sign(natural(b, a)))
-    expect(natural(a, b) === 0).toBe(a === b)
-    const sorted = [a, b, c].sort(natural)
-    expect(natural(sorted[0] ?? "", sorted[2] ?? "")).toBeLessThanOrEqual(0)
+  it.prop("is antisymmetric, transitive, and equal only for equal strings", [name, name, name], ([a, b, c]) => {
+    expect(Math.sign(compareNatural(a, b))).toBe(0 - Math.sign(compareNatural(b, a)))
+    expect(compareNatural(a, b) === 0).toBe(a === b)
+    const sorted = [a, b, c].sort(compareNatural)
+    expect(compareNatural(sorted[0] ?? "", sorted[2] ?? "")).toBeLessThanOrEqual(0)
   })
 })

@@ -1,8 +1,8 @@
 /**
- * The types that elements of tensors have, as the reference implementation knows them (huggingface/safetensors 0.8).
+ * The element types of tensors, as in the reference implementation (huggingface/safetensors 0.8).
  */
 
-/** Each type and the bits of one element, in the order of the reference implementation: alignment grows. */
+/** Each type with the bits of one element, in the order of the reference implementation: by growing alignment. */
 const table = [
   ["BOOL", 8],
   ["F4", 4],
@@ -29,7 +29,7 @@ const table = [
 ] as const
 
 /**
- * The type of the elements of a tensor, by its name in a file.
+ * The element type of a tensor, by its name in the file.
  *
  * @since 0.1.0
  * @category models
@@ -38,9 +38,9 @@ export type Dtype = (typeof table)[number][0]
 
 export interface DtypeInfo {
   readonly dtype: Dtype
-  /** Of one element. */
+  /** Bits of one element. */
   readonly bits: number
-  /** Among the others: those of larger alignment rank higher, and come first in a file. */
+  /** Tensors of higher rank have larger alignment and come first in a file. */
   readonly rank: number
 }
 
@@ -48,12 +48,12 @@ const infos: ReadonlyMap<string, DtypeInfo> = new Map(
   table.map(([dtype, bits], rank) => [dtype, { dtype, bits, rank }])
 )
 
-export const dtypes: ReadonlyArray<Dtype> = table.map(([dtype]) => dtype)
+export const names: ReadonlyArray<Dtype> = table.map(([dtype]) => dtype)
 
-/** What is known of a type by its name, or `undefined` where there is none of that name. */
+/** The type of this name, or `undefined` if there is none. */
 export const find = (name: string): DtypeInfo | undefined => infos.get(name)
 
-/** How many bits a tensor has, or `undefined` where they are more than a number counts exactly. */
+/** How many bits a tensor has, or `undefined` if that is more than a number holds exactly. */
 export const bitsOf = ({ bits }: DtypeInfo, shape: ReadonlyArray<number>): number | undefined => {
   let total = 1
   for (const length of shape) {

@@ -1,5 +1,5 @@
 /**
- * Effects and streams for those who know promises alone: the libraries that run models.
+ * Effects as promises and streams as web streams, for libraries that know nothing of Effect.
  */
 import * as Cause from "effect/Cause"
 import type * as Effect from "effect/Effect"
@@ -7,8 +7,8 @@ import * as Exit from "effect/Exit"
 import * as Runtime from "effect/Runtime"
 import * as Stream from "effect/Stream"
 
-/** Runs an effect. The promise is rejected with the failure itself, and not with something around it. */
-export const promised =
+/** Runs effects as promises, which reject with the failure itself instead of a `FiberFailure` around it. */
+export const promiseRunner =
   <R>(runtime: Runtime.Runtime<R>) => async <A, E>(effect: Effect.Effect<A, E, R>): Promise<A> => {
     const exit = await Runtime.runPromiseExit(runtime, effect)
     if (Exit.isSuccess(exit)) return exit.value
@@ -16,10 +16,13 @@ export const promised =
   }
 
 /**
- * The same stream for a reader of the web's. Nothing is opened before the first read, so one that nobody reads needs not
- * be cancelled; then little is read ahead of the reader, and to cancel it closes what is open.
+ * The same stream as a web stream. Nothing is opened before the first read, so a stream that is never read needs no
+ * cancelling. Cancelling it closes what is open.
  */
-export const readable = <A, E, R>(stream: Stream.Stream<A, E, R>, runtime: Runtime.Runtime<R>): ReadableStream<A> => {
+export const toReadableStream = <A, E, R>(
+  stream: Stream.Stream<A, E, R>,
+  runtime: Runtime.Runtime<R>
+): ReadableStream<A> => {
   const open = () => Stream.toReadableStreamRuntime(stream, runtime).getReader()
   let reader: ReturnType<typeof open> | undefined
   return new ReadableStream<A>({

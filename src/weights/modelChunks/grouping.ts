@@ -1,6 +1,6 @@
 /**
- * Where a tensor stands in the forward pass of its model, told from its name as the libraries of Hugging Face give it:
- * embeddings first, then the layers by their numbers, then what comes after them.
+ * Groups tensors into chunks in the order of the forward pass, by the names that parameters have in the libraries of
+ * Hugging Face: embeddings, then the layers by number, then the rest.
  *
  * | model | a layer | embeddings | at the end |
  * | --- | --- | --- | --- |
@@ -10,7 +10,7 @@
  * | T5 | `encoder.block.0.layer.0.SelfAttention.q.weight` | `shared.weight` | `decoder.final_layer_norm.weight`, `lm_head.weight` |
  */
 
-/** A chunk to be, and the tensors that go into it, both in the order of the forward pass. */
+/** The tensors of a chunk, in the order of the forward pass. */
 export interface Group<A> {
   readonly name: string
   readonly tensors: ReadonlyArray<A>
@@ -20,31 +20,31 @@ interface Named {
   readonly name: string
 }
 
-/** One chunk for the embeddings, one a layer, one for the rest; none where the names tell of no layers. */
+/** A chunk for the embeddings, one for each layer, one for the rest. `undefined` if no name contains a layer. */
 export const byLayer = <A extends Named>(tensors: ReadonlyArray<A>): ReadonlyArray<Group<A>> | undefined => {
   const placeOf = places(tensors)
-  return tensors.some(({ name }) => stackOf(name) !== undefined)
-    ? collect(inOrder(tensors), ({ name }) => placeOf(name).chunk)
+  return tensors.some(({ name }) => layerOf(name) !== undefined)
+    ? collectGroups(sortByPlace(tensors), ({ name }) => placeOf(name).chunk)
     : undefined
 }
 
-/** A chunk for each name that a function gives. */
+/** A chunk for each name that the function returns. */
 export const byName = <A extends Named>(
   tensors: ReadonlyArray<A>,
   chunkOf: (name: string) => string
-): ReadonlyArray<Group<A>> => collect(inOrder(tensors), ({ name }) => chunkOf(name))
+): ReadonlyArray<Group<A>> => collectGroups(sortByPlace(tensors), ({ name }) => chunkOf(name))
 
-/** Chunks of so many bytes at most, but for tensors that are larger by themselves. */
+/** Chunks of at most this size. A tensor that is larger is a chunk by itself. */
 export const bySize = <A extends Named>(
   tensors: ReadonlyArray<A>,
-  bytes: number,
+  maxSize: number,
   sizeOf: (tensor: A) => number
 ): ReadonlyArray<Group<A>> => {
   let number = 0
   let used = 0
-  return collect(inOrder(tensors), (tensor) => {
+  return collectGroups(sortByPlace(tensors), (tensor) => {
     const size = sizeOf(tensor)
-    if (used > 0 && used + size > bytes) {
+    if (used > 0 && used + size > maxSize) {
       number++
       used = 0
     }
@@ -53,23 +53,23 @@ export const bySize = <A extends Named>(
   })
 }
 
-/** Compares texts, the numbers in them by their value. */
-export const natural = (a: string, b: string): number => {
+/** The natural order of strings: numbers in them compare by value. */
+export const compareNatural = (a: string, b: string): number => {
   const [as, bs] = [a.split(/(\d+)/), b.split(/(\d+)/)]
   for (const [i, one] of as.entries()) {
     const other = bs[i]
     if (other === undefined) return 1
-    // Between texts, at odd places, stand numbers, of which the longer is the larger.
-    const longer = i % 2 === 1 ? digits(one).length - digits(other).length : 0
-    if (longer !== 0) return longer
+    // Odd places hold the numbers, of which the longer one is the larger.
+    const difference = i % 2 === 1 ? significantDigits(one) - significantDigits(other) : 0
+    if (difference !== 0) return difference
     if (one !== other) return one < other ? -1 : 1
   }
   return as.length - bs.length
 }
 
-const digits = (number: string): string => number.replace(/^0+/, "")
+const significantDigits = (number: string): number => number.replace(/^0+/, "").length
 
-const collect = <A>(tensors: ReadonlyArray<A>, chunkOf: (tensor: A) => string): ReadonlyArray<Group<A>> => {
+const collectGroups = <A>(tensors: ReadonlyArray<A>, chunkOf: (tensor: A) => string): ReadonlyArray<Group<A>> => {
   const groups = new Map<string, Array<A>>()
   for (const tensor of tensors) {
     const name = chunkOf(tensor)
@@ -80,19 +80,19 @@ const collect = <A>(tensors: ReadonlyArray<A>, chunkOf: (tensor: A) => string): 
   return Array.from(groups, ([name, tensors]) => ({ name, tensors }))
 }
 
-const inOrder = <A extends Named>(tensors: ReadonlyArray<A>): ReadonlyArray<A> => {
+const sortByPlace = <A extends Named>(tensors: ReadonlyArray<A>): ReadonlyArray<A> => {
   const placeOf = places(tensors)
   return tensors
     .map((tensor) => ({ tensor, place: placeOf(tensor.name) }))
     .sort((a, b) =>
       a.place.stage - b.place.stage ||
-      natural(a.place.chunk, b.place.chunk) ||
-      natural(a.tensor.name, b.tensor.name)
+      compareNatural(a.place.chunk, b.place.chunk) ||
+      compareNatural(a.tensor.name, b.tensor.name)
     )
     .map(({ tensor }) => tensor)
 }
 
-/** A part of the forward pass: its chunk, and when it comes. The chunks of one stage come by their numbers. */
+/** The chunk of a tensor, and its stage in the forward pass. Chunks of one stage are in natural order. */
 interface Place {
   readonly chunk: string
   readonly stage: number
@@ -100,36 +100,36 @@ interface Place {
 
 const places = (tensors: ReadonlyArray<Named>): (name: string) => Place => {
   // A model with an encoder and a decoder has two stacks of layers; most have one.
-  const stacks = [...new Set(tensors.flatMap(({ name }) => stackOf(name)?.path ?? []))].sort((a, b) =>
-    Number(a.includes("decoder")) - Number(b.includes("decoder")) || natural(a, b)
+  const stacks = [...new Set(tensors.flatMap(({ name }) => layerOf(name)?.stack ?? []))].sort((a, b) =>
+    Number(a.includes("decoder")) - Number(b.includes("decoder")) || compareNatural(a, b)
   )
   const labels = labelsOf(stacks)
 
   return (name) => {
-    const stack = stackOf(name)
-    if (stack !== undefined) {
-      const index = stacks.indexOf(stack.path)
-      return { chunk: `${labels[index]}layer_${stack.layer}`, stage: 2 * index + 1 }
+    const layer = layerOf(name)
+    if (layer !== undefined) {
+      const index = stacks.indexOf(layer.stack)
+      return { chunk: `${labels[index]}layer_${layer.number}`, stage: 2 * index + 1 }
     }
     if (name.split(".").some(isEmbedding)) return { chunk: "embeddings", stage: 0 }
-    // What ends a stack is needed before the next one begins; what ends the last one is at the end anyway.
-    const ended = stacks.slice(0, -1).findIndex((path) => name.startsWith(`${path}.`))
+    // The end of a stack comes before the next stack; the end of the last one is the head.
+    const ended = stacks.slice(0, -1).findIndex((stack) => name.startsWith(`${stack}.`))
     return ended === -1
       ? { chunk: "head", stage: 2 * stacks.length + 1 }
       : { chunk: `${labels[ended]}norm`, stage: 2 * ended + 2 }
   }
 }
 
-/** The layer that a tensor belongs to, and what stands before that: `encoder` and `0` for `encoder.block.0.layer.1.wo`. */
-const stackOf = (name: string): { readonly path: string; readonly layer: string } | undefined => {
-  const [, path = "", layer] = /^(?:(.*?)\.)?(?:layer|layers|h|block)\.(\d+)\./.exec(name) ?? []
-  return layer === undefined ? undefined : { path, layer }
+/** The layer of a tensor: of `encoder.block.0.layer.1.wo` layer `0` in the stack `encoder`. */
+const layerOf = (name: string): { readonly stack: string; readonly number: string } | undefined => {
+  const [, stack = "", number] = /^(?:(.*?)\.)?(?:layer|layers|h|block)\.(\d+)\./.exec(name) ?? []
+  return number === undefined ? undefined : { stack, number }
 }
 
-/** What tells stacks apart in the names of their chunks: nothing where there is one. */
+/** The prefix of the chunk names of each stack: empty if there is only one, else the segments in which they differ. */
 const labelsOf = (stacks: ReadonlyArray<string>): ReadonlyArray<string> => {
   if (stacks.length < 2) return stacks.map(() => "")
-  const paths = stacks.map((path) => path.split("."))
+  const paths = stacks.map((stack) => stack.split("."))
   const [first = []] = paths
   const differing = first.findIndex((segment, i) => paths.some((path) => path[i] !== segment))
   return paths.map((path) => path.slice(differing === -1 ? first.length : differing).map((part) => `${part}_`).join(""))

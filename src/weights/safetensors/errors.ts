@@ -1,15 +1,16 @@
 /**
- * The failure of a file that is no safetensors file, or of a tensor that it has not.
+ * The error of `Safetensors`.
  */
 import * as Schema from "effect/Schema"
+import { quoted } from "../internal/text.js"
 
 /**
- * The bytes are not a safetensors file, or what was asked of one, or given to be one, cannot be. `field` is where:
+ * The bytes are not a valid safetensors file, or a tensor cannot be read or written as asked. `field` says where:
  *
- * - `header size`, `header`, `__metadata__`: what the file begins with
- * - `name`, `dtype`, `shape`, `data_offsets`: what the header says of the tensor that `tensor` names
+ * - `header size`, `header`, `__metadata__`: the start of the file
+ * - `name`, `dtype`, `shape`, `data_offsets`: the entry of the tensor `tensor` in the header
  * - `data`: the bytes after the header, or those given for a tensor
- * - `slice`: the part of a tensor that was asked for
+ * - `slice`: the slice of a tensor that was asked for
  * - `index`, `weight_map`: the index of a sharded model
  *
  * @since 0.1.0
@@ -18,6 +19,7 @@ import * as Schema from "effect/Schema"
 export class SafetensorsError extends Schema.TaggedError<SafetensorsError>("surfing-weights/SafetensorsError")(
   "SafetensorsError",
   {
+    /** The key of the file. */
     key: Schema.String,
     field: Schema.Literal(
       "header size",
@@ -32,21 +34,21 @@ export class SafetensorsError extends Schema.TaggedError<SafetensorsError>("surf
       "index",
       "weight_map"
     ),
-    /** The name of the tensor, where it is one's. */
+    /** The name of the tensor, if the error concerns one. */
     tensor: Schema.optionalWith(Schema.String, { exact: true }),
     reason: Schema.String
   }
 ) {
   /** @since 0.1.0 */
   override get message(): string {
-    const tensor = this.tensor === undefined ? "" : ` of tensor ${shown(this.tensor)}`
+    const tensor = this.tensor === undefined ? "" : ` of tensor ${quoted(this.tensor)}`
     return `safetensors ${JSON.stringify(this.key)}: ${this.field}${tensor}: ${this.reason}`
   }
 }
 
-/** Where in a file something is wrong. */
+/** The part of a file that is invalid. */
 export type Field = SafetensorsError["field"]
 
-/** A string out of a file, which may be anything, as a message can show it. */
-export const shown = (text: string): string =>
-  text.length > 100 ? `${JSON.stringify(text.slice(0, 100))}…` : JSON.stringify(text)
+/** The error of one field of a file. */
+export const invalid = (key: string, field: Field, reason: string, tensor?: string): SafetensorsError =>
+  new SafetensorsError({ key, field, reason, ...(tensor !== undefined && { tensor }) })
