@@ -25,6 +25,7 @@ import { withSource } from "./internal/source.js"
 import * as ObjectKey from "./ObjectKey.js"
 import { normalized } from "./storage/attributes.js"
 import { Entrance } from "./storage/entrance.js"
+import type { OpenError } from "./storage/place.js"
 import { sinkOf } from "./storage/sink.js"
 import * as Url from "./storage/url.js"
 import type {
@@ -259,7 +260,7 @@ export const make = (backend: StorageBackend): Service => {
  * @since 0.1.0
  * @category models
  */
-export type UrlError = Url.OpenError
+export type UrlError = OpenError
 
 /**
  * The storage at a URL, whose connections go with the scope:

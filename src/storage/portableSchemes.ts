@@ -6,8 +6,8 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { invalid, type Scheme } from "./place.js"
 import * as Query from "./query.js"
-import { invalid, type Scheme } from "./url.js"
 
 const httpQuery = Schema.Struct({ static: Query.boolean, idleTimeout: Query.duration, verify: Query.boolean })
 

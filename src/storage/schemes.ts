@@ -4,9 +4,9 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { invalid, type Scheme } from "./place.js"
 import { http, memory } from "./portableSchemes.js"
 import * as Query from "./query.js"
-import { invalid, type Scheme } from "./url.js"
 
 const fileQuery = Schema.Struct({
   durability: Query.word("full", "relaxed"),

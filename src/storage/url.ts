@@ -5,26 +5,9 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import type { Service } from "../Storage.js"
-import * as E from "../StorageError.js"
+import type { InvalidOptions } from "../StorageError.js"
+import { invalid, type OpenError, type Place } from "./place.js"
 import { schemes } from "./schemes.js"
-
-/** The failures of building a storage from a URL. */
-export type OpenError = E.CommonError | E.InvalidOptions | E.StorageFull | E.UnsupportedOperation
-
-/** A URL, taken apart. */
-export interface Place {
-  /** The URL without its query. */
-  readonly href: string
-  /** The host, bucket or the like, decoded. */
-  readonly authority: string
-  /** Decoded. */
-  readonly path: string
-  /** Options by name, as text. */
-  readonly query: Readonly<Record<string, string>>
-}
-
-/** Loads the module of a scheme and builds its storage. */
-export type Scheme = (place: Place) => Effect.Effect<Service, OpenError, Scope.Scope>
 
 /** The storage at a URL, or in a directory given by its path. */
 export const fromUrl = (url: string): Effect.Effect<Service, OpenError, Scope.Scope> =>
@@ -42,7 +25,7 @@ export const fromUrl = (url: string): Effect.Effect<Service, OpenError, Scope.Sc
 
 const isKnown = (scheme: string): scheme is keyof typeof schemes => Object.hasOwn(schemes, scheme)
 
-const parse = (scheme: string, rest: string): Either.Either<Place, E.InvalidOptions> =>
+const parse = (scheme: string, rest: string): Either.Either<Place, InvalidOptions> =>
   Either.gen(function*() {
     const [before = "", authority = "", path = "", search = ""] =
       /^(?:\/\/([^/?#]*))?([^?#]*)(?:\?([^#]*))?/s.exec(rest) ?? []
@@ -62,12 +45,8 @@ const secrets = /secret|token|password|credential|signature|access-?key/i
 
 const instead = "give them to the backend's own layer, or by the environment"
 
-const decoded = (text: string): Either.Either<string, E.InvalidOptions> =>
+const decoded = (text: string): Either.Either<string, InvalidOptions> =>
   Either.orElse(
     Either.try(() => decodeURIComponent(text)),
     () => invalid("url", "has a percent-escape that is not UTF-8")
   )
-
-/** A URL that cannot be used. */
-export const invalid = (option: string, reason: string): Either.Either<never, E.InvalidOptions> =>
-  Either.left(new E.InvalidOptions({ module: "Storage.fromUrl", option, reason: `${option} ${reason}` }))
