@@ -9,6 +9,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile
 import { tmpdir } from "node:os"
 import { basename, dirname, join, relative, resolve } from "node:path"
 import { promisify } from "node:util"
+import { build as viteBuild, createLogger, createServer } from "vite"
 import manifest from "../package.json" with { type: "json" }
 
 const root = resolve(import.meta.dirname, "..")
@@ -18,7 +19,7 @@ const publicFolders = [".", "backends", "wrappers", "weights", "server", "testin
 const publicModules = async (): Promise<ReadonlyArray<readonly [name: string, path: string]>> => {
   const folders = await Promise.all(publicFolders.map(async (folder) =>
     (await readdir(join(root, "src", folder)))
-      .filter((file) => file.endsWith(".ts") && file !== "index.ts")
+      .filter((file) => file.endsWith(".ts") && !file.startsWith("index."))
       .map((file) => [basename(file, ".ts"), join(folder, basename(file, ".ts"))] as const)
   ))
   return folders.flat().sort(([a], [b]) => a < b ? -1 : 1)
@@ -68,17 +69,21 @@ afterAll(() => rm(temporary, { recursive: true, force: true }))
 
 describe("the package", () => {
   it("exports the barrel and every public module by its bare name, and nothing else", async () => {
-    const modules = [[".", "index"] as const, ...(await publicModules()).map(([name, path]) => [`./${name}`, path])]
-    expect(Object.entries(manifest.exports)).toEqual(
-      modules.map(([name, path]) => [name, { types: `./dist/${path}.d.ts`, default: `./dist/${path}.js` }])
-    )
+    const files = (path: string) => ({ types: `./dist/${path}.d.ts`, default: `./dist/${path}.js` })
+    expect(manifest.exports).toEqual({
+      ".": { browser: files("index.browser"), ...files("index") },
+      ...Object.fromEntries((await publicModules()).map(([name, path]) => [`./${name}`, files(path)]))
+    })
   })
 
-  it("has a barrel of every public module but StorageContract, each a namespace, and nothing else", async () => {
-    const barrel = (await readFile(join(root, "src/index.ts"), "utf8")).replaceAll(/\/\*\*.*?\*\//gs, "")
-    expect(barrel.split("\n").filter((line) => line !== "").sort()).toEqual(
+  it.each([
+    ["index", ["StorageContract"]],
+    ["index.browser", ["FileSystemStorage", "S3Storage", "StorageContract"]]
+  ])("has in %s every public module but %j, each as a namespace, and nothing else", async (barrel, missing) => {
+    const text = (await readFile(join(root, "src", `${barrel}.ts`), "utf8")).replaceAll(/\/\*\*.*?\*\//gs, "")
+    expect(text.split("\n").filter((line) => line !== "").sort()).toEqual(
       (await publicModules())
-        .filter(([name]) => name !== "StorageContract")
+        .filter(([name]) => !missing.includes(name))
         .map(([name, path]) => `export * as ${name} from "./${path}.js"`)
         .sort()
     )
@@ -155,15 +160,39 @@ console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provid
     ])
   })
 
-  it("is bundled for browsers without anything of Node's, but for the backends that are made for Node", async () => {
-    // What tests use needs Vitest.
-    const forNode = ["FileSystemStorage", "S3Storage", "StorageContract"]
-    const forBrowsers = (await publicModules()).map(([name]) => name).filter((name) => !forNode.includes(name))
+  it.each([
+    ["a runtime's types and no DOM", ["es2023"], ["node"]],
+    ["the DOM and no runtime's types", ["es2023", "dom"], []]
+  ])("has declarations that compile without skipLibCheck, with %s, and without the AWS SDK", async (_, lib, types) => {
+    await writeFile(join(consumer, "all.ts"), "export * from \"surfing-weights\"\n")
+    await writeFile(
+      join(consumer, "tsconfig.declarations.json"),
+      JSON.stringify({
+        compilerOptions: {
+          module: "nodenext",
+          target: "es2022",
+          lib,
+          types,
+          typeRoots: [join(root, "node_modules/@types")],
+          strict: true,
+          exactOptionalPropertyTypes: true,
+          skipLibCheck: false,
+          noEmit: true
+        },
+        files: ["all.ts"]
+      })
+    )
+    const output = await run(consumer, process.execPath, tsc, "-p", "tsconfig.declarations.json").catch(
+      ({ stdout }: { readonly stdout: string }) => stdout
+    )
+    // The declarations of others are theirs to mend.
+    const ours = output.split("\n").filter((line) => line.startsWith("node_modules/surfing-weights/"))
+    expect(ours).toEqual([])
+  })
+
+  const bundle = async (contents: string) => {
     const bundled = await build({
-      stdin: {
-        contents: forBrowsers.map((name) => `export * as ${name} from "surfing-weights/${name}"`).join("\n"),
-        resolveDir: consumer
-      },
+      stdin: { contents, resolveDir: consumer },
       bundle: true,
       format: "esm",
       platform: "browser",
@@ -176,7 +205,62 @@ console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provid
     expect(bundled.warnings).toEqual([])
     const outputs = Object.values(bundled.metafile.outputs)
     expect(outputs.flatMap(({ imports }) => imports).filter(({ external }) => external)).toEqual([])
-    expect(outputs.flatMap(({ exports }) => exports)).toEqual(expect.arrayContaining(forBrowsers))
+    return { exports: outputs.flatMap(({ exports }) => exports), inputs: Object.keys(bundled.metafile.inputs) }
+  }
+
+  // StorageContract needs Vitest.
+  const forNode = ["FileSystemStorage", "S3Storage", "StorageContract"]
+
+  const forBrowsers = async () =>
+    (await publicModules()).map(([name]) => name).filter((name) => !forNode.includes(name))
+
+  it("is bundled for browsers by esbuild, module by module and by its barrel, without anything of Node", async () => {
+    const modules = await forBrowsers()
+    const one = await bundle(modules.map((name) => `export * as ${name} from "surfing-weights/${name}"`).join("\n"))
+    expect(one.exports).toEqual(expect.arrayContaining(modules))
+    const barrel = await bundle("export * from \"surfing-weights\"")
+    expect(barrel.exports).toEqual(expect.arrayContaining(modules))
+    expect(barrel.inputs.filter((path) => /fileSystem|\/s3\//i.test(path))).toEqual([])
+  })
+
+  it("is bundled for browsers by Vite, in its build and in its development server", async () => {
+    const app = join(consumer, "app")
+    await mkdir(app, { recursive: true })
+    await writeFile(join(app, "index.html"), "<script type=\"module\" src=\"/main.js\"></script>")
+    await writeFile(
+      join(app, "main.js"),
+      `import { Effect } from "effect"
+import { HttpStorage, Storage, StorageCache } from "surfing-weights"
+
+console.log(HttpStorage, StorageCache, await Effect.runPromise(Effect.provide(Storage.list(), Storage.layerUrl("memory:"))))
+`
+    )
+    const warnings: Array<string> = []
+    const customLogger = createLogger("warn")
+    customLogger.warn = (message) => void warnings.push(message)
+    customLogger.error = (message) => void warnings.push(message)
+    const config = {
+      root: app,
+      configFile: false as const,
+      customLogger,
+      build: { target: "esnext", chunkSizeWarningLimit: Infinity, write: false },
+      optimizeDeps: { esbuildOptions: { target: "esnext" } }
+    }
+    await viteBuild(config)
+    const server = await createServer({ ...config, server: { port: 0, host: "127.0.0.1" } })
+    try {
+      await server.listen()
+      const [url = ""] = server.resolvedUrls?.local ?? []
+      const main = await (await fetch(`${url}main.js`)).text()
+      const [, optimized = ""] = /from "(\/node_modules\/.vite\/deps\/surfing-weights\.js[^"]*)"/.exec(main) ?? []
+      expect(optimized, main).not.toBe("")
+      const module = await fetch(new URL(optimized, url))
+      expect(module.status).toBe(200)
+      expect(await module.text()).toContain("HttpStorage")
+    } finally {
+      await server.close()
+    }
+    expect(warnings).toEqual([])
   })
 
   it("costs at most 20 ms more to import than effect and @effect/platform do", async () => {
