@@ -98,12 +98,17 @@ export const size = (
 /** A timer cannot wait longer, in milliseconds. */
 export const longestTimer = 2 ** 31 - 1
 
-/** A duration in milliseconds, above zero and up to `max`, by default the longest that a timer can wait: 24 days. */
-export const duration = ({ max = longestTimer } = {}): Schema.Schema<number, Duration.DurationInput> =>
+/**
+ * A duration in milliseconds, from `min`, by default any above zero, to `max`, by default the longest that a timer can wait:
+ * 24 days.
+ */
+export const duration = ({ max = longestTimer, min = 0 } = {}): Schema.Schema<number, Duration.DurationInput> =>
   must(
     Schema.transform(durationInput, Schema.Number, { strict: true, decode: Duration.toMillis, encode: Duration.millis })
-      .pipe(Schema.filter((value) => value > 0 && value <= max)),
-    max === Infinity ? "greater than zero" : `greater than zero and at most ${Duration.format(max)}`,
+      .pipe(Schema.filter((value) => value > 0 && value >= min && value <= max)),
+    `${min === 0 ? "greater than zero" : `at least ${Duration.format(min)}`}${
+      max === Infinity ? "" : ` and at most ${Duration.format(max)}`
+    }`,
     (value) => Option.match(Duration.decodeUnknown(value), { onNone: () => show(value), onSome: Duration.format })
   )
 
@@ -111,14 +116,19 @@ const durationInput = Schema.declare((value): value is Duration.DurationInput =>
   Option.isSome(Duration.decodeUnknown(value))
 )
 
-/** A secret. */
-export const redacted: Schema.Schema<Redacted.Redacted> = must(
-  Schema.declare((value): value is Redacted.Redacted =>
-    Redacted.isRedacted(value) && typeof Redacted.value(value) === "string"
-  ),
-  "a Redacted string, as Redacted.make gives it",
-  hidden
-)
+/** A secret that passes a test. */
+export const redacted = (
+  be = "a Redacted string, from Redacted.make",
+  isAllowed: (value: string) => boolean = () => true
+): Schema.Schema<Redacted.Redacted> =>
+  must(
+    Schema.declare((value): value is Redacted.Redacted => {
+      const secret = Redacted.isRedacted(value) ? Redacted.value(value) : undefined
+      return typeof secret === "string" && isAllowed(secret)
+    }),
+    be,
+    hidden
+  )
 
 /** A retry policy, by default `RetryPolicy.default`. */
 export const retry = Schema.optionalWith(

@@ -137,7 +137,7 @@ export const behindProxy = <Err, R>(
         bucket,
         partSize,
         retry: quick,
-        idleLimit: "10 seconds",
+        idleTimeout: "10 seconds",
         verifyBucket: false,
         ...more
       } as const

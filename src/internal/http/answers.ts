@@ -9,7 +9,7 @@ import type { ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { relocate } from "../relocate.js"
 import { toDelay } from "../retryAfter.js"
-import * as wire from "../wire.js"
+import * as wire from "../protocol.js"
 import { type Answer, type Place, type Reply, unexpected } from "./exchange.js"
 
 type Headers = Answer["headers"]
@@ -26,12 +26,12 @@ export interface Etags {
 export const wireEtags: Etags = {
   of: ({ etag = "" }) =>
     Either.fromOption(
-      wire.fromEntityTag(etag),
+      wire.parseEtag(etag),
       () =>
         "has no strong etag: either no weight server answers there (set static: true where a web server does), or a proxy " +
         "has taken it away, or this is a browser and the server must send access-control-expose-headers"
     ),
-  toTag: (etag) => etag.length > 1024 || /\p{Cs}/u.test(etag) ? undefined : wire.toEntityTag(etag)
+  toTag: (etag) => etag.length > 1024 || /\p{Cs}/u.test(etag) ? undefined : wire.formatEtag(etag)
 }
 
 /** As a web server writes them: a strong one without its quotes, a weak one as it is, or else the date and the size. */
@@ -79,7 +79,7 @@ export const objectOf = (
           : "does not tell its length"
     )
     const etag = yield* etags.of(headers, size)
-    const checksum = wire.fromDigest(headers[wire.checksumHeader] ?? "")
+    const checksum = wire.parseDigest(headers[wire.checksumHeader] ?? "")
     const lastModified = new Date(headers["last-modified"] ?? headers["date"] ?? Date.now())
     return { info: { key, size, lastModified, etag, ...(checksum !== undefined && { checksum }) }, sent }
   })
@@ -171,8 +171,8 @@ export const noServer =
 const toldIn = (headers: Headers, text: string): Option.Option<E.StorageError> => {
   const header = headers[wire.errorHeader]
   return header === undefined
-    ? wire.errorFromJson(text)
-    : Option.flatMap(Option.liftThrowable(decodeURIComponent)(header), wire.errorFromJson)
+    ? wire.parseError(text)
+    : Option.flatMap(Option.liftThrowable(decodeURIComponent)(header), wire.parseError)
 }
 
 /** The same failure, or an unexpected one where it is none that the operation can have. */

@@ -1,17 +1,19 @@
 /**
- * All metrics of the process in the text format of Prometheus, version 0.0.4.
+ * `GET /metrics`: all metrics of the process in the text format of Prometheus, version 0.0.4.
  * https://prometheus.io/docs/instrumenting/exposition_formats
  */
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import type * as MetricLabel from "effect/MetricLabel"
 import type * as MetricPair from "effect/MetricPair"
 import * as MetricState from "effect/MetricState"
 import * as Option from "effect/Option"
+import { noSniff } from "./responses.js"
 
-export const contentType = "text/plain; version=0.0.4; charset=utf-8"
+const contentType = "text/plain; version=0.0.4; charset=utf-8"
 
-/** A name has letters, digits and underscores, and no digit first. */
+/** A name consists of letters, digits and underscores, and does not begin with a digit. */
 const toName = (name: string): string => name.replaceAll(/[^a-zA-Z0-9_]/g, "_").replace(/^(?=\d)/, "_")
 
 const escape = (text: string): string => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")
@@ -50,7 +52,7 @@ const show = (pair: MetricPair.MetricPair.Untyped): Family & { readonly name: st
     return { name: `${name}_total`, type: "counter", help, lines }
   }
   if (MetricState.isHistogramState(state)) {
-    // Effect counts below a boundary and has no bucket for what is above all of them; Prometheus wants one.
+    // Effect has no bucket for values above all boundaries; Prometheus requires one.
     const buckets = [...state.buckets].filter(([boundary]) => boundary !== Infinity)
     return {
       name,
@@ -82,8 +84,13 @@ const show = (pair: MetricPair.MetricPair.Untyped): Family & { readonly name: st
   return { name, type: "untyped", help, lines: [] }
 }
 
-/** The metrics as text, those of a name together. */
-export const text: Effect.Effect<string> = Effect.map(Metric.snapshot, (pairs) => {
+export const metricsResponse = Effect.map(
+  Metric.snapshot,
+  (pairs) => HttpServerResponse.text(format(pairs), { contentType, headers: noSniff })
+)
+
+/** The metrics as text, grouped by name. */
+const format = (pairs: Iterable<MetricPair.MetricPair.Untyped>): string => {
   const families = new Map<string, Family>()
   for (const pair of pairs) {
     const { name, ...family } = show(pair)
@@ -94,4 +101,4 @@ export const text: Effect.Effect<string> = Effect.map(Metric.snapshot, (pairs) =
   return [...families].map(([name, { help, lines, type }]) =>
     `${help === "" ? "" : `# HELP ${name} ${escape(help)}\n`}# TYPE ${name} ${type}\n${lines.join("\n")}\n`
   ).join("")
-})
+}
