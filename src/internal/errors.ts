@@ -29,8 +29,6 @@ export interface Place {
   readonly operation?: string
   readonly key?: string
   readonly cause?: unknown
-  /** Only for a failure that has a reason. */
-  readonly reason?: string
 }
 
 /** The same failure with these fields in place of its own. */

@@ -154,10 +154,10 @@ export class Health extends Schema.Class<Health>("Health")({
 
 const encodeError = Schema.encodeSync(E.StorageError)
 
-/** A failure as JSON, without its cause, which may show the inside of the server. */
-export const errorJson = (error: E.StorageError): string => {
-  const { cause: _, ...rest } = encodeError(error)
-  return JSON.stringify(rest)
+/** A failure as JSON, with some fields replaced, and without its cause, which may show the inside of the server. */
+export const errorJson = (error: E.StorageError, replaced: Readonly<Record<string, string>> = {}): string => {
+  const { cause: _, ...fields } = encodeError(error)
+  return JSON.stringify({ ...fields, ...replaced })
 }
 
 export const parseError: (json: string) => Option.Option<E.StorageError> = Schema.decodeUnknownOption(

@@ -7,9 +7,9 @@ import type { Refinement } from "effect/Predicate"
 import type { ResolvedRange } from "../../ByteRange.js"
 import type { ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
+import * as wire from "../protocol.js"
 import { relocate } from "../relocate.js"
 import { toDelay } from "../retryAfter.js"
-import * as wire from "../protocol.js"
 import { type Answer, type Place, type Reply, unexpected } from "./exchange.js"
 
 type Headers = Answer["headers"]

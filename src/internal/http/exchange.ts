@@ -25,8 +25,8 @@ import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
 import type { FailureContext } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { deadline, idleTimeout, raceTimeout, timeoutStream } from "../timeouts.js"
 import { isTraced } from "../observe.js"
+import { deadline, idleTimeout, raceTimeout, timeoutStream } from "../timeouts.js"
 
 /** Who is asked, and how. */
 export interface Peer {

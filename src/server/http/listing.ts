@@ -5,13 +5,13 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { errorJson, toJson } from "../../internal/protocol.js"
+import { toJson } from "../../internal/protocol.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import type * as Storage from "../../Storage.js"
 import type { ObjectInfo } from "../../StorageBackend.js"
 import type { ListError } from "../../StorageError.js"
 import type { ListQuery } from "./api.js"
-import { json, noSniff, publicError } from "./responses.js"
+import { json, noSniff, publicJson } from "./responses.js"
 import type { Answer, Request, Server } from "./server.js"
 
 const maxPage = 1000
@@ -68,7 +68,7 @@ const lines = (entries: Stream.Stream<Entry, ListError>): Stream.Stream<Uint8Arr
     Stream.mapChunks((chunk) =>
       Chunk.of(Chunk.toReadonlyArray(chunk).map((entry) => `${entryJson(entry)}\n`).join(""))
     ),
-    Stream.catchAll((error) => Stream.make(`${errorJson(publicError(error))}\n`)),
+    Stream.catchAll((error) => Stream.make(`${publicJson(error)}\n`)),
     Stream.map((text) => encoder.encode(text))
   )
 }

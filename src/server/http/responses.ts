@@ -2,7 +2,6 @@
  * Responses that are no object: JSON, and failures with a status that fits.
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import { withPlace } from "../../internal/errors.js"
 import { formatRetryAfter } from "../../internal/httpHeaders.js"
 import { errorHeader, errorJson, statusOf } from "../../internal/protocol.js"
 import type { StorageError } from "../../StorageError.js"
@@ -36,7 +35,7 @@ export const failure = (
   method: string,
   { headers = {}, status = statusOf(error) }: { readonly status?: number; readonly headers?: Fields } = {}
 ): Response => {
-  const text = errorJson(publicError(error))
+  const text = publicJson(error)
   const fields = {
     ...(error._tag === "StorageUnavailable" && error.retryAfter &&
       { "retry-after": formatRetryAfter(error.retryAfter) }),
@@ -70,9 +69,9 @@ export const isFault = (error: StorageError): boolean => {
   return !isOwn(error) && (error._tag === "AccessDenied" || (status >= 500 && status !== 501))
 }
 
-/** The failure as clients may see it. */
-export const publicError = (error: StorageError): StorageError => {
-  if (isOwn(error)) return error
+/** A failure as JSON, as clients may see it. */
+export const publicJson = (error: StorageError): string => {
+  if (isOwn(error)) return errorJson(error)
   const reason = publicReasons[error._tag]
-  return withPlace(error, { backend: serverName, ...(reason !== undefined && { reason }) })
+  return errorJson(error, reason === undefined ? { backend: serverName } : { backend: serverName, reason })
 }

@@ -8,8 +8,9 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import { parseError } from "../../internal/protocol.js"
 import { type StorageError, UnsupportedOperation } from "../../StorageError.js"
-import { publicError, refusal, serverName } from "./responses.js"
+import { publicJson, refusal, serverName } from "./responses.js"
 import type { Request, Response, Server } from "./server.js"
 
 /** A longer message cannot be a command. */
@@ -65,8 +66,11 @@ const answer = (server: Server, request: Request, message: string): Effect.Effec
   Option.match(parse(message), {
     onNone: () => Effect.succeed(failed("a command must be GET <component> <id>, for instance GET layer 0")),
     onSome: (command) =>
-      Effect.catchAll(load(server, request, command), (error) => Effect.succeed(failed(publicError(error).message)))
+      Effect.catchAll(load(server, request, command), (error) => Effect.succeed(failed(publicMessage(error))))
   })
+
+const publicMessage = (error: StorageError): string =>
+  Option.match(parseError(publicJson(error)), { onNone: () => "", onSome: ({ message }) => message })
 
 const failed = (error: string): string => JSON.stringify({ success: false, error })
 
