@@ -6,7 +6,7 @@ import type { Connection } from "../../src/internal/s3/exchange.js"
 import { overHandler } from "../../src/internal/s3/transport.js"
 
 /** A connection whose answer has this body. */
-export const connectionTo = (body: Readable, idleTimeout = 1000): Connection => ({
+export const connectionTo = (body: Readable, idleLimit = 1000): Connection => ({
   transport: overHandler({ handle: () => Promise.resolve({ response: { statusCode: 200, headers: {}, body } }) }),
   endpoint: {
     protocol: "http:",
@@ -18,7 +18,7 @@ export const connectionTo = (body: Readable, idleTimeout = 1000): Connection => 
   },
   // It signs nothing: nobody looks.
   signer: { sign: (request: unknown) => Promise.resolve(request) } as unknown as Connection["signer"],
-  idleTimeout,
+  idleLimit,
   clockOffset: 0,
   bareEtags: false
 })

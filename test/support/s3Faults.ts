@@ -110,7 +110,7 @@ export const behindProxy = <Err, R>(
         bucket,
         partSize,
         retry: quick,
-        idleTimeout: "10 seconds",
+        idleLimit: "10 seconds",
         verifyBucket: false,
         ...more
       } as const
