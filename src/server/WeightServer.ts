@@ -33,11 +33,23 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
+import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { isTraced } from "../internal/observability.js"
-import { boolean, callback, count, decode, duration, oneOf, redacted, size, string } from "../internal/options.js"
+import {
+  boolean,
+  callback,
+  count,
+  decode,
+  duration,
+  hidden,
+  must,
+  oneOf,
+  redacted,
+  size,
+  string
+} from "../internal/options.js"
 import * as Storage from "../Storage.js"
 import { InvalidOptions } from "../StorageError.js"
 import * as Routes from "./http/routes.js"
@@ -217,8 +229,14 @@ const MiB = 1024 * 1024
 
 const isOrigin = (origin: string): boolean => origin === "*" || /^[a-z][a-z\d+.-]*:\/\/[^/?#\s,]+$/i.test(origin)
 
+const isToken = (token: Redacted.Redacted): boolean => /^[\x21-\x7e]{16,}$/.test(Redacted.value(token))
+
 const tokenSchema: Schema.Schema<Token> = Schema.Struct({
-  token: redacted("at least 16 printable ASCII characters without spaces", (token) => /^[\x21-\x7e]{16,}$/.test(token)),
+  token: must(
+    redacted.pipe(Schema.filter(isToken)),
+    "at least 16 printable ASCII characters without spaces, Redacted",
+    hidden
+  ),
   scope: oneOf("read", "write")
 })
 

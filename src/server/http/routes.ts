@@ -116,9 +116,9 @@ export interface Routes {
   readonly drain: Effect.Effect<void>
 }
 
-export const make = (storage: Storage.Service, settings: Settings): Effect.Effect<Routes, never, Scope.Scope> =>
+export const make = (storage: Storage.Service, settings: Settings): Effect.Effect<Routes> =>
   Effect.gen(function*() {
-    const transfers = yield* Transfers.make(settings)
+    const transfers = new Transfers(settings)
     const server = { storage, settings, transfers }
     const api = makeApi({ requiresTokens: typeof settings.auth === "object", writable: settings.writable })
     const table = new Table(api, yield* handlersOf(server, api))

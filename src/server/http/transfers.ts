@@ -3,6 +3,9 @@
  * shuts down.
  */
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,9 +13,10 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { deadline, idleParts, raceTimeout } from "../../internal/timeouts.js"
+import { deadline, IdleTimer, raceTimeout } from "../../internal/timeouts.js"
 import { StorageUnavailable } from "../../StorageError.js"
 import { destroyConnection } from "./nodeConnection.js"
+import { serverName } from "./responses.js"
 
 export interface Limits {
   readonly maxTransfers: number
@@ -22,32 +26,36 @@ export interface Limits {
   readonly shutdownTimeout: number
 }
 
-/** A download, upload or listing under way. */
+/** A download, upload or listing under way. Its idle timer runs while the client is waited for. */
 export class Transfer {
-  /** The round of the idle check in which the wait for the client began; `undefined` while the storage is waited for. */
-  waitingSince: number | undefined
   readonly #request: HttpServerRequest.HttpServerRequest
   readonly #fiber: Fiber.RuntimeFiber<unknown, unknown>
-  readonly #round: () => number
+  readonly #timer: IdleTimer
 
   constructor(
     request: HttpServerRequest.HttpServerRequest,
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
-    round: () => number
+    idleTimeout: number
   ) {
     this.#request = request
     this.#fiber = fiber
-    this.#round = round
+    const clock = Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock)
+    this.#timer = new IdleTimer(clock, idleTimeout, () => this.cut())
+    this.#timer.pause()
   }
 
   /** The next step is the client's. */
   waitForClient(): void {
-    this.waitingSince = this.#round()
+    this.#timer.restart()
   }
 
   /** The next step is the storage's. */
   waitForStorage(): void {
-    this.waitingSince = undefined
+    this.#timer.pause()
+  }
+
+  end(): void {
+    this.#timer.stop()
   }
 
   /** What is sent to the client as the storage yields it. */
@@ -75,26 +83,10 @@ export class Transfers {
   readonly #limits: Limits
   readonly #running = new Set<Transfer>()
   readonly #ended = Deferred.unsafeMake<void>(FiberId.none)
-  #round = 0
   #isDraining = false
 
-  private constructor(limits: Limits) {
+  constructor(limits: Limits) {
     this.#limits = limits
-  }
-
-  static make(limits: Limits): Effect.Effect<Transfers, never, Scope.Scope> {
-    const transfers = new Transfers(limits)
-    const interval = Math.min(limits.idleTimeout / idleParts, 60_000)
-    const check = Effect.sync(() => transfers.#cutIdle(Math.ceil(limits.idleTimeout / interval)))
-    return Effect.as(Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(interval), check))), transfers)
-  }
-
-  // Rounds are counted, not time: a process that was blocked has yet to see what its clients did meanwhile.
-  #cutIdle(maxRounds: number): void {
-    this.#round += 1
-    for (const transfer of this.#running) {
-      if (transfer.waitingSince !== undefined && this.#round - transfer.waitingSince > maxRounds) transfer.cut()
-    }
   }
 
   /** Whether the server is shutting down, and begins no transfers. */
@@ -108,9 +100,9 @@ export class Transfers {
       Effect.withFiberRuntime((fiber: Fiber.RuntimeFiber<Transfer, StorageUnavailable>) => {
         const reason = this.#refusal()
         if (reason !== undefined) {
-          return Effect.fail(new StorageUnavailable({ reason, retryAfter: Duration.seconds(1) }))
+          return Effect.fail(new StorageUnavailable({ backend: serverName, reason, retryAfter: Duration.seconds(1) }))
         }
-        const transfer = new Transfer(request, fiber, () => this.#round)
+        const transfer = new Transfer(request, fiber, this.#limits.idleTimeout)
         this.#running.add(transfer)
         const end = Effect.sync(() => this.#end(transfer))
         // `Effect.addFinalizer` compares all references of two fibers, which costs as much as the load of a small file.
@@ -128,6 +120,7 @@ export class Transfers {
   }
 
   #end(transfer: Transfer): void {
+    transfer.end()
     this.#running.delete(transfer)
     if (this.#isDraining && this.#running.size === 0) Deferred.unsafeDone(this.#ended, Effect.void)
   }
