@@ -47,7 +47,7 @@ for (const [name, client] of clients) {
       const storage = yield* HttpStorage.make({
         url: proxy.endpoint,
         retry: quick,
-        idleLimit: "10 seconds",
+        idleTimeout: "10 seconds",
         verify: false,
         ...options
       })
@@ -62,7 +62,7 @@ for (const [name, client] of clients) {
   // By itself: what other tests compute in this process would hold up the server as well, in short turns without end.
   describe(`HttpStorage with ${name}, a slow answer to a load or stream`, () => {
     it.live("may come more slowly in all than the idle limit, if only it moves, and waits for a slow reader", () =>
-      behindProxy({ idleLimit: "1 second" }, ({ direct, proxy, storage }) =>
+      behindProxy({ idleTimeout: "1 second" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           yield* direct.save("key", content)
           proxy.add({ match: is.get, fault: Fault.SlowAnswer({ bytes: 256 * 1024, interval: 120 }) })
@@ -85,7 +85,7 @@ for (const [name, client] of clients) {
           ["stalled", (after: number) => Fault.StallAnswer({ after }), "StorageTimeout"]
         ] as const
       ) {
-        const options: Partial<HttpStorage.Options> = how === "stalled" ? { idleLimit: "1500 millis" } : {}
+        const options: Partial<HttpStorage.Options> = how === "stalled" ? { idleTimeout: "1500 millis" } : {}
 
         it.live(`goes on at the byte where a ${what} is ${how}, under the etag of the first`, () =>
           behindProxy(options, ({ direct, proxy, storage }) =>
@@ -107,7 +107,7 @@ for (const [name, client] of clients) {
 
         it.live(`has all of it from another answer where a ${what} of little is ${how}`, () =>
           behindProxy(
-            { ...options, ...(how === "stalled" && { idleLimit: "500 millis" }) },
+            { ...options, ...(how === "stalled" && { idleTimeout: "500 millis" }) },
             ({ direct, proxy, storage }) =>
               Effect.gen(function*() {
                 yield* direct.save("key", other)
@@ -128,7 +128,7 @@ for (const [name, client] of clients) {
 
         it.live(`fails when the policy ends where a ${what} is always ${how} before its first byte`, () =>
           behindProxy(
-            { ...options, ...(how === "stalled" && { idleLimit: "700 millis" }) },
+            { ...options, ...(how === "stalled" && { idleTimeout: "700 millis" }) },
             (setup) =>
               Effect.gen(function*() {
                 yield* setup.direct.save("key", content)
@@ -233,7 +233,7 @@ for (const [name, client] of clients) {
     ) {
       // More than a system takes without its being read.
       const large = bytes(24 * MiB, 3)
-      const options: Partial<HttpStorage.Options> = how === "reset" ? {} : { idleLimit: "2 seconds" }
+      const options: Partial<HttpStorage.Options> = how === "reset" ? {} : { idleTimeout: "2 seconds" }
 
       it.live(`is sent again where bytes are ${how}`, () =>
         behindProxy(options, ({ direct, proxy, storage }) =>
@@ -262,7 +262,7 @@ for (const [name, client] of clients) {
     }
 
     it.live("waits for a slow source, and goes no faster than it is read", () =>
-      behindProxy({ idleLimit: "1500 millis" }, ({ direct, proxy, storage }) =>
+      behindProxy({ idleTimeout: "1500 millis" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           const source = Stream.tap(Stream.make(other, other), () => Effect.sleep("2 seconds"))
           expect((yield* storage.save("key", source)).size).toBe(2000)
@@ -353,7 +353,7 @@ for (const [name, client] of clients) {
     const keys = Array.from({ length: 2500 }, (_, index) => `many/${String(index).padStart(4, "0")}`)
 
     it.live("gives every key once, wherever it breaks, and fails when the policy ends", () =>
-      behindProxy({ idleLimit: "1500 millis" }, ({ direct, proxy, storage }) =>
+      behindProxy({ idleTimeout: "1500 millis" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           yield* Effect.forEach(keys, (key) => direct.save(key, bytes(1)), { discard: true })
           const entries = Effect.map(Stream.runCollect(storage.entries()), Chunk.toReadonlyArray)
@@ -505,7 +505,7 @@ describe("HttpStorage, idle limits", () => {
 
   it.effect("end every wait on a server that says nothing, after 30 seconds unless told otherwise", () =>
     Effect.gen(function*() {
-      for (const [options, limit] of [[{}, 30_000], [{ idleLimit: "2 minutes" }, 120_000]] as const) {
+      for (const [options, limit] of [[{}, 30_000], [{ idleTimeout: "2 minutes" }, 120_000]] as const) {
         const { head, list, load, remove, save, stream } = yield* storage(options)
         const operations = [
           load("key"),

@@ -316,8 +316,8 @@ describe("HttpStorage", () => {
         { url: "https://hunter2:x@:0/" },
         { url: "https://weights.example.com", token: Redacted.make("") },
         { url: "https://weights.example.com", token: Redacted.make("hunter2\r\nx: y") },
-        { url: "https://weights.example.com", idleLimit: 0 },
-        { url: "https://weights.example.com", idleLimit: "25 days" }
+        { url: "https://weights.example.com", idleTimeout: 0 },
+        { url: "https://weights.example.com", idleTimeout: "25 days" }
       ]
       for (const options of wrong) {
         const error = yield* Effect.flip(open(options))
