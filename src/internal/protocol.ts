@@ -72,18 +72,22 @@ export const formatRequestAttributes = (attributes: Attributes): Record<string, 
 export const parseRequestAttributes = (headers: Headers): Attributes | undefined =>
   parseAttributes(headers, metadataPrefix)
 
-/** Attributes as header fields of a response; `isIdentity` is whether the request accepts no encoding. */
-export const formatResponseAttributes = (attributes: Attributes, isIdentity: boolean): Record<string, string> => {
+/** Attributes as header fields of a response to a request with these header fields. */
+export const formatResponseAttributes = (attributes: Attributes, request: Headers): Record<string, string> => {
   const headers = formatAttributes(attributes, metadataPrefix)
   const own = defaulted.filter((name) => name in headers)
   if (own.length > 0) headers[attributesHeader] = own.join(", ")
   const encoding = headers["content-encoding"]
-  if (encoding !== undefined && isIdentity) {
+  if (encoding !== undefined && acceptsNoEncoding(request)) {
     delete headers["content-encoding"]
     headers[encodingHeader] = encoding
   }
   return headers
 }
+
+// Node's `fetch` adds another `identity` to a request with a range.
+const acceptsNoEncoding = (request: Headers): boolean =>
+  /^\s*identity(\s*,\s*identity)*\s*$/i.test(request["accept-encoding"] ?? "")
 
 /** The attributes in a response to a request that accepts no encoding. */
 export const parseResponseAttributes = (headers: Headers): Attributes | undefined => {

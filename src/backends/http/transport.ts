@@ -52,8 +52,33 @@ export const uploadOfStream = (
   Effect.map(
     // In a fiber of its own: a client may forget its body where the request fails.
     Stream.toQueue(data, { capacity: 1 }),
-    (queue) => ({ contentType, size, body: Effect.flatMap(Queue.take(queue), Take.done) })
+    (queue) => {
+      const body = Effect.flatMap(Queue.take(queue), Take.done)
+      return { contentType, size, body: size === undefined ? body : completedAtEnd(body, size) }
+    }
   )
+
+/**
+ * The same bytes, the last of which wait for the end of the source: where that fails instead, a peer that knows the size must
+ * not have all of them.
+ */
+const completedAtEnd = (pull: Pull, size: number): Pull => {
+  let sent = 0
+  let hasEnded = false
+  const toEnd = (chunk: Pieces): Pull =>
+    Effect.matchEffect(pull, {
+      onFailure: () => {
+        hasEnded = true
+        return Effect.succeed(chunk)
+      },
+      onSuccess: (more) => toEnd(Chunk.appendAll(chunk, more))
+    })
+  const next: Pull = Effect.flatMap(pull, (chunk) => {
+    for (const { byteLength } of chunk) sent += byteLength
+    return sent < size ? Effect.succeed(chunk) : toEnd(chunk)
+  })
+  return Effect.suspend(() => hasEnded ? Effect.fail(Option.none()) : next)
+}
 
 /**
  * Sends a request. `runtime` is that of the fiber that calls, so that the client sees its context and settings.

@@ -111,7 +111,7 @@ const objectHeaders = (
   }
   if (checksum !== undefined) fields[checksumHeader] = formatDigest(checksum)
   if (attributes === undefined) return fields
-  Object.assign(fields, formatResponseAttributes(attributes, headers["accept-encoding"]?.trim() === "identity"))
+  Object.assign(fields, formatResponseAttributes(attributes, headers))
   if (attributes.contentEncoding !== undefined) fields["vary"] = "accept-encoding"
   // A saved page must not run as one of the server's.
   if (attributes.contentType !== undefined) fields["content-security-policy"] = "default-src 'none'; sandbox"
@@ -227,20 +227,23 @@ const breakOff = (cause: Cause.Cause<Option.Option<E.LoadError>>, request: Reque
       )
   })
 
-/** Answers a failed `GET`: a 304 has the current etag, a 416 the size of the object. */
+/** Answers a failed `GET`: a 304 has the current etag, a 416 the size of the object, as far as the storage can be asked. */
 const refuse = (storage: Storage.Service, request: Request, key: string, error: E.LoadError): Answer => {
   const { headers, method } = request
+  const withInfo = (headersOf: (info: ObjectInfo) => Readonly<Record<string, string>>) =>
+    Effect.match(storage.head(key), {
+      onFailure: () => failure(error, method),
+      onSuccess: (info) => failure(error, method, { headers: headersOf(info) })
+    })
   switch (error._tag) {
     case "ObjectNotModified": {
-      const known = toLoadOptions(parsePreconditions(headers))?.ifNoneMatch
-      const etag = known === undefined ? Effect.map(storage.head(key), ({ etag }) => etag) : Effect.succeed(known)
-      return Effect.map(etag, (etag) => failure(error, method, { headers: { etag: formatEtag(etag) } }))
+      const etag = toLoadOptions(parsePreconditions(headers))?.ifNoneMatch
+      return etag === undefined
+        ? withInfo((info) => ({ etag: formatEtag(info.etag) }))
+        : Effect.succeed(failure(error, method, { headers: { etag: formatEtag(etag) } }))
     }
     case "InvalidRange":
-      return Effect.map(
-        storage.head(key),
-        ({ size }) => failure(error, method, { headers: { "content-range": `bytes */${size}` } })
-      )
+      return withInfo(({ size }) => ({ "content-range": `bytes */${size}` }))
     default:
       return Effect.fail(error)
   }
