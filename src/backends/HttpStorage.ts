@@ -13,8 +13,8 @@
  * - From a web server, objects can only be read. Its etags are used as they are; where it has weak ones or none, versions are
  *   told apart by these, or by date and size, after each response. Without etag and date nothing is resumed. A server without
  *   ranges sends the whole object.
- * - The bytes are those that were saved, also where the object has a content encoding. In a browser, which always decodes,
- *   such an object cannot be loaded.
+ * - The bytes are those that were saved, also where the object has a content encoding. A web server is asked for no encoding;
+ *   an object that it encodes all the same cannot be loaded.
  * - A browser cannot send streams, so that there a stream is gathered in memory before it is saved; and as a browser does not
  *   say how much it has sent, `idleTimeout` applies to each MiB. A server of another origin has to allow the page (CORS), and
  *   to expose its response headers.

@@ -9,8 +9,8 @@
  *   is in the header `storage-error`, percent-encoded.
  * - Attributes are HTTP header fields of the same names, metadata is `x-object-meta-<name>`. A response names in
  *   `x-object-attributes` which of `content-type` and `cache-control` are the object's: otherwise they are the server's
- *   defaults. To a request with `accept-encoding: identity` the object's encoding comes as `x-object-content-encoding`, so
- *   that no HTTP client decodes the body.
+ *   defaults. A request with `accept-encoding: identity`, or from a browser, which cannot send that, with the query
+ *   `encoding=identity`, receives the object's encoding as `x-object-content-encoding`, so that no HTTP client decodes the body.
  */
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -72,8 +72,8 @@ export const formatRequestAttributes = (attributes: Attributes): Record<string, 
 export const parseRequestAttributes = (headers: Headers): Attributes | undefined =>
   parseAttributes(headers, metadataPrefix)
 
-/** Attributes as header fields of a response to a request with these header fields. */
-export const formatResponseAttributes = (attributes: Attributes, request: Headers): Record<string, string> => {
+/** Attributes as header fields of the response to a request. */
+export const formatResponseAttributes = (attributes: Attributes, request: SentRequest): Record<string, string> => {
   const headers = formatAttributes(attributes, metadataPrefix)
   const own = defaulted.filter((name) => name in headers)
   if (own.length > 0) headers[attributesHeader] = own.join(", ")
@@ -85,9 +85,17 @@ export const formatResponseAttributes = (attributes: Attributes, request: Header
   return headers
 }
 
+interface SentRequest {
+  readonly url: string
+  readonly headers: Headers
+}
+
+/** The query of a request that accepts no encoding. */
+export const identityQuery = "?encoding=identity"
+
 // Node's `fetch` adds another `identity` to a request with a range.
-const acceptsNoEncoding = (request: Headers): boolean =>
-  /^\s*identity(\s*,\s*identity)*\s*$/i.test(request["accept-encoding"] ?? "")
+const acceptsNoEncoding = ({ headers, url }: SentRequest): boolean =>
+  url.endsWith(identityQuery) || /^\s*identity(\s*,\s*identity)*\s*$/i.test(headers["accept-encoding"] ?? "")
 
 /** The attributes in a response to a request that accepts no encoding. */
 export const parseResponseAttributes = (headers: Headers): Attributes | undefined => {

@@ -23,7 +23,7 @@ import {
   type StreamOptions
 } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { ask, type Exchange, pathOf, type Peer, type Reply, send, toReply } from "./request.js"
+import { ask, type Exchange, type Peer, readPathOf, type Reply, send, toReply } from "./request.js"
 import {
   failureOf,
   type FoundObject,
@@ -62,7 +62,7 @@ export class Reader {
 
   #head(key: string): Effect.Effect<ObjectInfo, E.HeadError> {
     return Effect.flatMap(
-      ask(this.#peer, { method: "HEAD", path: pathOf(this.#peer, key) }),
+      ask(this.#peer, { method: "HEAD", path: readPathOf(this.#peer, key) }),
       (reply): Either.Either<ObjectInfo, E.HeadError> =>
         reply.status !== 200
           ? Either.left(only(this.#failureOf(reply), isHeadError))
@@ -74,7 +74,7 @@ export class Reader {
   }
 
   #open(key: string, options: LoadOptions): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
-    const request = { method: "GET", path: pathOf(this.#peer, key), headers: this.#headers(options) } as const
+    const request = { method: "GET", path: readPathOf(this.#peer, key), headers: this.#headers(options) } as const
     return Effect.flatMap(send(this.#peer, request), (exchange) => {
       const { status } = exchange.response
       if (status === 200 || status === 206) return this.#opened(key, options, exchange)

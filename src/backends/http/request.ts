@@ -30,6 +30,10 @@ export interface Peer {
 export const pathOf = ({ isStatic }: Peer, key: string): string =>
   isStatic ? `/${protocol.encodeKey(key)}` : protocol.pathOf(key)
 
+/** The path of an object that is read: a browser decodes it unless the server hides its encoding. */
+export const readPathOf = (peer: Peer, key: string): string =>
+  isBrowser && !peer.isStatic ? pathOf(peer, key) + protocol.identityQuery : pathOf(peer, key)
+
 export interface Request {
   readonly method: "GET" | "HEAD" | "PUT" | "DELETE"
   /** What follows the URL of the peer. */

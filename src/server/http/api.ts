@@ -60,6 +60,15 @@ const keyPath = Schema.Struct({
   key: Schema.String.annotations({ description: "The key, each segment percent-encoded. It may contain slashes." })
 })
 
+const encoding = Schema.Struct({
+  encoding: Schema.optional(
+    Schema.Literal("identity").annotations({
+      description: "With identity, as with accept-encoding: identity, the content encoding of the object is sent as " +
+        "x-object-content-encoding, so that the client does not decode it."
+    })
+  )
+})
+
 const preconditions = {
   "if-match": text("Only if the object has one of these etags."),
   "if-none-match": text("Only if the object has none of these etags."),
@@ -115,6 +124,7 @@ export type ListQuery = typeof ListQuery.Type
 
 const get = HttpApiEndpoint.get("get", "/objects/:key")
   .setPath(keyPath)
+  .setUrlParams(encoding)
   .setHeaders(Schema.Struct({
     range: text("One range, for instance bytes=0-7 or bytes=-16. For several ranges the whole object is sent."),
     "if-range": text("The etag to which the range applies; for any other, the whole object is sent."),
@@ -133,6 +143,7 @@ const get = HttpApiEndpoint.get("get", "/objects/:key")
 
 const head = HttpApiEndpoint.head("head", "/objects/:key")
   .setPath(keyPath)
+  .setUrlParams(encoding)
   .setHeaders(Schema.Struct(preconditions))
   .addSuccess(empty(200, "There is an object with this key."))
   .addError(empty(304, "The object has not changed."))

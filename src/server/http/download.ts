@@ -98,7 +98,7 @@ const send = (
 /** The header fields of an object, whichever part of it is sent. */
 const objectHeaders = (
   { attributes, checksum, etag, key, lastModified }: ObjectInfo,
-  { headers }: Request
+  request: Request
 ): Record<string, string> => {
   const fields: Record<string, string> = {
     ...noSniff,
@@ -111,7 +111,7 @@ const objectHeaders = (
   }
   if (checksum !== undefined) fields[checksumHeader] = formatDigest(checksum)
   if (attributes === undefined) return fields
-  Object.assign(fields, formatResponseAttributes(attributes, headers))
+  Object.assign(fields, formatResponseAttributes(attributes, request))
   if (attributes.contentEncoding !== undefined) fields["vary"] = "accept-encoding"
   // A saved page must not run as one of the server's.
   if (attributes.contentType !== undefined) fields["content-security-policy"] = "default-src 'none'; sandbox"
@@ -147,7 +147,7 @@ class Body {
     isSent: (piece: Uint8Array) => boolean
   ): Effect.Effect<Body, never, Scope.Scope> {
     let body: Body | undefined
-    const isFree = () => body !== undefined && body.#index >= body.#chunk.length && isSent(body.#lastPiece)
+    const isFree = () => body !== undefined && isSent(body.#lastPiece)
     return Effect.map(Stream.toPull(reuse?.(isFree) ?? stream), (pull) => {
       body = new Body(pull, range.endExclusive - range.start, transfer)
       return body

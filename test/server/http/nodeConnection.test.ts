@@ -1,5 +1,5 @@
 /**
- * What is seen of the connection behind a request.
+ * The connection behind a request.
  */
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import { describe, expect, it } from "@effect/vitest"
@@ -7,10 +7,10 @@ import { Effect } from "effect"
 import { once } from "node:events"
 import * as http from "node:http"
 import * as net from "node:net"
-import { hasTaken } from "../../../src/internal/server/connection.js"
+import { sentCheck } from "../../../src/server/http/nodeConnection.js"
 import { eventually } from "../../support/weightServer.js"
 
-/** A response of a real server, and the socket of a client that reads nothing yet. */
+/** A response of a real server, and the socket of a client that does not read yet. */
 const exchange = Effect.gen(function*() {
   const server = yield* Effect.acquireRelease(
     Effect.sync(() => http.createServer()),
@@ -28,12 +28,12 @@ const exchange = Effect.gen(function*() {
 
 const requestOf = (shown: object) => shown as HttpServerRequest.HttpServerRequest
 
-describe("hasTaken", () => {
-  it.scopedLive("tells of what was written last, once all of it is out", () =>
+describe("sentCheck", () => {
+  it.scopedLive("is true for the array written last, once all of it is sent", () =>
     Effect.gen(function*() {
       const { client, response } = yield* exchange
-      const taken = hasTaken(requestOf({ response }))
-      // More than the system takes while nobody reads.
+      const taken = sentCheck(requestOf({ response }))
+      // More than fits into the buffers of the system.
       const first = new Uint8Array(32 * 1024 * 1024)
       expect(taken(first)).toBe(false)
       response.write(first)
@@ -49,10 +49,10 @@ describe("hasTaken", () => {
       expect(taken(first)).toBe(false)
     }))
 
-  it("tells of nothing where the server does not show its answer", () => {
+  it("is false where the server does not show its response", () => {
     const bytes = new Uint8Array(1)
     for (const shown of [{}, { response: () => {} }, { response: { write: () => true } }]) {
-      expect(hasTaken(requestOf(shown))(bytes)).toBe(false)
+      expect(sentCheck(requestOf(shown))(bytes)).toBe(false)
     }
   })
 })
