@@ -32,7 +32,7 @@ export const decode = <A, I>(
   })
 
 /** The same schema, whose message is what is allowed, and the value unless that may be a secret. */
-const must = <A, I, R>(
+export const must = <A, I, R>(
   schema: Schema.Schema<A, I, R>,
   be: string,
   show: (value: unknown) => string | undefined = String
@@ -48,7 +48,8 @@ const must = <A, I, R>(
 export const show = (value: unknown): string =>
   typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
 
-const hidden = () => undefined
+/** Shows nothing of a value that may be a secret. */
+export const hidden = (): undefined => undefined
 
 /** Text that passes a test. */
 export const string = (be = "a string", isAllowed: (value: string) => boolean = () => true): Schema.Schema<string> =>
