@@ -208,14 +208,19 @@ const bucketFields = {
 const BucketOptionsSchema = Schema.Struct(bucketFields)
 const bucketOptions: Schema.Schema<typeof BucketOptionsSchema.Type, BucketOptions> = BucketOptionsSchema
 
+const endpoint = Field.must(
+  Schema.String.pipe(Schema.filter((value) => {
+    const { password, protocol, username } = URL.canParse(value) ? new URL(value) : { protocol: "" }
+    return /^https?:$/.test(protocol) && !username && !password
+  })),
+  "a URL that begins with http:// or https:// and holds no credentials",
+  (value) => String(value).includes("@") ? undefined : Field.show(value)
+)
+
 const OptionsSchema = Schema.Struct({
   ...bucketFields,
   region: Schema.optional(Field.string()),
-  endpoint: Schema.optional(Field.must(
-    Schema.String.pipe(Schema.filter((value) => /^https?:\/\/[^/?#@]+(?:[/?#]|$)/.test(value))),
-    "a URL that begins with http:// or https:// and holds no credentials",
-    (value) => String(value).includes("@") ? undefined : Field.show(value)
-  )),
+  endpoint: Schema.optional(endpoint),
   forcePathStyle: Schema.optional(Field.boolean),
   credentials: Schema.optional(Schema.Struct({
     accessKeyId: Field.string(),

@@ -274,7 +274,7 @@ describe.concurrent("S3Storage, a wait for an answer", () => {
   for (const operation of operations) {
     const { breaks, name, options = {}, run } = operation
     const test = operation.conditional ? onServers : it.scopedLive
-    const limits: Options = { ...options, idleLimit: "400 millis", retry: Schedule.recurs(1) }
+    const limits: Options = { ...options, idleTimeout: "400 millis", retry: Schedule.recurs(1) }
 
     test(`ends at the idle limit: ${name}`, () =>
       onBucket({ ...operation, options: limits }, (setup) =>
@@ -516,7 +516,7 @@ describe("S3Storage, the wait between two tries", () => {
           ...options,
           endpoint: proxy.endpoint,
           bucket,
-          verifyBucket: false
+          verify: false
         })
         breaks(is.get, refusal(503, "SlowDown", { headers: { "retry-after": "1" } }))
         const [read, millis] = yield* timed(storage.load("small"))
@@ -534,7 +534,7 @@ describe("S3Storage, a client of one's own", () => {
           Effect.sync(() => client(server, { endpoint: proxy.endpoint, maxAttempts: 10, retryMode: "adaptive" })),
           (own) => Effect.sync(() => own.destroy())
         )
-        const storage = yield* S3Storage.makeFromClient(own, { bucket, retry: quick, verifyBucket: false })
+        const storage = yield* S3Storage.makeFromClient(own, { bucket, retry: quick, verify: false })
         for (const [matches, effect] of [[is.list, storage.list()], [is.put, storage.save("key", small)]] as const) {
           breaks(matches, refusal(503, "SlowDown"), Infinity)
           const error = yield* Effect.flip<unknown, StorageError.StorageError, never>(effect)
@@ -594,13 +594,13 @@ describe("S3Storage, the look at the bucket when a storage is built", () => {
     onBucket({}, (setup) =>
       Effect.gen(function*() {
         const { breaks, open, seen } = setup
-        const verified: Options = { verifyBucket: true }
+        const verified: Options = { verify: true }
         breaks(is.list, refusal(503, "SlowDown"))
         yield* open(verified)
         expect(seen().length).toBe(2)
         const cases = [
           ["StorageUnavailable", "gave up after 4 attempts", 4, refusal(500, "InternalError")],
-          ["AccessDenied", "verifyBucket: false", 1, refusal(403, "AccessDenied")],
+          ["AccessDenied", "verify: false", 1, refusal(403, "AccessDenied")],
           ["StorageNotFound", "there is no bucket", 1, refusal(404, "NoSuchBucket")],
           [
             "StorageNotFound",

@@ -110,7 +110,7 @@ for (const reading of readings) {
   // They wait more than they do, so they wait together.
   describe.concurrent(`S3Storage, the answer to a ${name}`, () => {
     for (const [how, at, cuts, tag] of broken) {
-      const limits: Options = { ...options, ...(how === "stalled" && { idleLimit: "400 millis" }) }
+      const limits: Options = { ...options, ...(how === "stalled" && { idleTimeout: "400 millis" }) }
 
       it.scopedLive(`goes on at the byte where it is ${how}, under the etag of the first`, () =>
         onBucket({ reads: [key], options: limits }, ({ breaks: add, direct, seen, storage }) =>
@@ -157,7 +157,7 @@ for (const reading of readings) {
 
     it.scopedLive("may come more slowly in all than the idle limit, if only it moves", () =>
       onBucket(
-        { reads: [key], options: { ...options, idleLimit: "300 millis" } },
+        { reads: [key], options: { ...options, idleTimeout: "300 millis" } },
         ({ breaks: add, seen, storage }) =>
           Effect.gen(function*() {
             yield* read(storage, key)
@@ -240,7 +240,7 @@ describe("S3Storage, the answer to a stream", () => {
   for (const [name, options] of [["one connection", {}], ["parts ahead", ahead]] as const) {
     it.scopedLive(`waits for a reader who takes longer than the idle limit: ${name}`, () =>
       onBucket(
-        { reads: ["large"], options: { ...options, idleLimit: "200 millis" } },
+        { reads: ["large"], options: { ...options, idleTimeout: "200 millis" } },
         ({ seen, storage }) =>
           Effect.gen(function*() {
             yield* gather(storage.stream("large"))
@@ -341,7 +341,7 @@ describe("S3Storage, the answer to a listing", () => {
   it.scopedLive(
     "gives every key once, whatever breaks a page",
     () =>
-      behindProxy({ idleLimit: "400 millis" }, ({ breaks, direct, seen, storage }) =>
+      behindProxy({ idleTimeout: "400 millis" }, ({ breaks, direct, seen, storage }) =>
         Effect.gen(function*() {
           yield* Effect.forEach(keys, (key) => direct.save(key, bytes(1)), { concurrency: 32, discard: true })
           const faults: ReadonlyArray<Fault> = [

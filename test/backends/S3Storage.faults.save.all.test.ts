@@ -83,7 +83,7 @@ for (const saving of savings) {
       ["read no more", (after: number) => Fault.StallRequest({ after }), "StorageTimeout"]
     ] as const
     for (const [how, at, tag] of ways) {
-      const limits: Options = how === "reset" ? options : { ...options, idleLimit: "500 millis" }
+      const limits: Options = how === "reset" ? options : { ...options, idleTimeout: "500 millis" }
       const cuts = how === "reset" ? [1, Math.floor(length / 2), length - 1] : [Math.floor(length / 2)]
 
       it.scopedLive(`is sent again where it is ${how}, and nothing else is`, () =>
@@ -135,8 +135,8 @@ describe("S3Storage, the body of a save", () => {
         bucket,
         partSize: 32 * MiB,
         retry: Schedule.recurs(0),
-        idleLimit: "700 millis",
-        verifyBucket: false
+        idleTimeout: "700 millis",
+        verify: false
       })
       const data = bytes(32 * MiB)
       const [, millis] = yield* timed(storage.save("key", data))
@@ -326,7 +326,7 @@ const inParts: ReadonlyArray<
 describe("S3Storage, a save in parts", () => {
   for (const [what, saving, faults] of inParts) {
     it.scopedLive(`is whole whatever passing thing breaks a request of it: ${what}`, () =>
-      behindProxy({ idleLimit: "500 millis" }, (setup) =>
+      behindProxy({ idleTimeout: "500 millis" }, (setup) =>
         Effect.gen(function*() {
           yield* run(saving, setup.storage)
           const calm = setup.seen().length
@@ -402,7 +402,7 @@ describe("S3Storage, a save in parts", () => {
   }
 
   it.scopedLive("ends within the idle limit where it is interrupted before its upload has a name", () =>
-    behindProxy({ idleLimit: "500 millis", retry: Schedule.spaced("1 hour") }, (setup) =>
+    behindProxy({ idleTimeout: "500 millis", retry: Schedule.spaced("1 hour") }, (setup) =>
       Effect.gen(function*() {
         setup.breaks(is.create, Fault.StallAnswer({}), Infinity)
         const fiber = yield* Effect.fork(setup.storage.save("key", large))
@@ -529,7 +529,7 @@ describe("S3Storage, a save in parts", () => {
       })))
 
   it.scopedLive("is no affair of the idle limit while its source has nothing to give", () =>
-    behindProxy({ idleLimit: "500 millis" }, (setup) =>
+    behindProxy({ idleTimeout: "500 millis" }, (setup) =>
       Effect.gen(function*() {
         let wait = 1200
         const slow = Stream.tap(asStream(large), () => {
@@ -573,7 +573,7 @@ describe.concurrent("S3Storage, the abort of an upload", () => {
     ] as const
   ) {
     it.scopedLive(`is repeated where it ${name}`, () =>
-      behindProxy({ idleLimit: "500 millis" }, (setup) =>
+      behindProxy({ idleTimeout: "500 millis" }, (setup) =>
         Effect.gen(function*() {
           setup.breaks(isPart(2), refusal(403, "AccessDenied"))
           setup.breaks(is.abort, fault, times)

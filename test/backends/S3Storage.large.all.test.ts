@@ -9,14 +9,12 @@ import * as os from "node:os"
 import { Readable } from "node:stream"
 import { text } from "node:stream/consumers"
 import { ByteRange, ObjectKey, S3Storage, type StorageError } from "surfing-weights"
-import { connect, makeTransport } from "../../src/internal/s3/connect.js"
-import type { Connection } from "../../src/internal/s3/exchange.js"
-import * as Requests from "../../src/internal/s3/requests.js"
-import { type Handler, overHandler } from "../../src/internal/s3/transport.js"
-import * as Uploads from "../../src/internal/s3/uploads.js"
+import { limits } from "../../src/backends/s3/parts.js"
+import { fromHandler, type Handler } from "../../src/backends/s3/transport.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
-import { bytes, Fault, gather, MiB, partSize, print, quick } from "../support/s3Faults.js"
+import { bytes, Fault, gather, MiB, partSize, print } from "../support/s3Faults.js"
+import { makeSaver, type SaverOptions } from "../support/s3Saver.js"
 
 const GiB = 1024 * MiB
 const TiB = 1024 * GiB
@@ -25,21 +23,6 @@ const TiB = 1024 * GiB
 const put = (Bucket: string, Key: string, Body: Uint8Array | string = Key, ContentType?: string) =>
   Effect.promise(() => sdk.send(new PutObjectCommand({ Bucket, Key, Body, ContentType })))
 
-/** What uploads do with requests that go over a connection. */
-const makeUploads = (connection: Connection, bucket: string, cut: Partial<Uploads.Cut>) =>
-  Uploads.make(
-    Requests.make(connection, "S3(test)", bucket, { create: {}, access: {}, copySource: {} }),
-    quick,
-    { partSize, uniformParts: false, concurrency: 4, largestCopy: Uploads.limits.largestCopy, ...cut }
-  )
-
-/** Uploads to a bucket, with limits that can be reached. */
-const uploadsTo = (bucket: string, cut: Partial<Uploads.Cut>) =>
-  makeTransport("S3(test)", sdk).pipe(
-    Effect.flatMap((transport) => connect("S3(test)", sdk, bucket, 30_000, transport)),
-    Effect.map((connection) => makeUploads(connection, bucket, cut))
-  )
-
 interface Sent {
   readonly method: string
   readonly query: URLSearchParams
@@ -47,9 +30,9 @@ interface Sent {
   readonly body: string
 }
 
-/** Uploads to nowhere: every request is carried out, unless `refuse` knows better. */
-const uploadsToNowhere = (
-  cut: Partial<Uploads.Cut>,
+/** A saver without a server: every request succeeds, unless `refuse` returns an error. */
+const saverToNowhere = (
+  options: SaverOptions,
   refuse: (request: Sent) => { readonly status: number; readonly code: string } | undefined = () => undefined
 ) =>
   Effect.suspend(() => {
@@ -71,15 +54,15 @@ const uploadsToNowhere = (
       return {
         response: {
           statusCode: refusal?.status ?? (method === "HEAD" && source === undefined ? 404 : 200),
-          headers: { etag: method === "HEAD" && source !== undefined ? source : "\"etag\"" },
+          headers: { etag: method === "HEAD" && source !== undefined ? source : "\"etag\"", "content-length": "10" },
           body: Readable.from([Buffer.from(answer)])
         }
       }
     }
     const signer = { sign: <A>(request: A) => Promise.resolve(request) }
     return Effect.map(
-      connect("S3(test)", sdk, "nowhere", 10_000, overHandler({ handle })),
-      (connection) => ({ sent, uploads: makeUploads({ ...connection, signer }, "nowhere", cut) })
+      makeSaver(sdk, "nowhere", { transport: fromHandler({ handle }), signer, ...options }),
+      (saver) => ({ sent, saver })
     )
   })
 
@@ -132,12 +115,12 @@ describe("a copy within a bucket", () => {
       Effect.gen(function*() {
         const bucket = yield* makeBucket
         const storage = yield* S3Storage.make({ ...options, bucket })
-        const uploads = yield* uploadsTo(bucket, { largestCopy: 0 })
+        const saver = yield* makeSaver(sdk, bucket, { largestCopy: 0 })
         for (const [index, key] of oddKeys.entries()) {
           if (isMistaken && /[%+]|\?versionId=/.test(key)) continue
           const content = bytes(100 + index, index)
           const source = yield* storage.save(key, content)
-          const info = yield* uploads.copy("copy", { info: source, headers: {} }, `copies/${key}`)
+          const info = yield* saver.copy({ info: source, headers: {} }, `copies/${key}`, {})
           expect(info, key).toEqual(yield* storage.head(`copies/${key}`))
           expect(print(yield* storage.load(`copies/${key}`)), key).toBe(print(content))
         }
@@ -152,10 +135,10 @@ describe("a copy within a bucket", () => {
         const bucket = yield* makeBucket
         yield* put(bucket, "weights.bin", bytes(1000), "application/x-weights")
         const storage = yield* S3Storage.make({ ...options, bucket })
-        const uploads = yield* uploadsTo(bucket, { largestCopy: 0 })
+        const saver = yield* makeSaver(sdk, bucket, { largestCopy: 0 })
         const info = yield* storage.copy("weights.bin", "whole")
         const headers = { "content-type": "application/x-weights" }
-        yield* uploads.copy("copy", { info: { ...info, key: "weights.bin" }, headers }, "in-parts")
+        yield* saver.copy({ info: { ...info, key: "weights.bin" }, headers }, "in-parts", {})
         for (const Key of ["whole", "in-parts"]) {
           const head = yield* Effect.promise(() => sdk.send(new HeadObjectCommand({ Bucket: bucket, Key })))
           expect(head.ContentType, Key).toBe("application/x-weights")
@@ -166,13 +149,13 @@ describe("a copy within a bucket", () => {
   it.scopedLive("names its source so that every server reads the same, in one request or in parts", () =>
     Effect.gen(function*() {
       for (const largestCopy of [0, GiB]) {
-        const { sent, uploads } = yield* uploadsToNowhere({ largestCopy })
+        const { saver, sent } = yield* saverToNowhere({ largestCopy })
         for (const key of oddKeys) {
           sent.length = 0
-          yield* uploads.copy(
-            "copy",
+          yield* saver.copy(
             { info: { key, size: 10, etag: "e", lastModified: new Date(0) }, headers: {} },
-            "to"
+            "to",
+            {}
           )
           const [source = "", ...others] = sent.flatMap(({ headers }) => headers["x-amz-copy-source"] ?? [])
           expect(others).toEqual([])
@@ -185,11 +168,11 @@ describe("a copy within a bucket", () => {
   it.scopedLive("in parts has every byte of the source once, whatever its size, in parts that S3 takes", () =>
     Effect.gen(function*() {
       for (const size of [5 * GiB + 1, 40 * TiB + 12_345]) {
-        const { sent, uploads } = yield* uploadsToNowhere({ concurrency: 16 })
+        const { saver, sent } = yield* saverToNowhere({ concurrency: 16 })
         const source = { key: "a b", size, etag: "source", lastModified: new Date(0) }
-        expect(yield* uploads.copy("copy", { info: source, headers: {} }, "copy")).toMatchObject({ key: "copy", size })
+        expect(yield* saver.copy({ info: source, headers: {} }, "copy", {})).toMatchObject({ key: "copy", size })
         const parts = sent.filter(isPart)
-        expect(parts.length).toBeLessThanOrEqual(Uploads.limits.parts)
+        expect(parts.length).toBeLessThanOrEqual(limits.parts)
         let next = 0
         for (const [index, { headers, query }] of parts.entries()) {
           const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(headers["x-amz-copy-source-range"] ?? "") ?? []
@@ -197,7 +180,7 @@ describe("a copy within a bucket", () => {
           expect(Number(start)).toBe(next)
           next = Number(end) + 1
           expect(next - Number(start)).toBeLessThanOrEqual(5 * GiB)
-          if (next < size) expect(next - Number(start)).toBeGreaterThanOrEqual(Uploads.limits.smallestPart)
+          if (next < size) expect(next - Number(start)).toBeGreaterThanOrEqual(limits.smallestPart)
           expect(headers["x-amz-copy-source"]).toBe("nowhere/a%20b")
           expect(headers["x-amz-copy-source-if-match"]).toBe("\"source\"")
         }
@@ -218,12 +201,12 @@ describe("a copy within a bucket", () => {
         [{ status: 403, code: "AccessDenied" }, "AccessDenied"]
       ] as const
       for (const [refusal, tag] of cases) {
-        const { sent, uploads } = yield* uploadsToNowhere(
+        const { saver, sent } = yield* saverToNowhere(
           {},
           (request) => isPart(request) && request.query.get("partNumber") === "3" ? refusal : undefined
         )
-        const error = yield* Effect.flip(uploads.copy("copy", { info: source, headers: {} }, "copy"))
-        expect(error).toMatchObject({ _tag: tag, operation: "copy", key: "source" })
+        const error = yield* Effect.flip(saver.copy({ info: source, headers: {} }, "copy", {}))
+        expect(error).toMatchObject({ _tag: tag })
         expect(sent.filter(isComplete)).toEqual([])
         expect(sent.filter(isAbort).length).toBe(1)
       }
@@ -263,8 +246,8 @@ describe("the parts of a stream", () => {
         bytes(length).subarray(Math.floor(i * length / 100), Math.floor((i + 1) * length / 100))))
       const sizes = (uniformParts: boolean) =>
         Effect.gen(function*() {
-          const { sent, uploads } = yield* uploadsToNowhere({ partSize: 10, uniformParts })
-          yield* uploads.save("key", data, {})
+          const { saver, sent } = yield* saverToNowhere({ partSize: 10, uniformParts })
+          yield* saver.save("key", data, {})
           return sent.filter(isPart)
             .sort((a, b) =>
               Number(a.query.get("partNumber")) - Number(b.query.get("partNumber"))
@@ -286,14 +269,14 @@ describe("the parts of a stream", () => {
 
   it.scopedLive("end where there are 10,000 of one size, with nothing saved", () =>
     Effect.gen(function*() {
-      const { sent, uploads } = yield* uploadsToNowhere({ partSize: 1, uniformParts: true })
+      const { saver, sent } = yield* saverToNowhere({ partSize: 1, uniformParts: true })
       const data = (length: number) => Stream.rechunk(Stream.map(Stream.range(1, length), () => Uint8Array.of(1)), 1)
-      expect(yield* uploads.save("fits", data(10_000), {})).toMatchObject({ size: 10_000 })
+      expect(yield* saver.save("fits", data(10_000), {})).toMatchObject({ size: 10_000 })
       expect(sent.filter(isPart).length).toBe(10_000)
       expect(sent.filter(isComplete).length).toBe(1)
       sent.length = 0
-      const error = yield* Effect.flip(uploads.save("does-not", data(10_001), {}))
-      expect(error).toMatchObject({ _tag: "StorageFull", operation: "save", key: "does-not" })
+      const error = yield* Effect.flip(saver.save("does-not", data(10_001), {}))
+      expect(error).toMatchObject({ _tag: "StorageFull" })
       expect(error.message).toContain("10000 parts of 1 bytes")
       expect(error.message).toContain("give its size, or a larger partSize")
       expect(sent.filter(isPart).length).toBe(10_000)
@@ -359,7 +342,7 @@ describe("an object of more than 2 GiB", () => {
       Effect.gen(function*() {
         const bucket = yield* makeBucket
         const storage = yield* S3Storage.make({ ...options, bucket })
-        const uploads = yield* uploadsTo(bucket, { largestCopy: 256 * MiB })
+        const saver = yield* makeSaver(sdk, bucket, { largestCopy: 256 * MiB })
         const hash = createHash("sha1")
         // A part of a copy has 512 MiB.
         const source = yield* storage.save(
@@ -370,7 +353,7 @@ describe("an object of more than 2 GiB", () => {
             Stream.tap((bytes) => Effect.sync(() => hash.update(bytes)))
           )
         )
-        const info = yield* uploads.copy("copy", { info: source, headers: {} }, "copy")
+        const info = yield* saver.copy({ info: source, headers: {} }, "copy", {})
         expect(info).toEqual(yield* storage.head("copy"))
         expect(info.size).toBe(source.size)
         const copied = createHash("sha1")
@@ -453,7 +436,7 @@ describe("a prefix", () => {
   it.scopedLive("that no key can begin with is told at once", () =>
     Effect.gen(function*() {
       for (const prefix of ["/a", "a//b", "a//", "../a", "a/..", "a\n", "x".repeat(1025)]) {
-        const error = yield* Effect.flip(S3Storage.make({ ...options, bucket: "none", prefix, verifyBucket: false }))
+        const error = yield* Effect.flip(S3Storage.make({ ...options, bucket: "none", prefix, verify: false }))
         expect(error._tag, JSON.stringify(prefix)).toBe("UnsupportedOperation")
         expect(error.message, JSON.stringify(prefix)).toContain("prefix")
       }

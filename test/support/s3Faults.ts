@@ -5,23 +5,18 @@
 import { expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Supervisor from "effect/Supervisor"
 import { S3Storage, type Storage } from "surfing-weights"
 import { bytes, eventually, MiB, print } from "./bytes.js"
 import * as FaultProxy from "./faultProxy.js"
 import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
+import { partSize, quick } from "./s3Policy.js"
 import { client } from "./s3Server.js"
 
 export { bytes, eventually, gather, MiB, print, timed } from "./bytes.js"
 export { Fault } from "./faultProxy.js"
-
-/** The smallest that there is. */
-export const partSize = 5 * MiB
-
-/** Makes a request and three more. */
-export const quick = Schedule.intersect(Schedule.spaced("5 millis"), Schedule.recurs(3))
+export { partSize, quick } from "./s3Policy.js"
 
 const isEmulator = server.kind === "emulator"
 
@@ -110,15 +105,15 @@ export const behindProxy = <Err, R>(
   Effect.gen(function*() {
     const bucket = yield* makeBucket
     const proxy = yield* FaultProxy.make(server.endpoint)
-    const direct = yield* S3Storage.make({ ...options, bucket, partSize, verifyBucket: false })
+    const direct = yield* S3Storage.make({ ...options, bucket, partSize, verify: false })
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
     const open: Setup["open"] = ({ ownClient = false, ...more }) => {
       const ofBucket = {
         bucket,
         partSize,
         retry: quick,
-        idleLimit: "10 seconds",
-        verifyBucket: false,
+        idleTimeout: "10 seconds",
+        verify: false,
         ...more
       } as const
       const ofClient = Effect.acquireRelease(

@@ -183,10 +183,10 @@ const resolve = (
     )
     yield* Effect.tryPromise({
       try: () => client.send(command),
+      // Without the cause, which may quote an endpoint with a password.
       catch: (cause) =>
         new E.StorageNotFound({
-          reason: `the SDK finds no endpoint for the bucket ${JSON.stringify(bucket)}: ${messageOf(cause)}`,
-          cause
+          reason: `the SDK finds no endpoint for the bucket ${JSON.stringify(bucket)}: ${messageOf(cause)}`
         })
     })
     const scheme = found?.properties?.authSchemes?.[0]

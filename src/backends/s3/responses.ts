@@ -102,7 +102,7 @@ export const failureOf = (error: ErrorResponse, bucket: string): Failure => {
   }
   const region = regionOf(error)
   if (region !== undefined || code === "PermanentRedirect" || code === "IllegalLocationConstraintException") {
-    const advice = region === undefined ? "set its region" : `set region: ${JSON.stringify(region)}`
+    const advice = region === undefined ? "set the region of the bucket" : `set region: ${JSON.stringify(region)}`
     return new E.StorageNotFound({
       reason: `the bucket ${JSON.stringify(bucket)} is not in this region; ${advice}${details}`
     })
@@ -211,6 +211,7 @@ const checksumHeaders = [
 ] as const
 
 const toChecksum = (headers: Response["headers"]): Checksum | undefined => {
+  if (headers["x-amz-checksum-type"] === "COMPOSITE") return undefined
   for (const [algorithm, header] of checksumHeaders) {
     const value = headers[header]
     // One of the checksums of parts ends in their number, and is not that of the bytes.
