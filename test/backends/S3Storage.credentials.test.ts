@@ -739,7 +739,9 @@ describe("what does not open says what to change", () => {
 
   it.scopedLive("an endpoint with a password, which is not shown", () =>
     Effect.gen(function*() {
-      for (const endpoint of [`http://user:${token}@127.0.0.1:9`, `https://${encodeURIComponent(wrongSecret)}@s3.example`]) {
+      for (
+        const endpoint of [`http://user:${token}@127.0.0.1:9`, `https://${encodeURIComponent(wrongSecret)}@s3.example`]
+      ) {
         const failure = yield* opening({ ...options, endpoint })
         expect(failure).toMatchObject({ _tag: "InvalidOptions", option: "endpoint" })
         expect(failure.message).toContain("holds no credentials")

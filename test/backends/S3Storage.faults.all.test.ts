@@ -11,6 +11,7 @@ import {
   eventually,
   Fault,
   gather,
+  idle,
   is,
   isGetFrom,
   isPart,
@@ -26,6 +27,7 @@ import {
   refusal,
   type Setup,
   small,
+  soon,
   timed
 } from "../support/s3Faults.js"
 import { client } from "../support/s3Server.js"
@@ -123,7 +125,8 @@ const operations: ReadonlyArray<Operation> = [
     name: "save with ifMatch",
     breaks: is.put,
     conditional: true,
-    lost: 3,
+    // Elsewhere one more, to find out whether the server takes the etag with its quotes.
+    lost: server.kind === "radosgw" ? 2 : 3,
     leaves: true,
     run: (setup, key) =>
       Effect.flatMap(setup.direct.save(key, bytes(10)), ({ etag }) => save(setup, key, small, { ifMatch: etag }))
@@ -260,7 +263,7 @@ for (const operation of operations) {
               yield* setup.until(breaks)
               const [exit, millis] = yield* timed(Fiber.interrupt(fiber))
               expect(Exit.isInterrupted(exit), fault._tag).toBe(true)
-              expect(millis, fault._tag).toBeLessThan(1000)
+              expect(millis, fault._tag).toBeLessThan(soon)
               expect(setup.seen(breaks).length, fault._tag).toBe(1)
               yield* eventually(() => expect(setup.proxy.activeRequests(), fault._tag).toBe(0))
             }
@@ -274,9 +277,9 @@ describe.concurrent("S3Storage, a wait for an answer", () => {
   for (const operation of operations) {
     const { breaks, name, options = {}, run } = operation
     const test = operation.conditional ? onServers : it.scopedLive
-    const limits: Options = { ...options, idleTimeout: "400 millis", retry: Schedule.recurs(1) }
+    const limits: Options = { ...options, idleTimeout: idle, retry: Schedule.recurs(1) }
 
-    test(`ends at the idle limit: ${name}`, () =>
+    test(`ends at the idle timeout: ${name}`, () =>
       onBucket({ ...operation, options: limits }, (setup) =>
         Effect.gen(function*() {
           setup.breaks(breaks, Fault.StallAnswer({}), Infinity)
@@ -284,8 +287,8 @@ describe.concurrent("S3Storage, a wait for an answer", () => {
           expect(error).toMatchObject({ _tag: "StorageTimeout", attempts: 2 })
           expect(StorageError.isRetryable(error)).toBe(false)
           expect(setup.seen(breaks).length).toBe(2)
-          expect(millis).toBeGreaterThan(790)
-          expect(millis).toBeLessThan(800 + 1500)
+          expect(millis).toBeGreaterThan(2 * idle - 10)
+          expect(millis).toBeLessThan(2 * idle + soon)
         })))
   }
 })
@@ -300,20 +303,29 @@ type Permanent = readonly [
 /** What does not pass, however often one asks, and what it means. */
 const permanent: ReadonlyArray<Permanent> = [
   ["ObjectNotFound", refusal(404, "NoSuchKey"), "no such object", "load", "stream", "head"],
-  ["StorageNotFound", refusal(404, "NoSuchBucket"), "there is no bucket", "load", "list", "save", "part", "copy"],
+  [
+    "StorageNotFound",
+    refusal(404, "NoSuchBucket"),
+    "does not exist; create it",
+    "load",
+    "list",
+    "save",
+    "part",
+    "copy"
+  ],
   ["AccessDenied", refusal(403, "SignatureDoesNotMatch"), "correct the credentials", "load", "list", "save", "remove"],
   ["AccessDenied", refusal(400, "ExpiredToken"), "get new ones", "load", "list", "save", "remove", "copy"],
-  ["AccessDenied", refusal(401, "Unauthorized"), "may not do this", "load", "head", "save", "part", "remove"],
+  ["AccessDenied", refusal(401, "Unauthorized"), "do not allow this", "load", "head", "save", "part", "remove"],
   ["UnexpectedStorageError", refusal(400, "InvalidArgument"), "refused", "load", "list", "save", "part", "complete"],
   ["UnexpectedStorageError", refusal(400, "InvalidRequest"), "HTTP 400", "head", "remove", "copy", "stream"],
   ["UnexpectedStorageError", refusal(404, "NoSuchUpload"), "NoSuchUpload", "part"],
   ["UnexpectedStorageError", refusal(400, "InvalidPart"), "InvalidPart", "complete"],
   ["PreconditionFailed", refusal(412, "PreconditionFailed"), "changed", "load", "stream", "copy"],
-  ["StorageFull", refusal(400, "EntityTooLarge"), "larger than the server takes", "save", "part", "complete", "copy"],
-  ["StorageFull", refusal(403, "QuotaExceeded"), "no room", "save", "part", "copy"],
-  ["StorageFull", refusal(507, "InsufficientStorage"), "no room", "save", "part"],
+  ["StorageFull", refusal(400, "EntityTooLarge"), "larger than the server allows", "save", "part", "complete", "copy"],
+  ["StorageFull", refusal(403, "QuotaExceeded"), "no space is left", "save", "part", "copy"],
+  ["StorageFull", refusal(507, "InsufficientStorage"), "no space is left", "save", "part"],
   ["UnsupportedOperation", refusal(403, "InvalidObjectState"), "archived", "load", "stream", "copy"],
-  ["UnsupportedOperation", refusal(501, "NotImplemented"), "cannot do this", "load", "list", "save", "copy"],
+  ["UnsupportedOperation", refusal(501, "NotImplemented"), "does not support this", "load", "list", "save", "copy"],
   [
     "StorageNotFound",
     refusal(301, "PermanentRedirect", { headers: { "x-amz-bucket-region": "eu-central-1" } }),
@@ -496,7 +508,7 @@ describe("S3Storage, the wait between two tries", () => {
           const [read, millis] = yield* timed(setup.storage.load("small"))
           expect(print(read)).toBe(print(small))
           expect(millis).toBeGreaterThan(950)
-          expect(millis).toBeLessThan(3000)
+          expect(millis).toBeLessThan(soon)
         }
       })))
 
@@ -601,7 +613,7 @@ describe("S3Storage, the look at the bucket when a storage is built", () => {
         const cases = [
           ["StorageUnavailable", "gave up after 4 attempts", 4, refusal(500, "InternalError")],
           ["AccessDenied", "verify: false", 1, refusal(403, "AccessDenied")],
-          ["StorageNotFound", "there is no bucket", 1, refusal(404, "NoSuchBucket")],
+          ["StorageNotFound", "does not exist; create it", 1, refusal(404, "NoSuchBucket")],
           [
             "StorageNotFound",
             `set region: "eu-central-1"`,

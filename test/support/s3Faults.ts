@@ -27,6 +27,12 @@ export const onServers = (name: string, test: () => Effect.Effect<void, unknown,
     test
   )
 
+/** What ends at once ends within this, in milliseconds, also on a busy machine; a wait for the idle timeout takes longer. */
+export const soon = 30_000
+
+/** An idle timeout, in milliseconds, that no server here exceeds unless it is told to, also on a busy machine. */
+export const idle = 2000
+
 /** Fits one request. */
 export const small = bytes(1000)
 
@@ -112,7 +118,7 @@ export const behindProxy = <Err, R>(
         bucket,
         partSize,
         retry: quick,
-        idleTimeout: "10 seconds",
+        idleTimeout: "60 seconds",
         verify: false,
         ...more
       } as const
