@@ -282,7 +282,7 @@ describe("the parts of a stream", () => {
       expect(sent.filter(isPart).length).toBe(10_000)
       expect(sent.filter(isComplete)).toEqual([])
       expect(sent.filter(isAbort).length).toBe(1)
-    }), 60_000)
+    }))
 })
 
 /** A piece that is like no other but in its length, of a stream that would be too large to be kept. */
@@ -332,8 +332,7 @@ describe("an object of more than 2 GiB", () => {
         yield* Stream.runForEach(storage.stream("large.bin"), (bytes) => Effect.sync(() => streamed.update(bytes)))
         expect(streamed.digest("hex")).toBe(saved.digest("hex"))
         yield* storage.remove("large.bin")
-      }),
-    180_000
+      })
   )
 
   it.scopedLive.skipIf(!ample)(
@@ -360,8 +359,7 @@ describe("an object of more than 2 GiB", () => {
         yield* Stream.runForEach(storage.stream("copy"), (bytes) => Effect.sync(() => copied.update(bytes)))
         expect(copied.digest("hex")).toBe(hash.digest("hex"))
         expect(yield* unfinishedUploads(bucket)).toEqual([])
-      }),
-    120_000
+      })
   )
 })
 
@@ -437,7 +435,7 @@ describe("a prefix", () => {
     Effect.gen(function*() {
       for (const prefix of ["/a", "a//b", "a//", "../a", "a/..", "a\n", "x".repeat(1025)]) {
         const error = yield* Effect.flip(S3Storage.make({ ...options, bucket: "none", prefix, verify: false }))
-        expect(error._tag, JSON.stringify(prefix)).toBe("UnsupportedOperation")
+        expect(error._tag, JSON.stringify(prefix)).toBe("InvalidOptions")
         expect(error.message, JSON.stringify(prefix)).toContain("prefix")
       }
     }))
@@ -495,7 +493,7 @@ describe("a prefix", () => {
         const error = yield* Effect.flip(run(storage))
         expect(error).toMatchObject({ _tag: "InvalidKey", key: tooLong })
         expect(error.message).toMatch(
-          /cannot be a key: it has 524 bytes, and in the folder "p+" a key has at most 523$/
+          /is not a valid key: a key in the folder "p+" must not exceed 523 bytes \(got 524\)$/
         )
         expect(proxy.requests.length).toBe(before)
       })
@@ -602,7 +600,7 @@ describe("many at once", () => {
       }
       expect(peak).toBeGreaterThan(16)
       expect(peak).toBeLessThanOrEqual(64 + 4)
-    }), 120_000)
+    }))
 
   it.scopedLive("save and look over no more connections than there may be", () =>
     Effect.gen(function*() {
