@@ -62,7 +62,11 @@ export const connectionError = (cause: unknown): E.StorageUnavailable =>
 
 export const connectionFailed = (cause: unknown): Failure => Exit.fail(connectionError(cause))
 
-const describe = (cause: unknown): string => {
+/** The failure of a wait that took `limit` milliseconds. */
+export const timedOut = (limit: number): E.StorageTimeout => new E.StorageTimeout({ limit: Duration.millis(limit) })
+
+/** What went wrong, in words. */
+export const describe = (cause: unknown): string => {
   if (!(cause instanceof Error)) return String(cause)
   // A name with several addresses, none of which responds, fails with a list and without a message.
   if (cause instanceof AggregateError && cause.message === "") return cause.errors.map(describe).join("; ")
@@ -126,7 +130,11 @@ export class HttpCall {
   ): Effect.Effect<Response, E.CommonError> {
     return once((resume) => {
       let hasResponded = false
-      this.#timer = new IdleTimer(this.#clock, this.#idleTimeout, () => receiver.onFailure(this.#timedOut()))
+      this.#timer = new IdleTimer(
+        this.#clock,
+        this.#idleTimeout,
+        () => receiver.onFailure(Exit.fail(timedOut(this.#idleTimeout)))
+      )
       const receiver: Receiver = {
         onUpload: (waitingFor) => {
           this.#isSent = waitingFor === "response"
@@ -305,10 +313,6 @@ export class HttpCall {
     this.#failure = failure
     this.#abort()
     this.#reader?.onFailure(failure)
-  }
-
-  #timedOut(): Failure {
-    return Exit.fail(new E.StorageTimeout({ limit: Duration.millis(this.#idleTimeout) }))
   }
 
   /** Ends the call, and its connection with it unless both bodies have ended. */

@@ -70,3 +70,6 @@ const escapes: Readonly<Record<string, string>> = {
 
 /** Whether XML can hold this text at all: it has no place for some characters, not even escaped. */
 export const canHold = (text: string): boolean => !/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/.test(text)
+
+/** Of the elements in requests. */
+export const namespace = "http://s3.amazonaws.com/doc/2006-03-01/"

@@ -1,59 +1,58 @@
 /**
- * What the answers of S3 mean.
+ * What the responses of S3 mean.
  */
 import { describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import { expect } from "vitest"
-import { isEtag, toEtag, toFailure, toInfo, toRefusal } from "../../../src/internal/s3/answers.js"
+import { isEtag, toEtag } from "../../../src/backends/s3/dialect.js"
+import { ErrorResponse, failureOf as failureOfResponse, toInfo } from "../../../src/backends/s3/responses.js"
 import * as E from "../../../src/StorageError.js"
 
-const place = { backend: "S3(weights)", bucket: "weights", operation: "load", key: "a.bin" }
-
-interface Said {
+interface Details {
   readonly message?: string
   /** Elements beside code and message. */
   readonly more?: string
   readonly headers?: Readonly<Record<string, string>>
 }
 
-/** The failure behind an answer; without a code its body is empty, as that of a `HEAD` is. */
-const failureOf = (status: number, code?: string, { headers = {}, message = "It says no.", more = "" }: Said = {}) =>
-  toFailure(
-    place,
-    toRefusal(
+/** The failure behind a response; without a code its body is empty, as that of a `HEAD` is. */
+const failureOf = (status: number, code?: string, { headers = {}, message = "It says no.", more = "" }: Details = {}) =>
+  failureOfResponse(
+    ErrorResponse.from(
       { status, headers: { "x-amz-request-id": "TX42", ...headers } },
       code === undefined
         ? ""
         : `<?xml version="1.0"?>\n<Error><Code>${code}</Code><Message>${message}</Message>${more}</Error>`
-    )
+    ),
+    "weights"
   )
 
 /** Statuses and codes, and what they mean: the failure, and what its message tells to do. */
 const table: ReadonlyArray<
   readonly [status: number, code: string | undefined, tag: ReturnType<typeof failureOf>["_tag"], advice: string]
 > = [
-  [500, "InternalError", "StorageUnavailable", "cannot answer now"],
-  [500, undefined, "StorageUnavailable", "cannot answer now"],
-  [502, undefined, "StorageUnavailable", "cannot answer now"],
-  [503, "SlowDown", "StorageUnavailable", "cannot answer now"],
-  [503, "ServiceUnavailable", "StorageUnavailable", "cannot answer now"],
-  [503, "XMinioServerNotInitialized", "StorageUnavailable", "cannot answer now"],
-  [503, undefined, "StorageUnavailable", "cannot answer now"],
-  [504, undefined, "StorageUnavailable", "cannot answer now"],
-  [599, undefined, "StorageUnavailable", "cannot answer now"],
-  [408, undefined, "StorageUnavailable", "cannot answer now"],
-  [429, undefined, "StorageUnavailable", "cannot answer now"],
-  [429, "TooManyRequests", "StorageUnavailable", "cannot answer now"],
-  [400, "RequestTimeout", "StorageUnavailable", "cannot answer now"],
-  [400, "Throttling", "StorageUnavailable", "cannot answer now"],
-  [400, "ThrottlingException", "StorageUnavailable", "cannot answer now"],
-  [400, "RequestLimitExceeded", "StorageUnavailable", "cannot answer now"],
-  [409, "OperationAborted", "StorageUnavailable", "cannot answer now"],
-  [409, "ConditionalRequestConflict", "StorageUnavailable", "cannot answer now"],
-  [509, "BandwidthLimitExceeded", "StorageUnavailable", "cannot answer now"],
+  [500, "InternalError", "StorageUnavailable", "not available now"],
+  [500, undefined, "StorageUnavailable", "not available now"],
+  [502, undefined, "StorageUnavailable", "not available now"],
+  [503, "SlowDown", "StorageUnavailable", "not available now"],
+  [503, "ServiceUnavailable", "StorageUnavailable", "not available now"],
+  [503, "XMinioServerNotInitialized", "StorageUnavailable", "not available now"],
+  [503, undefined, "StorageUnavailable", "not available now"],
+  [504, undefined, "StorageUnavailable", "not available now"],
+  [599, undefined, "StorageUnavailable", "not available now"],
+  [408, undefined, "StorageUnavailable", "not available now"],
+  [429, undefined, "StorageUnavailable", "not available now"],
+  [429, "TooManyRequests", "StorageUnavailable", "not available now"],
+  [400, "RequestTimeout", "StorageUnavailable", "not available now"],
+  [400, "Throttling", "StorageUnavailable", "not available now"],
+  [400, "ThrottlingException", "StorageUnavailable", "not available now"],
+  [400, "RequestLimitExceeded", "StorageUnavailable", "not available now"],
+  [409, "OperationAborted", "StorageUnavailable", "not available now"],
+  [409, "ConditionalRequestConflict", "StorageUnavailable", "not available now"],
+  [509, "BandwidthLimitExceeded", "StorageUnavailable", "not available now"],
   // What went wrong after the server had answered 200.
-  [200, "InternalError", "StorageUnavailable", "cannot answer now"],
-  [200, "SlowDown", "StorageUnavailable", "cannot answer now"],
+  [200, "InternalError", "StorageUnavailable", "not available now"],
+  [200, "SlowDown", "StorageUnavailable", "not available now"],
   [403, "RequestTimeTooSkewed", "StorageUnavailable", "clocks"],
 
   [401, undefined, "AccessDenied", "allow it in the policy"],
@@ -72,29 +71,28 @@ const table: ReadonlyArray<
   [301, "PermanentRedirect", "StorageNotFound", "set the region"],
   [400, "IllegalLocationConstraintException", "StorageNotFound", "set the region"],
 
-  [400, "EntityTooLarge", "StorageFull", "larger than the server takes"],
-  [403, "QuotaExceeded", "StorageFull", "no room"],
-  [507, undefined, "StorageFull", "no room"],
-  [507, "XMinioStorageFull", "StorageFull", "no room"],
+  [400, "EntityTooLarge", "StorageFull", "larger than the server allows"],
+  [403, "QuotaExceeded", "StorageFull", "no space"],
+  [507, undefined, "StorageFull", "no space"],
+  [507, "XMinioStorageFull", "StorageFull", "no space"],
 
   [403, "InvalidObjectState", "UnsupportedOperation", "restore it"],
-  [501, "NotImplemented", "UnsupportedOperation", "cannot do this"],
-  [501, undefined, "UnsupportedOperation", "cannot do this"],
+  [501, "NotImplemented", "UnsupportedOperation", "does not support this"],
+  [501, undefined, "UnsupportedOperation", "does not support this"],
 
   [400, undefined, "UnexpectedStorageError", "refused"],
-  [400, "InvalidArgument", "UnexpectedStorageError", "refused: It says no."],
-  [400, "MalformedXML", "UnexpectedStorageError", "refused: It says no."],
-  [405, "MethodNotAllowed", "UnexpectedStorageError", "refused: It says no."],
-  [418, "ATeapot", "UnexpectedStorageError", "refused: It says no."]
+  [400, "InvalidArgument", "UnexpectedStorageError", "refused the request: It says no."],
+  [400, "MalformedXML", "UnexpectedStorageError", "refused the request: It says no."],
+  [405, "MethodNotAllowed", "UnexpectedStorageError", "refused the request: It says no."],
+  [418, "ATeapot", "UnexpectedStorageError", "refused the request: It says no."]
 ]
 
-describe("a refusal", () => {
+describe("an error response", () => {
   for (const [status, code, tag, advice] of table) {
     it(`is ${tag} where it is ${code ?? "no code"} with ${status}`, () => {
       const failure = failureOf(status, code)
-      expect(failure).toMatchObject({ _tag: tag, backend: "S3(weights)", operation: "load", key: "a.bin" })
+      expect(failure._tag).toBe(tag)
       expect(E.isRetryable(failure)).toBe(tag === "StorageUnavailable")
-      expect(failure.message).toContain(`load "a.bin" on S3(weights): `)
       expect(failure.message).toContain(advice)
       expect(failure.message).toContain("request TX42")
       expect(failure.message).toContain(`HTTP ${status}`)
@@ -102,8 +100,10 @@ describe("a refusal", () => {
     })
   }
 
-  it("without a body is told by its status", () => {
-    const codes = [403, 404, 412, 416, 304, 503, 429].map((status) => toRefusal({ status, headers: {} }, "").code)
+  it("without a body is read by its status", () => {
+    const codes = [403, 404, 412, 416, 304, 503, 429].map((status) =>
+      ErrorResponse.from({ status, headers: {} }, "").code
+    )
     expect(codes).toEqual([
       "AccessDenied",
       "NoSuchKey",
@@ -113,34 +113,36 @@ describe("a refusal", () => {
       "SlowDown",
       "TooManyRequests"
     ])
-    expect(toRefusal({ status: 499, headers: {} }, "").code).toBe("HTTP 499")
-    expect(toRefusal({ status: 502, headers: {} }, "<html><body>Bad Gateway</body></html>").code).toBe("HTTP 502")
+    expect(ErrorResponse.from({ status: 499, headers: {} }, "").code).toBe("HTTP 499")
+    expect(ErrorResponse.from({ status: 502, headers: {} }, "<html><body>Bad Gateway</body></html>").code).toBe(
+      "HTTP 502"
+    )
   })
 
-  it("has the code and the message that stand in its body, and the request's id from the header or from there", () => {
+  it("has the code and the message of its body, and the request id of the header or the body", () => {
     const body = "<Error><Code>NoSuchKey</Code><Message>There&#39;s none</Message><RequestId>body</RequestId></Error>"
-    expect(toRefusal({ status: 404, headers: {} }, body)).toMatchObject({
+    expect(ErrorResponse.from({ status: 404, headers: {} }, body)).toMatchObject({
       status: 404,
       code: "NoSuchKey",
       message: "There's none",
       requestId: "body"
     })
-    expect(toRefusal({ status: 404, headers: { "x-amz-request-id": "header" } }, body).requestId).toBe("header")
-    expect(toRefusal({ status: 404, headers: {} }, "").requestId).toBeUndefined()
+    expect(ErrorResponse.from({ status: 404, headers: { "x-amz-request-id": "header" } }, body).requestId).toBe(
+      "header"
+    )
+    expect(ErrorResponse.from({ status: 404, headers: {} }, "").requestId).toBeUndefined()
   })
 
-  it("names no key where there is none, and no request where it has no id", () => {
-    const { key: _, ...bucket } = place
-    const failure = toFailure({ ...bucket, operation: "list" }, toRefusal({ status: 500, headers: {} }, ""))
-    expect(failure.message).toBe("list on S3(weights): the server cannot answer now (HTTP 500)")
-    expect("key" in failure).toBe(false)
+  it("names no request where it has no id", () => {
+    const failure = failureOfResponse(ErrorResponse.from({ status: 500, headers: {} }, ""), "weights")
+    expect(failure.message).toBe("the server is not available now (HTTP 500)")
   })
 
-  it("names the bucket that there is none of", () => {
-    expect(failureOf(404, "NoSuchBucket").message).toContain("no bucket \"weights\"")
+  it("names the bucket that does not exist", () => {
+    expect(failureOf(404, "NoSuchBucket").message).toContain("the bucket \"weights\" does not exist")
   })
 
-  it("tells the region to set, wherever it stands", () => {
+  it("names the region to set, wherever it is", () => {
     const region = { headers: { "x-amz-bucket-region": "eu-central-1" } }
     const told = [
       failureOf(301, "PermanentRedirect", region),
@@ -163,7 +165,7 @@ describe("a refusal", () => {
     expect(failureOf(503, "SlowDown", region)._tag).toBe("StorageUnavailable")
   })
 
-  it("says what the server says where the header with the credentials is malformed for another reason", () => {
+  it("has the message of the server where the header with the credentials is malformed for another reason", () => {
     const failure = failureOf(400, "AuthorizationHeaderMalformed", { message: "the Credential is mal-formed" })
     expect(failure.message).toContain("the Credential is mal-formed")
     expect(E.isRetryable(failure)).toBe(false)
@@ -243,6 +245,8 @@ describe("the headers of an object", () => {
       value: "ungWv48B+pc="
     })
     expect(checksumOf({ "x-amz-checksum-sha256": "ungWv48B+pc=-2" })).toBeUndefined()
+    expect(checksumOf({ "x-amz-checksum-crc32c": "4waSgw==", "x-amz-checksum-type": "COMPOSITE" })).toBeUndefined()
+    expect(checksumOf({ "x-amz-checksum-crc32c": "4waSgw==", "x-amz-checksum-type": "FULL_OBJECT" })).toBeDefined()
     expect(checksumOf({ "x-amz-checksum-crc32": "y/Q5Jg==" })).toBeUndefined()
   })
 

@@ -4,20 +4,19 @@
 import { describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { expect } from "vitest"
-import { type Cut, limits, sizeOfPart } from "../../../src/internal/s3/uploads.js"
+import { limits, sizeOfPart, type UploadParts } from "../../../src/backends/s3/parts.js"
 
 const MiB = 1024 ** 2
 const GiB = 1024 ** 3
 const TiB = 1024 ** 4
 
-const cut = (partSize: number, uniformParts = false): Cut => ({
+const cut = (partSize: number, uniformParts = false): UploadParts => ({
   partSize,
   uniformParts,
-  concurrency: 4,
-  largestCopy: limits.largestCopy
+  concurrency: 4
 })
 
-const sizesOf = (cut: Cut, size?: number): ReadonlyArray<number> =>
+const sizesOf = (cut: UploadParts, size?: number): ReadonlyArray<number> =>
   Array.from({ length: limits.parts }, (_, index) => sizeOfPart(cut, index + 1, size))
 
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((all, number) => all + number, 0)

@@ -1,10 +1,10 @@
 /**
- * What the answers of S3 are read with.
+ * How the responses of S3 are read.
  */
 import { describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { expect } from "vitest"
-import * as xml from "../../../src/internal/s3/xml.js"
+import * as xml from "../../../src/backends/s3/xml.js"
 
 const listing = `<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
@@ -17,7 +17,7 @@ const listing = `<?xml version="1.0" encoding="UTF-8"?>
   <CommonPrefixes><Prefix>d/</Prefix></CommonPrefixes>
 </ListBucketResult>`
 
-describe("an answer in XML", () => {
+describe("a response in XML", () => {
   it("gives the text of the first element of a name", () => {
     expect(xml.text(listing, "Name")).toBe("bucket")
     expect(xml.text(listing, "Key")).toBe("a & b")
