@@ -16,11 +16,11 @@ import { parseArgs } from "node:util"
 import { FileSystemStorage, WeightServer } from "surfing-weights"
 
 // #region node
-/** Node's server, which sees to what a request is not needed for. */
+/** Node's server, with the limits of connections. */
 const listen = (address: { readonly host: string; readonly port: number }) => {
-  // An upload takes as long as it takes; the weight server ends those that stand still.
+  // Uploads of any duration: the weight server cuts off idle ones.
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 0 })
-  // When it stops, transfers have ended by now. What is left has sent half a request, or none.
+  // Transfers have ended by then; the connections that remain have sent no request, or half of one.
   const closing = Layer.scopedDiscard(Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections())))
   return Layer.provideMerge(closing, NodeHttpServer.layer(() => server, address))
 }
@@ -29,8 +29,9 @@ const listen = (address: { readonly host: string; readonly port: number }) => {
 // #region serve
 const serve = (directory: string, address: { readonly host: string; readonly port: number }) =>
   WeightServer.layer().pipe(
-    Layer.provide(FileSystemStorage.layer({ directory })),
-    Layer.provideMerge(listen(address))
+    Layer.provideMerge(listen(address)),
+    // Last, so that the server listens once the storage is ready.
+    Layer.provide(FileSystemStorage.layer({ directory }))
   )
 // #endregion
 
@@ -42,11 +43,11 @@ const serveWritable = (directory: string, address: { readonly host: string; read
     writable: true,
     auth: { tokens: [{ token, scope: "write" }] },
     maxBodySize: 10 * 1024 ** 3,
-    // Pages of this origin may use it.
+    // Pages of this origin may use the server.
     origins: ["https://app.example"]
   }).pipe(
-    Layer.provide(FileSystemStorage.layer({ directory })),
-    Layer.provideMerge(listen(address))
+    Layer.provideMerge(listen(address)),
+    Layer.provide(FileSystemStorage.layer({ directory }))
   )
 // #endregion
 

@@ -1,70 +1,72 @@
 /**
- * Objects in a bucket: Amazon S3, and everything that speaks S3 (MinIO, Ceph, R2, Spaces …).
+ * Objects in a bucket of Amazon S3, or of a server with the same API: MinIO, Ceph, R2, Spaces and others.
  *
- * The AWS SDK finds credentials, region and endpoint as it does for everybody; a wrong bucket, region or key is told
- * when the storage is built. Every request is tried again as `retry` says, a part of an object on its own, a broken
- * stream from the byte where it broke; the SDK's own retries are not used, so there is one budget.
+ * Credentials, region and endpoint are found as by the AWS tools, unless they are given. A wrong bucket, region or key fails
+ * when the storage is built. Each request is retried as `retry` says: a part of an object on its own, a broken stream from
+ * the byte where it broke. The retries of the AWS SDK are not used, so there is one budget.
  *
- * - An object larger than a part is saved and loaded in parts, several at once. A save whose process is killed, or that
- *   never hears that its upload was begun, leaves an unfinished upload, which takes room and is shown by no listing:
- *   give the bucket a lifecycle rule with `AbortIncompleteMultipartUpload`.
- * - Each object that was saved conditionally or in parts carries the metadata `surfing-weights-save`, by which a save
- *   knows its own work where the answer to it got lost.
- * - Requests go over connections of the storage's own, which read into one array each: what a client of the SDK makes of
- *   memory for each read takes most of the time of a large load. `layerFromClient`, and Bun and Deno, send with the
- *   client's own request handler.
- * - The bytes that are sent are not part of the signature, since to hash them would take a third of the speed. Over HTTPS
- *   they are protected on the way like everything else; over plain HTTP `checksum` does that against accidents.
- * - A conditional save in parts is looked at by the server when it ends. Ceph does not do that, so it is looked at from
- *   here as well, just before: there another save can slip in between.
- * - A write that is interrupted ends at once. What the server has of it by then, all of a small save or the removal at
- *   the end of a move, it may still do a moment later.
- * - `copy` and `move` are done by the server; with `ifNoneMatch`, which few servers know there, the bytes go through
- *   this process. What is larger than 5 GiB is copied in parts, and loses the tags and metadata that others gave it.
+ * - An object larger than a part is saved and loaded in parts, several at once. A save whose process is killed leaves an
+ *   incomplete multipart upload, which takes space and is in no listing: give the bucket a lifecycle rule with
+ *   `AbortIncompleteMultipartUpload`.
+ * - An object that was saved in parts or on a precondition has the metadata `surfing-weights-save`, by which a save
+ *   recognises its own object when a response was lost. It is not among the attributes.
+ * - Requests go over connections of the storage, each of which reads into one array: with a client of the SDK, allocation
+ *   takes most of the time of a large load. `layerFromClient`, Bun and Deno use the request handler of the client.
+ * - The signature of a request does not cover its body, as to hash it takes a third of the speed. HTTPS protects the body like
+ *   everything else; over plain HTTP, `checksum` does so against accidents.
+ * - The server checks the precondition of a multipart upload when it is completed. Ceph does not, so the storage looks at the
+ *   object just before; another save can come between the two.
+ * - `ifMatch` on a removal fails with `UnsupportedOperation` where the server ignores it, as Ceph and MinIO do. The first such
+ *   removal finds that out, by removing an object that does not exist.
+ * - A write that is interrupted ends at once. What the server has received by then, all of a small save or the removal at the
+ *   end of a move, it may still carry out.
+ * - `copy` and `move` are done by the server, and keep attributes and metadata unless others are given. With `ifNoneMatch`,
+ *   which few servers support there, the bytes go through this process. An object of more than 5 GiB is copied in parts, and
+ *   loses tags that others gave it.
  *
  * @module S3Storage
  * @since 0.1.0
  */
-import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3"
 import type * as FileSystem from "@effect/platform/FileSystem"
-import * as Arr from "effect/Array"
-import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
-import * as crypto from "node:crypto"
-import { prefixed } from "../internal/prefix.js"
-import { removeAllRetrying, retry } from "../internal/retry.js"
-import * as Checksums from "../internal/s3/checksums.js"
-import { connect, makeClient, makeTransport } from "../internal/s3/connect.js"
-import * as Downloads from "../internal/s3/downloads.js"
-import * as Requests from "../internal/s3/requests.js"
-import { overHandler, type Transport } from "../internal/s3/transport.js"
-import * as Uploads from "../internal/s3/uploads.js"
-import * as xml from "../internal/s3/xml.js"
+import { withPlace } from "../internal/errors.js"
+import * as Field from "../internal/options.js"
 import * as ObjectKey from "../ObjectKey.js"
-import * as RetryPolicy from "../RetryPolicy.js"
+import type * as RetryPolicy from "../RetryPolicy.js"
 import * as Storage from "../Storage.js"
-import * as StorageBackend from "../StorageBackend.js"
-import * as E from "../StorageError.js"
+import type * as StorageBackend from "../StorageBackend.js"
+import type * as E from "../StorageError.js"
+import { makeBackend, nameOf } from "./s3/backend.js"
+import { type Client, makeClient, makeTransport } from "./s3/client.js"
+import { limits } from "./s3/parts.js"
+import { fromHandler } from "./s3/transport.js"
+
+export type {
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  Client
+} from "./s3/client.js"
 
 /**
- * How the server encrypts what is saved: with its own keys (`SSE-S3`), with a key of the key management service
- * (`SSE-KMS`; `keyId` unless it is the account's own), or with a key of 32 bytes that only the customer has (`SSE-C`),
- * without which nobody can read the objects again.
+ * How the server encrypts what is saved: with keys of its own (`SSE-S3`), with a key of the key management service
+ * (`SSE-KMS`; default `keyId`: the account's own), or with a key of 32 bytes that only the customer has (`SSE-C`), without
+ * which the objects cannot be read.
  *
  * @since 0.1.0
  * @category models
  */
 export type ServerSideEncryption =
   | { readonly type: "SSE-S3" }
-  | { readonly type: "SSE-KMS"; readonly keyId?: string }
+  | { readonly type: "SSE-KMS"; readonly keyId?: string | undefined }
   | { readonly type: "SSE-C"; readonly key: Redacted.Redacted<Uint8Array> }
 
 /**
@@ -76,113 +78,194 @@ export type ServerSideEncryption =
 export interface BucketOptions {
   /** The name of the bucket, or the ARN of an access point. */
   readonly bucket: string
-  /** The folder within the bucket in which the objects are: the key `a` is the object `<prefix>/a`. Default: none. */
-  readonly prefix?: string
-  /** When and how often a request is tried again. Default: `RetryPolicy.default`. */
-  readonly retry?: RetryPolicy.RetryPolicy
+  /** The folder of the bucket in which the objects are: the key `a` is the object `<prefix>/a`. Default: none. */
+  readonly prefix?: string | undefined
+  /** When and how often a request is retried. Default: `RetryPolicy.default`. */
+  readonly retry?: RetryPolicy.RetryPolicy | undefined
   /**
-   * How long the server may leave us without an answer, or without the next bytes of one: up to 24 days. Default: 30
-   * seconds.
+   * How long to wait for the server: for it to take more of what is sent, for its response, for the next bytes of one. Default:
+   * 30 seconds.
    */
-  readonly idleLimit?: Duration.DurationInput
+  readonly idleTimeout?: Duration.DurationInput | undefined
   /**
-   * What is larger is loaded and saved in parts of this size, in bytes: from 5 MiB to 2 GiB. An object of more than
-   * 10,000 of them is saved in larger ones; where its size is not known, each 900 parts are twice as large as those
-   * before. Default: 8 MiB.
+   * A larger object is loaded and saved in parts of this size, from 5 MiB to 2 GiB. An object of more than 10,000 parts is
+   * saved in larger ones; where its size is not known, each 900 parts are twice as large as those before. Default: 8 MiB.
    */
-  readonly partSize?: FileSystem.SizeInput
-  /** How many parts of one load or save are on their way at once. Default: 4. */
-  readonly concurrency?: number
-  /** How many parts of a stream are loaded ahead. Default: 1, which is one connection for the whole stream. */
-  readonly streamConcurrency?: number
-  /** Whether all parts of an object but the last have one size, as R2 demands. Default: false. */
-  readonly uniformParts?: boolean
-  /** Whether to find out, when the storage is built, that the bucket is there and may be listed. Default: true. */
-  readonly verifyBucket?: boolean
+  readonly partSize?: FileSystem.SizeInput | undefined
+  /** How many parts of one load or save are sent or received at once. Default: 4. */
+  readonly concurrency?: number | undefined
+  /** How many parts of a stream are read ahead. Default: 1, which is one connection for the whole stream. */
+  readonly streamConcurrency?: number | undefined
+  /** Whether all parts of an object but the last have one size, as R2 requires. Default: false. */
+  readonly uniformParts?: boolean | undefined
+  /** Whether to check, when the storage is built, that the bucket exists and may be listed. Default: true. */
+  readonly verify?: boolean | undefined
   /**
-   * A checksum from end to end: the server refuses what does not arrive as it was sent, keeps the checksum, and a load
-   * or stream of the whole object fails with `CorruptObject` where the bytes do not have it. It costs a request more for
-   * each of these. Not checked are ranges, objects that have none of this kind, and with `SHA256` those whose parts have
-   * several sizes, as has a stream of unknown size and over 900 parts unless `uniformParts` is set. A server that knows
-   * no checksums makes every save fail with `UnsupportedOperation`. Default: none.
+   * An end-to-end checksum: the server refuses bytes that do not arrive as they were sent, keeps the checksum, and a load or
+   * stream of a whole object fails with `CorruptObject` where its bytes have another one, at the cost of one more request
+   * each. Not checked are ranges, objects without such a checksum, and with `SHA256` those whose parts have several sizes: a
+   * stream of unknown size and more than 900 parts, unless `uniformParts` is set. A save to a server that supports no
+   * checksums fails with `UnsupportedOperation`. Default: none.
    */
-  readonly checksum?: StorageBackend.Checksum["algorithm"]
+  readonly checksum?: StorageBackend.Checksum["algorithm"] | undefined
   /** How the server encrypts what is saved. Default: as the bucket does. */
-  readonly serverSideEncryption?: ServerSideEncryption
-  /** For instance `STANDARD_IA`. Default: the bucket's. */
-  readonly storageClass?: string
-  /** The media type of what is saved. Default: `application/octet-stream`. */
-  readonly contentType?: string
-  /** The `Cache-Control` of what is saved. Default: none. */
-  readonly cacheControl?: string
+  readonly serverSideEncryption?: ServerSideEncryption | undefined
+  /** For instance `STANDARD_IA`. Default: that of the bucket. */
+  readonly storageClass?: string | undefined
+  /** The content type of what is saved without one. Default: `application/octet-stream`. */
+  readonly contentType?: string | undefined
+  /** The `Cache-Control` of what is saved without one. Default: none. */
+  readonly cacheControl?: string | undefined
   /** The tags of what is saved. Default: none. */
-  readonly tagging?: Readonly<Record<string, string>>
+  readonly tagging?: Readonly<Record<string, string>> | undefined
 }
 
 /**
- * A bucket, where it is, and who asks.
+ * A bucket, where it is, and with which credentials.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options extends BucketOptions {
   /** Default: from the environment or the profile; `us-east-1` where an endpoint is given. */
-  readonly region?: string
-  /** The URL of a server that is not Amazon's. Default: from the environment or the profile, else Amazon's. */
-  readonly endpoint?: string
-  /** Whether the bucket stands in the path, not in the host name. Default: true where an endpoint is given. */
-  readonly forcePathStyle?: boolean
+  readonly region?: string | undefined
+  /** The URL of a server other than Amazon's. Default: from the environment or the profile, or Amazon's. */
+  readonly endpoint?: string | undefined
+  /** Whether the bucket is in the path rather than in the host name. Default: true where an endpoint is given. */
+  readonly forcePathStyle?: boolean | undefined
   /**
    * Default: those of the profile, or the first that the SDK finds: in the environment, in the shared files, by single
    * sign-on, from the container or the instance. Temporary ones that were found are renewed in time.
    */
-  readonly credentials?: {
-    readonly accessKeyId: string
-    readonly secretAccessKey: Redacted.Redacted
-    readonly sessionToken?: Redacted.Redacted
-  }
-  /** The profile in the shared files of the AWS tools. Default: `AWS_PROFILE`, else `default`. */
-  readonly profile?: string
+  readonly credentials?:
+    | {
+      readonly accessKeyId: string
+      readonly secretAccessKey: Redacted.Redacted
+      readonly sessionToken?: Redacted.Redacted | undefined
+    }
+    | undefined
+  /** The profile in the shared files of the AWS tools. Default: `AWS_PROFILE`, or `default`. */
+  readonly profile?: string | undefined
 }
 
 /**
- * What building a storage on a bucket can meet.
+ * The failures of building a storage on a bucket.
  *
  * @since 0.1.0
  * @category models
  */
-export type OpenError = E.CommonError | E.UnsupportedOperation
+export type OpenError = E.InvalidOptions | E.CommonError | E.UnsupportedOperation
+
+const headerValue = (be: string) =>
+  Field.string(`${be}, in printable ASCII`, (value) => /^[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?$/.test(value))
+
+const encryption: Schema.Schema<ServerSideEncryption> = Field.must(
+  Schema.Union(
+    Schema.Struct({ type: Schema.Literal("SSE-S3") }),
+    Schema.Struct({ type: Schema.Literal("SSE-KMS"), keyId: Schema.optional(headerValue("the id of a key")) }),
+    Schema.Struct({
+      type: Schema.Literal("SSE-C"),
+      key: Schema.declare((value): value is Redacted.Redacted<Uint8Array> => {
+        const key = Redacted.isRedacted(value) ? Redacted.value(value) : undefined
+        return key instanceof Uint8Array && key.byteLength === 32
+      })
+    })
+  ),
+  "of type SSE-S3, SSE-KMS (with a keyId in printable ASCII or without one) or SSE-C (with a Redacted key of 32 bytes)",
+  Field.hidden
+)
+
+const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: A) =>
+  Schema.optionalWith(schema, { default: () => value })
+
+const bucketFields = {
+  bucket: Field.string("the name of a bucket"),
+  prefix: withDefault(
+    Field.string(
+      "the beginning of a key, without a slash at its start",
+      (value) => value === "" || ObjectKey.problem(value.replace(/\/$/, "")) === undefined
+    ),
+    ""
+  ),
+  retry: Field.retry,
+  idleTimeout: withDefault(Field.duration(), 30_000),
+  partSize: withDefault(
+    Field.size({ min: limits.smallestPart, max: limits.largestPart, range: "5 MiB to 2 GiB" }),
+    8 * 1024 * 1024
+  ),
+  concurrency: withDefault(Field.count(), 4),
+  streamConcurrency: withDefault(Field.count(), 1),
+  uniformParts: withDefault(Field.boolean, false),
+  verify: withDefault(Field.boolean, true),
+  checksum: Schema.optional(Field.oneOf("CRC32C", "SHA256", "CRC64NVME")),
+  serverSideEncryption: Schema.optional(encryption),
+  storageClass: Schema.optional(headerValue("a storage class")),
+  contentType: withDefault(headerValue("a media type"), "application/octet-stream"),
+  cacheControl: Schema.optional(headerValue("a Cache-Control")),
+  tagging: Schema.optional(Schema.Record({ key: Field.string(), value: Field.string() }))
+}
+
+const BucketOptionsSchema = Schema.Struct(bucketFields)
+const bucketOptions: Schema.Schema<typeof BucketOptionsSchema.Type, BucketOptions> = BucketOptionsSchema
+
+const endpoint = Field.must(
+  Schema.String.pipe(Schema.filter((value) => {
+    const { password, protocol, username } = URL.canParse(value) ? new URL(value) : { protocol: "" }
+    return /^https?:$/.test(protocol) && !username && !password
+  })),
+  "a URL that begins with http:// or https:// and holds no credentials",
+  (value) => String(value).includes("@") ? undefined : Field.show(value)
+)
+
+const OptionsSchema = Schema.Struct({
+  ...bucketFields,
+  region: Schema.optional(Field.string()),
+  endpoint: Schema.optional(endpoint),
+  forcePathStyle: Schema.optional(Field.boolean),
+  credentials: Schema.optional(Schema.Struct({
+    accessKeyId: Field.string(),
+    secretAccessKey: Field.redacted,
+    sessionToken: Schema.optional(Field.redacted)
+  })),
+  profile: Schema.optional(Field.string())
+})
+const allOptions: Schema.Schema<typeof OptionsSchema.Type, Options> = OptionsSchema
+
+const inPlace = <A, Err extends E.StorageError, R>(options: BucketOptions, building: Effect.Effect<A, Err, R>) =>
+  Effect.mapError(building, (error) => withPlace(error, { backend: nameOf(options), operation: "make" }))
 
 /**
- * A storage on a bucket; its connections go with the scope.
+ * A storage on a bucket; its connections are closed with the scope.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const make = (options: Options): Effect.Effect<Storage.Service, OpenError, Scope.Scope> =>
-  Effect.gen(function*() {
-    const { endpoint, profile } = options
-    const backend = nameOf(options)
-    if (endpoint !== undefined && !/^https?:\/\/./.test(endpoint)) {
-      const reason = `endpoint is a URL that begins with http:// or https://, not ${JSON.stringify(endpoint)}`
-      return yield* new E.UnsupportedOperation({ backend, operation: "open", reason })
-    }
-    const client = yield* makeClient(backend, toConfig(options))
-    return Storage.make(yield* makeBackend(client, yield* makeTransport(backend, client), options, profile))
+  Effect.flatMap(Field.decode("S3Storage", allOptions, options), (decoded) => {
+    const { credentials, endpoint, forcePathStyle, profile, region } = decoded
+    const building = Effect.gen(function*() {
+      const client = yield* makeClient({ credentials, endpoint, forcePathStyle, profile, region })
+      return Storage.make(yield* makeBackend(client, yield* makeTransport(client), decoded, profile))
+    })
+    return inPlace(decoded, building)
   })
 
 /**
- * A storage on a bucket with a client of your own, which stays yours to destroy. Its endpoint, credentials, signer and
- * request handler are used; its middleware and its retries are not.
+ * A storage on a bucket with an `S3Client` of the app, which is not destroyed. Its endpoint, credentials, signer and request
+ * handler are used; its middleware and its retries are not.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const makeFromClient = (
-  client: S3Client,
-  options: BucketOptions
-): Effect.Effect<Storage.Service, OpenError> =>
-  Effect.map(makeBackend(client, overHandler(client.config.requestHandler), options), Storage.make)
+export const makeFromClient = (client: Client, options: BucketOptions): Effect.Effect<Storage.Service, OpenError> =>
+  Effect.flatMap(
+    Field.decode("S3Storage", bucketOptions, options),
+    (decoded) =>
+      inPlace(
+        decoded,
+        Effect.map(makeBackend(client, fromHandler(client.config.requestHandler), decoded), Storage.make)
+      )
+  )
 
 /**
  * Provides a storage on a bucket.
@@ -229,7 +312,7 @@ export const layerConfig = (
   Layer.scoped(Storage.Storage, Effect.flatMap(Config.unwrap(options), make))
 
 /**
- * Provides a storage on a bucket with a client of your own; see `makeFromClient`.
+ * Provides a storage on a bucket with an `S3Client` of the app; see `makeFromClient`.
  *
  * @since 0.1.0
  * @category layers
@@ -243,13 +326,13 @@ export const layerConfig = (
  * ```
  */
 export const layerFromClient = (
-  client: S3Client,
+  client: Client,
   options: BucketOptions
 ): Layer.Layer<Storage.Storage, OpenError> => Layer.effect(Storage.Storage, makeFromClient(client, options))
 
 /**
- * A URL with which whoever has it can load (`GET`) or save (`PUT`) the object until it expires, without credentials. It
- * is a secret. Where the storage is not on S3 it fails with `UnsupportedOperation`.
+ * A presigned URL, with which anybody can load (`GET`) or save (`PUT`) the object without credentials until it expires. It is
+ * a secret. A storage that is not on S3 fails with `UnsupportedOperation`.
  *
  * @since 0.1.0
  * @category accessors
@@ -264,201 +347,3 @@ export const presign: (
   key: string,
   options: StorageBackend.PresignOptions
 ) => Effect.Effect<string, E.PresignError, Storage.Storage> = Storage.presign
-
-const nameOf = ({ bucket, prefix }: BucketOptions): string =>
-  `S3(${bucket}${prefix === undefined || prefix === "" ? "" : `/${prefix}`})`
-
-const MiB = 1024 * 1024
-
-const toConfig = ({ credentials, endpoint, forcePathStyle, profile, region }: Options): S3ClientConfig => ({
-  ...(region !== undefined && { region }),
-  ...(endpoint !== undefined && { endpoint }),
-  ...(profile !== undefined && { profile }),
-  // A server of one's own seldom has a name for each bucket.
-  forcePathStyle: forcePathStyle ?? endpoint !== undefined,
-  ...(credentials !== undefined && {
-    credentials: {
-      accessKeyId: credentials.accessKeyId,
-      secretAccessKey: Redacted.value(credentials.secretAccessKey),
-      ...(credentials.sessionToken !== undefined && { sessionToken: Redacted.value(credentials.sessionToken) })
-    }
-  }),
-  // For Bun and Deno. How many requests there are at once is decided before they come here; idle limits, too, are kept
-  // elsewhere.
-  requestHandler: {
-    httpAgent: { keepAlive: true, maxSockets: Infinity },
-    httpsAgent: { keepAlive: true, maxSockets: Infinity }
-  }
-})
-
-// A timer cannot wait longer.
-const longestIdle = 2 ** 31 - 1
-
-const makeBackend = (
-  client: S3Client,
-  transport: Transport,
-  options: BucketOptions,
-  profile?: string
-): Effect.Effect<StorageBackend.StorageBackend, OpenError> =>
-  Effect.gen(function*() {
-    const backend = nameOf(options)
-    const invalid = (reason: string) => new E.UnsupportedOperation({ backend, operation: "open", reason })
-
-    const { bucket, retry: policy = RetryPolicy.default } = options
-    const partSize = Number(options.partSize ?? 8 * MiB)
-    const { largestPart, smallestPart } = Uploads.limits
-    if (!Number.isSafeInteger(partSize) || partSize < smallestPart || partSize > largestPart) {
-      return yield* invalid(`partSize is a whole number of bytes from 5 MiB to 2 GiB, not ${partSize}`)
-    }
-    const idleLimit = Duration.toMillis(options.idleLimit ?? "30 seconds")
-    if (!(idleLimit >= 1 && idleLimit <= longestIdle)) {
-      return yield* invalid(`idleLimit is from a millisecond to 24 days, not ${Duration.format(idleLimit)}`)
-    }
-    const { concurrency = 4, streamConcurrency = 1 } = options
-    const counts = { concurrency, streamConcurrency }
-    for (const [name, count] of Object.entries(counts)) {
-      if (!Number.isInteger(count) || count < 1) {
-        return yield* invalid(`${name} is a whole number from 1 up, not ${count}`)
-      }
-    }
-    const folder = (options.prefix ?? "").replace(/\/$/, "")
-    const wrong = folder === "" ? undefined : ObjectKey.problem(folder)
-    if (wrong !== undefined) return yield* invalid(`prefix cannot be the beginning of a key: ${wrong}`)
-
-    const { cacheControl, contentType, serverSideEncryption: encryption, storageClass } = options
-    if (encryption?.type === "SSE-C" && Redacted.value(encryption.key).byteLength !== 32) {
-      return yield* invalid("the key of SSE-C has 32 bytes")
-    }
-    const serverSideEncryption = encryption?.type === "SSE-KMS" ? encryption.keyId : undefined
-    for (const [name, value] of Object.entries({ cacheControl, contentType, storageClass, serverSideEncryption })) {
-      if (value !== undefined && !/^[\t\x20-\x7e]*$/.test(value)) {
-        return yield* invalid(`${name} has characters that cannot stand in a header: ${JSON.stringify(value)}`)
-      }
-    }
-    const connection = yield* connect(backend, client, bucket, idleLimit, transport, profile)
-    const requests = Requests.make(connection, backend, bucket, toHeaders(options))
-    const cut = {
-      partSize,
-      uniformParts: options.uniformParts ?? false,
-      ...counts,
-      largestCopy: Uploads.limits.largestCopy
-    }
-    const checksum = options.checksum === undefined ? undefined : yield* Checksums.make(backend, options.checksum)
-    const downloads = Downloads.make(requests, policy, cut, checksum)
-    const uploads = Uploads.make(requests, policy, cut, checksum)
-
-    /** Pages, each tried again on its own. */
-    const pages = (operation: string, options: StorageBackend.ListOptions & { readonly delimiter?: string }) =>
-      Stream.paginateEffect(Option.none<string>(), (token) =>
-        Effect.map(
-          retry(
-            requests.listPage(operation, { ...options, ...(Option.isSome(token) && { token: token.value }) }),
-            policy
-          ),
-          (page) => [page, Option.map(Option.fromNullable(page.token), Option.some)]
-        ))
-
-    const entries = (operation: string, options: StorageBackend.ListOptions) =>
-      Stream.mapConcatChunk(pages(operation, options), (page) => Chunk.unsafeFromArray(page.objects))
-
-    const presignUrl: StorageBackend.StorageBackend["presign"] = (key, { expiresIn, method }) =>
-      Effect.suspend((): Effect.Effect<string, E.PresignError> => {
-        const seconds = Math.floor(Duration.toSeconds(expiresIn))
-        return seconds >= 1 && seconds <= Duration.toSeconds(longest)
-          ? requests.presign(key, method, seconds)
-          : Effect.fail(
-            new E.UnsupportedOperation({
-              backend,
-              operation: "presign",
-              key,
-              reason: `a URL is valid for one second to seven days, not for ${Duration.format(expiresIn)}`
-            })
-          )
-      })
-
-    const removeAll = (keys: ReadonlyArray<string>) =>
-      Effect.gen(function*() {
-        // XML has no place for some characters that a key may have.
-        const [odd, plain] = Arr.partition(keys, xml.canHold)
-        const alone = yield* Effect.forEach(
-          odd,
-          (key) => Effect.flip(requests.remove("removeAll", key)).pipe(Effect.option),
-          {
-            concurrency: 16
-          }
-        )
-        const together = plain.length === 0 ? [] : yield* requests.removeBatch(plain)
-        return [...Arr.getSomes(alone), ...together]
-      })
-
-    const store: Parameters<typeof StorageBackend.make>[0] = {
-      name: backend,
-      capabilities: { ...StorageBackend.full, presign: true },
-      open: downloads.open,
-      load: downloads.load,
-      head: (key) => {
-        const found = requests.head("head", key, requests.ask, checksum && { headers: Checksums.mode })
-        return Effect.map(retry(found, policy), ({ info }) => info)
-      },
-      save: uploads.save,
-      entries: (options) => entries("entries", options),
-      keys: (options) => Stream.map(entries("list", options), ({ key }) => key),
-      listDirectory: (prefix) =>
-        Effect.map(Stream.runCollect(pages("listDirectory", { prefix, delimiter: "/" })), (all) => ({
-          objects: Chunk.toReadonlyArray(all).flatMap(({ objects }) => objects),
-          prefixes: Chunk.toReadonlyArray(all).flatMap(({ prefixes }) => prefixes)
-        })),
-      remove: (key) => retry(requests.remove("remove", key), policy),
-      removeAll: (keys) => removeAllRetrying(removeAll, keys, policy),
-      presign: presignUrl
-    }
-
-    // Few servers can be asked not to overwrite by a copy, so a conditional one is a load and a save.
-    const throughHere = StorageBackend.make(store).copy
-
-    const copy = (operation: string): StorageBackend.StorageBackend["copy"] => (from, to, options) =>
-      options.ifNoneMatch === undefined
-        ? Effect.flatMap(retry(requests.head(operation, from), policy), (source) => uploads.copy(operation, source, to))
-        : throughHere(from, to, options)
-
-    if (options.verifyBucket ?? true) {
-      yield* retry(requests.verify(folder === "" ? "" : `${folder}/`), policy)
-    }
-
-    const whole = StorageBackend.make({
-      ...store,
-      copy: copy("copy"),
-      move: (from, to, options) =>
-        Effect.zipLeft(copy("move")(from, to, options), retry(requests.remove("move", from), policy))
-    })
-    return folder === "" ? whole : prefixed(whole, folder, backend)
-  })
-
-const longest = Duration.days(7)
-
-const toHeaders = (options: BucketOptions): Requests.Headers => {
-  const { cacheControl, contentType = "application/octet-stream", storageClass, tagging } = options
-  const encryption = options.serverSideEncryption
-  const customer = encryption?.type === "SSE-C" ? Redacted.value(encryption.key) : undefined
-  const customerKey = (name: string): Record<string, string> =>
-    customer === undefined ? {} : {
-      [`${name}-algorithm`]: "AES256",
-      [`${name}-key`]: Buffer.from(customer).toString("base64"),
-      [`${name}-key-md5`]: crypto.createHash("md5").update(customer).digest("base64")
-    }
-  return {
-    create: {
-      ...(encryption?.type === "SSE-S3" && { "x-amz-server-side-encryption": "AES256" }),
-      ...(encryption?.type === "SSE-KMS" && {
-        "x-amz-server-side-encryption": "aws:kms",
-        ...(encryption.keyId !== undefined && { "x-amz-server-side-encryption-aws-kms-key-id": encryption.keyId })
-      }),
-      ...(storageClass !== undefined && { "x-amz-storage-class": storageClass }),
-      "content-type": contentType,
-      ...(cacheControl !== undefined && { "cache-control": cacheControl }),
-      ...(tagging !== undefined && { "x-amz-tagging": new URLSearchParams(tagging).toString().replaceAll("+", "%20") })
-    },
-    access: customerKey("x-amz-server-side-encryption-customer"),
-    copySource: customerKey("x-amz-copy-source-server-side-encryption-customer")
-  }
-}

@@ -54,6 +54,9 @@ export const parseRetryAfter = (header: string | undefined): Duration.Duration |
   return Number.isNaN(date) ? undefined : Duration.millis(Math.max(0, date - Date.now()))
 }
 
+/** `Retry-After` in whole seconds. */
+export const formatRetryAfter = (delay: Duration.Duration): string => String(Math.ceil(Duration.toSeconds(delay)))
+
 const fields = {
   contentType: "content-type",
   cacheControl: "cache-control",

@@ -32,7 +32,7 @@ export const decode = <A, I>(
   })
 
 /** The same schema, whose message is what is allowed, and the value unless that may be a secret. */
-const must = <A, I, R>(
+export const must = <A, I, R>(
   schema: Schema.Schema<A, I, R>,
   be: string,
   show: (value: unknown) => string | undefined = String
@@ -48,7 +48,8 @@ const must = <A, I, R>(
 export const show = (value: unknown): string =>
   typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
 
-const hidden = () => undefined
+/** Shows nothing of a value that may be a secret. */
+export const hidden = (): undefined => undefined
 
 /** Text that passes a test. */
 export const string = (be = "a string", isAllowed: (value: string) => boolean = () => true): Schema.Schema<string> =>
@@ -98,12 +99,17 @@ export const size = (
 /** A timer cannot wait longer, in milliseconds. */
 export const longestTimer = 2 ** 31 - 1
 
-/** A duration in milliseconds, above zero and up to `max`, by default the longest that a timer can wait: 24 days. */
-export const duration = ({ max = longestTimer } = {}): Schema.Schema<number, Duration.DurationInput> =>
+/**
+ * A duration in milliseconds, from `min`, by default any above zero, to `max`, by default the longest that a timer can wait:
+ * 24 days.
+ */
+export const duration = ({ max = longestTimer, min = 0 } = {}): Schema.Schema<number, Duration.DurationInput> =>
   must(
     Schema.transform(durationInput, Schema.Number, { strict: true, decode: Duration.toMillis, encode: Duration.millis })
-      .pipe(Schema.filter((value) => value > 0 && value <= max)),
-    max === Infinity ? "greater than zero" : `greater than zero and at most ${Duration.format(max)}`,
+      .pipe(Schema.filter((value) => value > 0 && value >= min && value <= max)),
+    `${min === 0 ? "greater than zero" : `at least ${Duration.format(min)}`}${
+      max === Infinity ? "" : ` and at most ${Duration.format(max)}`
+    }`,
     (value) => Option.match(Duration.decodeUnknown(value), { onNone: () => show(value), onSome: Duration.format })
   )
 

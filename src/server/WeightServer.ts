@@ -1,55 +1,76 @@
 /**
- * Any storage over HTTP, for many clients: other services, edge devices, browsers, `curl`.
+ * Serves any storage over HTTP to many clients: other services, edge devices, browsers, `curl`.
  *
  * - `GET`, `HEAD` and, where it is writable, `PUT` and `DELETE` of `/objects/<key>`, the key percent-encoded, with ranges
- *   and conditions as RFC 9110 says; bodies are streamed, and saved all or nothing.
- * - `GET /objects?prefix=&startAfter=&delimiter=/&limit=` lists a page as JSON, or everything as lines of JSON with
- *   `accept: application/x-ndjson`.
- * - `GET /health` tells whether the storage can be reached, `/metrics` the metrics of the process in the format of
- *   Prometheus, `/openapi.json` all of this for programs and `/docs` for people.
- * - A WebSocket on `/` takes `GET layer 0` and the like, as the first Surfing Weights did.
+ *   and preconditions as in RFC 9110. Bodies are streamed; saves are all or nothing. Attributes are the header fields of the
+ *   same names, metadata is `x-object-meta-<name>`.
+ * - `GET /objects?prefix=&startAfter=&delimiter=/&limit=` lists a page as JSON, or with `accept: application/x-ndjson` every
+ *   entry as a line of JSON.
+ * - `GET /health` is whether the storage can be reached, `/metrics` the metrics of the process in the format of Prometheus,
+ *   `/openapi.json` the definition of the server, and `/docs` the same as a page.
+ * - A WebSocket on `/` accepts `GET layer 0` and the like, as the first Surfing Weights did.
  *
- * A failure is the JSON of a `StorageError` with a status that fits. One that comes when part of an object is out breaks
- * the connection, so that no client takes the part for the whole.
+ * A failure is a `StorageError` as JSON, with a status that fits; it names no path, host or bucket of the server, which logs
+ * those failures. Where an object cannot be read to its end after the response has begun, the connection breaks, so that no
+ * client takes a part for the whole.
  *
- * `layer` serves on the `HttpServer` in the context. What concerns connections is set on that: with Node's, give
- * `createServer` a `headersTimeout`, and `requestTimeout: 0` where the server is writable, since it counts the whole of an
- * upload and the `idleLimit` here does not.
+ * `layer` serves on the `HttpServer` in the context. Provide that before the storage, so that it listens once the storage is
+ * ready. Limits of connections are set there: for Node's, give `createServer` a `headersTimeout`, and `requestTimeout: 0`
+ * where the server is writable, since that limits whole uploads, where `idleTimeout` does not.
  *
  * @module WeightServer
  * @since 0.1.0
  */
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Headers from "@effect/platform/Headers"
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
-import * as Duration from "effect/Duration"
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { isTraced } from "../internal/observe.js"
-import * as App from "../internal/server/app.js"
-import { nameOf } from "../internal/server/webSocket.js"
+import { isTraced } from "../internal/observability.js"
+import {
+  boolean,
+  callback,
+  count,
+  decode,
+  duration,
+  hidden,
+  must,
+  oneOf,
+  redacted,
+  size,
+  string
+} from "../internal/options.js"
 import * as Storage from "../Storage.js"
-import { UnsupportedOperation } from "../StorageError.js"
+import { InvalidOptions } from "../StorageError.js"
+import * as Routes from "./http/routes.js"
+import type { Settings } from "./http/server.js"
+import { nameOf } from "./http/webSocket.js"
 
 /**
- * A bearer token and what it is good for; whoever may write may read, too.
+ * A bearer token, and what it allows: `write` includes `read`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Token {
+  /** At least 16 printable ASCII characters, without spaces. */
   readonly token: Redacted.Redacted
   readonly scope: "read" | "write"
 }
 
 /**
- * An app's own way to decide who may do what: it gets the routes of objects, listings, metrics and the WebSocket, and
- * answers in their stead where it must.
+ * Authorization of your own: it receives the app behind objects, listings, metrics and the WebSocket, and responds instead
+ * of it where a request is not allowed.
  *
  * @since 0.1.0
  * @category models
@@ -57,52 +78,50 @@ export interface Token {
 export type Middleware = (app: HttpApp.Default<never, Scope.Scope>) => HttpApp.Default<never, Scope.Scope>
 
 /**
- * Every option has a default; durations may be `"30 seconds"` and the like.
+ * Every option has a default. Sizes are in bytes; durations may be strings such as `"30 seconds"`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Whether objects can be saved and removed. Default: they cannot. */
-  readonly writable?: boolean
+  /** Whether objects can be saved and removed. Default: false. */
+  readonly writable?: boolean | undefined
   /**
-   * Who may do it: those with one of these tokens, or whom a middleware lets through. `/health`, `/openapi.json` and
-   * `/docs` are open to all. Default: anybody, and then a writable server serves on a loopback address alone, and saves
-   * and removes nothing under another name than loopback's, by which a web page might have come.
+   * Requires one of these bearer tokens, or what the middleware decides. `/health`, `/openapi.json` and `/docs` are public.
+   * Default: everything is public; then a writable server must listen on a loopback address, and accepts `PUT` and `DELETE`
+   * only under a loopback name, so that no web page can send them.
    */
-  readonly auth?: { readonly tokens: ReadonlyArray<Token> } | Middleware
+  readonly auth?: { readonly tokens: ReadonlyArray<Token> } | Middleware | undefined
+  /** The web origins whose pages may use the server (CORS), such as `https://app.example`, or `*` for all. Default: none. */
+  readonly origins?: ReadonlyArray<string> | undefined
   /**
-   * The web origins whose pages may use it, `https://app.example` or `*` for all (CORS). Default: none.
+   * The number of downloads, uploads and listings at once, each of which holds up to 512 KiB of an object. More are refused
+   * with a 503, which clients retry. Default: 1024.
    */
-  readonly origins?: ReadonlyArray<string>
+  readonly maxTransfers?: number | undefined
+  /** The largest object that can be saved; larger ones are refused with a 413. Default: unlimited. */
+  readonly maxBodySize?: FileSystem.SizeInput | undefined
+  /** How long a client may neither receive nor send anything during a transfer, until it is cut off. Default: 1 minute. */
+  readonly idleTimeout?: Duration.DurationInput | undefined
+  /** How long transfers may continue when the server shuts down, until they are cut off. Default: 30 seconds. */
+  readonly shutdownTimeout?: Duration.DurationInput | undefined
   /**
-   * Downloads, uploads and listings at once. Beyond them the answer is 503, which clients retry. Each holds up to half a
-   * mebibyte of an object. Default: 1024.
+   * Answers `GET` of an object with a redirect to a presigned URL that is valid for this long, from one second to seven days,
+   * where the storage supports that: the bytes then do not pass through the server, and ranges and preconditions are the
+   * store's to check. Default: the bytes pass through the server.
    */
-  readonly maxTransfers?: number
-  /** The largest object that can be saved, in bytes; more is 413. Default: any size. */
-  readonly maxBodySize?: number
-  /** How long a client may take nothing of what it is sent, or send nothing of what it saves. Default: one minute. */
-  readonly idleLimit?: Duration.DurationInput
-  /** How long transfers may go on when the server stops, before they are broken off. Default: 30 seconds. */
-  readonly shutdownDeadline?: Duration.DurationInput
-  /**
-   * Answers `GET` of an object with a URL at which the store itself serves it, where the store gives such, so that the
-   * bytes do not pass through here. The URL is good for so long. Ranges and conditions are then the store's to answer.
-   * Default: the bytes pass through here.
-   */
-  readonly redirect?: { readonly expiresIn: Duration.DurationInput }
+  readonly redirect?: { readonly expiresIn: Duration.DurationInput } | undefined
   /** The WebSocket on `/`, which only reads. */
   readonly webSocket?: {
-    /** The key of what `GET <component> <id>` asks for. Default: `webSocketKey`. */
-    readonly toKey?: (component: string, id: number) => string
-    /** The largest object that is sent, in bytes, of at most 255 MiB; it takes five times that in memory. Default: 128 MiB. */
-    readonly maxObjectSize?: number
-  }
+    /** The key of the object that `GET <component> <id>` asks for. Default: `webSocketKey`. */
+    readonly toKey?: ((component: string, id: number) => string) | undefined
+    /** The largest object that is sent, up to 255 MiB; it takes five times its size in memory. Default: 128 MiB. */
+    readonly maxObjectSize?: FileSystem.SizeInput | undefined
+  } | undefined
 }
 
 /**
- * Where a weight server listens unless you choose otherwise: for `NodeHttpServer.layer` and the like.
+ * The default address of weight servers, for `NodeHttpServer.layer` and the like.
  *
  * @since 0.1.0
  * @category constants
@@ -110,19 +129,19 @@ export interface Options {
 export const defaultAddress = { host: "127.0.0.1", port: 8765 } as const
 
 /**
- * The key of a component as the first Surfing Weights named its files: `layer_0.pt` for `layer 0`, and likewise for
- * `block` and every name with an underscore, but `embeddings.pt` for `embeddings 0`.
+ * The key of a component as the first Surfing Weights named its files: `layer_0.pt` for `layer 0`, and likewise for `block`
+ * and every name with an underscore, but `embeddings.pt` for `embeddings 0`.
  *
  * @since 0.1.0
  * @category utils
  */
-export const webSocketKey = (component: string, id: number): string => `${nameOf(component, id)}.pt`
+export const webSocketKey = (component: string, id: number): string => `${nameOf({ component, id })}.pt`
 
 /**
- * The server as a router, to be mounted into an app that has its own server. It belongs to the scope: when that ends,
- * transfers are let finish as `shutdownDeadline` says. Fails with `UnsupportedOperation` where an option is wrong.
+ * The server as a router, to be mounted into an app with an `HttpServer` of its own. It belongs to the scope: when that
+ * closes, transfers finish as `shutdownTimeout` says.
  *
- * With `redirect`, have the app's tracer leave out the header `location`, which is a secret: add it to
+ * With `redirect`, keep the header `location` out of the app's traces, since it is a secret: add it to
  * `Headers.currentRedactedNames`.
  *
  * @since 0.1.0
@@ -143,16 +162,14 @@ export const webSocketKey = (component: string, id: number): string => `${nameOf
  */
 export const router = (
   options: Options = {}
-): Effect.Effect<HttpRouter.HttpRouter, UnsupportedOperation, Storage.Storage | Scope.Scope> =>
+): Effect.Effect<HttpRouter.HttpRouter, InvalidOptions, Storage.Storage | Scope.Scope> =>
   Effect.flatMap(
-    make(options, false),
-    ({ app, drain }) =>
-      Effect.as(Effect.addFinalizer(() => drain), HttpRouter.empty.pipe(HttpRouter.mountApp("/", app)))
+    make(options, { isMounted: true }),
+    ({ app, drain }) => Effect.as(Effect.addFinalizer(() => drain), HttpRouter.mountApp(HttpRouter.empty, "/", app))
   )
 
 /**
- * Serves the storage on the `HttpServer` in the context. Fails with `UnsupportedOperation` where an option is wrong, and
- * where the server would be writable by anybody who can reach it.
+ * Serves the storage on the `HttpServer` in the context.
  *
  * @since 0.1.0
  * @category layers
@@ -163,89 +180,120 @@ export const router = (
  * import { createServer } from "node:http"
  * import { FileSystemStorage, WeightServer } from "surfing-weights"
  *
+ * // The storage is provided last: it is ready before the server listens, and released after the server has shut down.
  * const ServerLive = WeightServer.layer().pipe(
- *   Layer.provide(FileSystemStorage.layer({ directory: "./weights" })),
- *   Layer.provide(NodeHttpServer.layer(() => createServer(), WeightServer.defaultAddress))
+ *   Layer.provide(NodeHttpServer.layer(() => createServer(), WeightServer.defaultAddress)),
+ *   Layer.provide(FileSystemStorage.layer({ directory: "./weights" }))
  * )
  * ```
  */
 export const layer = (
   options: Options = {}
-): Layer.Layer<never, UnsupportedOperation, HttpServer.HttpServer | Storage.Storage> =>
-  Layer.scopedDiscard(Effect.flatMap(make(options, true), ({ app, drain }) =>
-    // The last finalizer is the first to run.
-    Effect.zipRight(quietly(HttpServer.serveEffect(app)), Effect.addFinalizer(() => drain))))
+): Layer.Layer<never, InvalidOptions, HttpServer.HttpServer | Storage.Storage> =>
+  Layer.scopedDiscard(Effect.flatMap(make(options, { isMounted: false }), ({ app, drain }) =>
+    // The last finalizer runs first: requests are answered while the server drains.
+    Effect.zipRight(withoutSecrets(HttpServer.serveEffect(app)), Effect.addFinalizer(() => drain))))
 
-const quietly = <E, R>(serving: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>
+/**
+ * Serves the storage on the `HttpServer` in the context, with options from `Config`.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { WeightServer } from "surfing-weights"
+ *
+ * const ServerLive = WeightServer.layerConfig({
+ *   maxTransfers: Config.withDefault(Config.integer("MAX_TRANSFERS"), 1024),
+ *   auth: {
+ *     tokens: Config.map(Config.redacted("READ_TOKEN"), (token) => [{ token, scope: "read" as const }])
+ *   }
+ * })
+ * ```
+ */
+export const layerConfig = (
+  options: Config.Config.Wrap<Options>
+): Layer.Layer<never, InvalidOptions | ConfigError, HttpServer.HttpServer | Storage.Storage> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
+
+/** Without a tracer there are no spans, which cost more than a small response; in spans, the URL of a redirect is hidden. */
+const withoutSecrets = <E, R>(serving: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>
   Effect.flatMap(isTraced, (isTraced) =>
     serving.pipe(
-      // The URL of a redirect is a secret.
       Effect.locallyWith(Headers.currentRedactedNames, (names) => [...names, "location"]),
-      // A span costs more than a small answer, and without a tracer nobody would see it.
       Effect.locallyWith(HttpMiddleware.currentTracerDisabledWhen, (isDisabled) => isTraced ? isDisabled : () => true)
     ))
 
 const MiB = 1024 * 1024
 
+const isOrigin = (origin: string): boolean => origin === "*" || /^[a-z][a-z\d+.-]*:\/\/[^/?#\s,]+$/i.test(origin)
+
+const isToken = (token: Redacted.Redacted): boolean => /^[\x21-\x7e]{16,}$/.test(Redacted.value(token))
+
+const tokenSchema: Schema.Schema<Token> = Schema.Struct({
+  token: must(
+    redacted.pipe(Schema.filter(isToken)),
+    "at least 16 printable ASCII characters without spaces, Redacted",
+    hidden
+  ),
+  scope: oneOf("read", "write")
+})
+
+const schema: Schema.Schema<Omit<Settings, "isUnseen">, Options> = Schema.Struct({
+  writable: Schema.optionalWith(boolean, { default: () => false }),
+  auth: Schema.optional(Schema.Union(
+    Schema.Struct({
+      tokens: Schema.Array(tokenSchema).pipe(
+        Schema.minItems(1, { message: () => "must have at least one token, or all requests are refused" })
+      )
+    }),
+    callback<Middleware>()
+  )),
+  origins: Schema.optionalWith(
+    Schema.Array(string("* or an origin such as https://app.example, without a path", isOrigin)),
+    {
+      default: () => []
+    }
+  ),
+  maxTransfers: Schema.optionalWith(count(), { default: () => 1024 }),
+  maxBodySize: Schema.optional(size()),
+  idleTimeout: Schema.optionalWith(duration(), { default: () => 60_000 }),
+  shutdownTimeout: Schema.optionalWith(duration(), { default: () => 30_000 }),
+  redirect: Schema.optional(Schema.Struct({ expiresIn: duration({ min: 1000, max: 7 * 24 * 3600 * 1000 }) })),
+  webSocket: Schema.optionalWith(
+    Schema.Struct({
+      toKey: Schema.optionalWith(callback<typeof webSocketKey>(), { default: () => webSocketKey }),
+      maxObjectSize: Schema.optionalWith(size({ max: 255 * MiB, range: "1 byte to 255 MiB" }), {
+        default: () => 128 * MiB
+      })
+    }),
+    { default: () => ({ toKey: webSocketKey, maxObjectSize: 128 * MiB }) }
+  )
+})
+
 const isLoopback = (address: HttpServer.Address): boolean =>
   address._tag === "UnixAddress" || /^(127\.|::1$|::ffff:127\.|localhost$)/.test(address.hostname)
 
-const isWhole = (value: number): boolean => Number.isSafeInteger(value) && value > 0
-
-/** What is wrong with the options, or `undefined` where nothing is. */
-const problem = (
-  options: Options,
-  settings: App.Settings,
-  server: Option.Option<HttpServer.HttpServer>
-): string | undefined => {
-  const { auth, maxObjectSize, maxTransfers, origins } = settings
-  if (!isWhole(maxTransfers)) return `maxTransfers is a whole number from 1 up, not ${maxTransfers}`
-  if (options.maxBodySize !== undefined && !isWhole(options.maxBodySize)) {
-    return `maxBodySize is a whole number of bytes from 1 up, not ${options.maxBodySize}`
-  }
-  if (!isWhole(maxObjectSize) || maxObjectSize > 255 * MiB) {
-    return `webSocket.maxObjectSize is a whole number of bytes up to 255 MiB, not ${maxObjectSize}`
-  }
-  if (!(settings.idleLimit > 0)) return "idleLimit is longer than no time at all"
-  if (auth !== undefined && typeof auth !== "function") {
-    if (auth.length === 0) return "auth has no token, so nobody could get in"
-    if (auth.some(({ token }) => !/^[\x21-\x7e]{16,}$/.test(Redacted.value(token)))) {
-      return "a token has 16 characters of ASCII or more, and no space"
-    }
-  }
-  const bad = origins.find((origin) => origin !== "*" && !/^[a-z][a-z\d+.-]*:\/\/[^/?#\s,]+$/i.test(origin))
-  if (bad !== undefined) return `an origin is like https://app.example, without a path, and not ${JSON.stringify(bad)}`
-  const expiresIn = settings.redirect === undefined ? 1 : Duration.toSeconds(settings.redirect)
-  if (!(expiresIn >= 1 && expiresIn <= 7 * 24 * 3600)) return "redirect.expiresIn is from one second to seven days"
-  if (settings.writable && auth === undefined && !Option.exists(server, ({ address }) => isLoopback(address))) {
-    return "it would be writable by anybody who can reach it; give it auth, or a loopback address"
-  }
-  return undefined
-}
-
 const make = (
   options: Options,
-  isAlone: boolean
-): Effect.Effect<App.Server, UnsupportedOperation, Storage.Storage | Scope.Scope> =>
+  { isMounted }: { readonly isMounted: boolean }
+): Effect.Effect<Routes.Routes, InvalidOptions, Storage.Storage | Scope.Scope> =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
+    const settings = yield* decode("WeightServer", schema, options)
+    const { auth, writable } = settings
     const server = yield* Effect.serviceOption(HttpServer.HttpServer)
-    const settings: App.Settings = {
-      writable: options.writable === true,
-      auth: typeof options.auth === "object" ? options.auth.tokens : options.auth,
-      origins: options.origins ?? [],
-      maxTransfers: options.maxTransfers ?? 1024,
-      maxBodySize: options.maxBodySize ?? Infinity,
-      idleLimit: Duration.toMillis(options.idleLimit ?? "1 minute"),
-      shutdownDeadline: Duration.decode(options.shutdownDeadline ?? "30 seconds"),
-      redirect: options.redirect && Duration.decode(options.redirect.expiresIn),
-      isAlone: isAlone && typeof options.auth !== "function",
-      toKey: options.webSocket?.toKey ?? webSocketKey,
-      maxObjectSize: options.webSocket?.maxObjectSize ?? 128 * MiB
+    if (writable && auth === undefined && !Option.exists(server, ({ address }) => isLoopback(address))) {
+      return yield* new InvalidOptions({
+        module: "WeightServer",
+        option: "auth",
+        reason: "auth is required where the server is writable and does not listen on a loopback address"
+      })
     }
-    const reason = problem(options, settings, server)
-    if (reason !== undefined) {
-      return yield* new UnsupportedOperation({ backend: storage.backend.name, operation: "serve", reason })
-    }
-    return yield* App.make(storage, settings)
+    return yield* Routes.make(storage, {
+      ...settings,
+      writable: writable && storage.backend.capabilities.write,
+      isUnseen: !isMounted && typeof auth !== "function"
+    })
   })

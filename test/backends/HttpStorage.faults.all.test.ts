@@ -1,6 +1,6 @@
 /**
- * What a storage over HTTP makes of connections that break and servers that fail: every operation, behind a proxy that
- * breaks what it is told to, with each client that there is. However it ends, no request is left on its way.
+ * A storage over HTTP whose connections break and whose server fails: every operation behind a fault proxy, with each HTTP
+ * client. However it ends, no request is left under way.
  */
 import { HttpClient } from "@effect/platform"
 import { describe, expect, it } from "@effect/vitest"
@@ -22,7 +22,7 @@ const other = bytes(1000, 5)
 interface Setup {
   readonly proxy: FaultProxy.FaultProxy
   readonly storage: Storage.Service
-  /** What is served. */
+  /** The storage of the server. */
   readonly direct: Storage.Service
 }
 
@@ -47,22 +47,22 @@ for (const [name, client] of clients) {
       const storage = yield* HttpStorage.make({
         url: proxy.endpoint,
         retry: quick,
-        idleLimit: "10 seconds",
+        idleTimeout: "10 seconds",
         verify: false,
         ...options
       })
       yield* test({ proxy, storage, direct })
       proxy.clear()
-      yield* eventually(() => expect(proxy.activeRequests(), "requests on their way").toBe(0))
+      yield* eventually(() => expect(proxy.activeRequests(), "requests under way").toBe(0))
     }).pipe(Effect.scoped, Effect.provide(client))
 
   const load = (storage: Storage.Service) => Effect.map(storage.load("key"), print)
   const stream = (storage: Storage.Service) => Effect.map(gather(storage.stream("key")), print)
 
-  // By itself: what other tests compute in this process would hold up the server as well, in short turns without end.
-  describe(`HttpStorage with ${name}, a slow answer to a load or stream`, () => {
-    it.live("may come more slowly in all than the idle limit, if only it moves, and waits for a slow reader", () =>
-      behindProxy({ idleLimit: "1 second" }, ({ direct, proxy, storage }) =>
+  // By itself: other tests in this process would slow the server down as well.
+  describe(`HttpStorage with ${name}, a slow response to a load or stream`, () => {
+    it.live("may take longer than the idle timeout as long as bytes arrive, and waits for a slow reader", () =>
+      behindProxy({ idleTimeout: "1 second" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           yield* direct.save("key", content)
           proxy.add({ match: is.get, fault: Fault.SlowAnswer({ bytes: 256 * 1024, interval: 120 }) })
@@ -76,7 +76,7 @@ for (const [name, client] of clients) {
         })))
   })
 
-  describe.concurrent(`HttpStorage with ${name}, the answer to a load or stream`, () => {
+  describe.concurrent(`HttpStorage with ${name}, the response to a load or stream`, () => {
     for (const [what, read] of [["load", load], ["stream", stream]] as const) {
       for (
         const [how, at, tag] of [
@@ -85,9 +85,9 @@ for (const [name, client] of clients) {
           ["stalled", (after: number) => Fault.StallAnswer({ after }), "StorageTimeout"]
         ] as const
       ) {
-        const options: Partial<HttpStorage.Options> = how === "stalled" ? { idleLimit: "1500 millis" } : {}
+        const options: Partial<HttpStorage.Options> = how === "stalled" ? { idleTimeout: "1500 millis" } : {}
 
-        it.live(`goes on at the byte where a ${what} is ${how}, under the etag of the first`, () =>
+        it.live(`resumes at the byte where a ${what} is ${how}, under the etag of the first response`, () =>
           behindProxy(options, ({ direct, proxy, storage }) =>
             Effect.gen(function*() {
               const { etag } = yield* direct.save("key", content)
@@ -98,16 +98,16 @@ for (const [name, client] of clients) {
                 expect(yield* read(storage), `after ${after}`).toBe(print(content))
                 const [first, again, ...more] = proxy.requests.slice(before)
                 expect([first?.fault !== undefined, more.length]).toEqual([true, 0])
-                if (again === undefined) throw new Error(`nothing was asked for again after ${after}`)
+                if (again === undefined) throw new Error(`there was no second request after ${after}`)
                 if (how === "reset") expect(startOf(again)).toBeLessThanOrEqual(after)
                 else expect(startOf(again)).toBe(after)
                 if (startOf(again) > 0) expect(again.headers["if-match"]).toBe(`"${etag}"`)
               }
             })))
 
-        it.live(`has all of it from another answer where a ${what} of little is ${how}`, () =>
+        it.live(`is requested again as a whole where a ${what} of a small object is ${how}`, () =>
           behindProxy(
-            { ...options, ...(how === "stalled" && { idleLimit: "500 millis" }) },
+            { ...options, ...(how === "stalled" && { idleTimeout: "500 millis" }) },
             ({ direct, proxy, storage }) =>
               Effect.gen(function*() {
                 yield* direct.save("key", other)
@@ -126,15 +126,15 @@ for (const [name, client] of clients) {
               })
           ))
 
-        it.live(`fails when the policy ends where a ${what} is always ${how} before its first byte`, () =>
+        it.live(`fails when retries are exhausted where a ${what} is always ${how} before its first byte`, () =>
           behindProxy(
-            { ...options, ...(how === "stalled" && { idleLimit: "700 millis" }) },
+            { ...options, ...(how === "stalled" && { idleTimeout: "700 millis" }) },
             (setup) =>
               Effect.gen(function*() {
                 yield* setup.direct.save("key", content)
                 setup.proxy.add({ match: is.get, fault: at(0), times: Infinity })
                 const error = yield* Effect.flip(read(setup.storage))
-                // A body that ends before it begins may be told as one that was cut off.
+                // An empty body may be a truncated one.
                 expect([tag, "CorruptObject"]).toContain(error._tag)
                 expect(error).toMatchObject({ attempts: 4 })
                 expect(StorageError.isRetryable(error)).toBe(false)
@@ -143,7 +143,7 @@ for (const [name, client] of clients) {
           ))
       }
 
-      it.live(`is never of two versions: ${what}`, () =>
+      it.live(`never joins two versions: ${what}`, () =>
         behindProxy({}, ({ direct, proxy, storage }) =>
           Effect.gen(function*() {
             yield* direct.save("key", content)
@@ -156,7 +156,7 @@ for (const [name, client] of clients) {
           })))
     }
 
-    it.live("is closed at once with a reader who has enough, or is interrupted", () =>
+    it.live("is closed at once when its reader has enough, or is interrupted", () =>
       behindProxy({}, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           yield* direct.save("key", content)
@@ -203,7 +203,7 @@ for (const [name, client] of clients) {
 
   describe.concurrent(`HttpStorage with ${name}, every operation`, () => {
     for (const [operation, match, run] of operations) {
-      it.live(`${operation} is tried again after what may pass, and as often as the policy says`, () =>
+      it.live(`${operation} is retried after retryable failures, as often as the policy says`, () =>
         behindProxy({}, ({ direct, proxy, storage }) =>
           Effect.gen(function*() {
             for (const fault of passing) {
@@ -228,14 +228,14 @@ for (const [name, client] of clients) {
     for (
       const [how, fault, tag] of [
         ["reset", Fault.ResetRequest({ after: MiB }), "StorageUnavailable"],
-        ["read no more", Fault.StallRequest({ after: 100_000 }), "StorageTimeout"]
+        ["not read any more", Fault.StallRequest({ after: 100_000 }), "StorageTimeout"]
       ] as const
     ) {
-      // More than a system takes without its being read.
+      // More than fits into the buffers of the system.
       const large = bytes(24 * MiB, 3)
-      const options: Partial<HttpStorage.Options> = how === "reset" ? {} : { idleLimit: "2 seconds" }
+      const options: Partial<HttpStorage.Options> = how === "reset" ? {} : { idleTimeout: "2 seconds" }
 
-      it.live(`is sent again where bytes are ${how}`, () =>
+      it.live(`is sent again where an array is ${how}`, () =>
         behindProxy(options, ({ direct, proxy, storage }) =>
           Effect.gen(function*() {
             proxy.add({ match: is.put, fault })
@@ -244,7 +244,7 @@ for (const [name, client] of clients) {
             expect(proxy.requests.length).toBe(2)
           })))
 
-      it.live(`is sent once where a stream is ${how}, and leaves nothing`, () =>
+      it.live(`is sent once where a stream is ${how}, and leaves nothing behind`, () =>
         behindProxy(options, ({ direct, proxy, storage }) =>
           Effect.gen(function*() {
             let closed = 0
@@ -261,8 +261,8 @@ for (const [name, client] of clients) {
           })))
     }
 
-    it.live("waits for a slow source, and goes no faster than it is read", () =>
-      behindProxy({ idleLimit: "1500 millis" }, ({ direct, proxy, storage }) =>
+    it.live("waits for a slow source, and takes no more from it than the server reads", () =>
+      behindProxy({ idleTimeout: "1500 millis" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           const source = Stream.tap(Stream.make(other, other), () => Effect.sleep("2 seconds"))
           expect((yield* storage.save("key", source)).size).toBe(2000)
@@ -277,14 +277,23 @@ for (const [name, client] of clients) {
           expect(given).toBeLessThan(32)
         })))
 
-    it.live("is broken off where its source fails, dies or is interrupted: nothing is saved of it", () =>
+    it.live("is broken off where its source fails, dies or is interrupted, and never ends as a complete upload", () =>
       behindProxy({}, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
+          const beginnings = [Stream.empty, Stream.make(other), Stream.make(content, content)]
+          for (const beginning of beginnings) {
+            const failing = Stream.concat(beginning, Stream.fail("mine" as const))
+            expect(yield* Effect.flip(storage.save("key", failing))).toBe("mine")
+            const dying = Stream.concat(beginning, Stream.die("bug"))
+            expect(Exit.isFailure(yield* Effect.exit(storage.save("key", dying)))).toBe(true)
+            // After everything that the server reads ahead.
+            const late = Stream.concat(
+              beginning,
+              Stream.fromEffect(Effect.zipRight(Effect.sleep(50), Effect.fail("late")))
+            )
+            expect(yield* Effect.flip(storage.save("key", late))).toBe("late")
+          }
           const beginning = Stream.make(content, content)
-          const failed = yield* Effect.flip(storage.save("key", Stream.concat(beginning, Stream.fail("mine" as const))))
-          expect(failed).toBe("mine")
-          expect(Exit.isFailure(yield* Effect.exit(storage.save("key", Stream.concat(beginning, Stream.die("bug"))))))
-            .toBe(true)
           const started = yield* Deferred.make<void>()
           const fiber = yield* Effect.fork(
             storage.save(
@@ -304,8 +313,8 @@ for (const [name, client] of clients) {
         })))
   })
 
-  describe.concurrent(`HttpStorage with ${name}, a conditional save whose answer is lost`, () => {
-    it.live("is not told as somebody else's doing, unless it was the first try", () =>
+  describe.concurrent(`HttpStorage with ${name}, a conditional save or removal whose response is lost`, () => {
+    it.live("does not fail with a precondition that its own earlier attempt may have broken", () =>
       behindProxy({}, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           proxy.add({ match: is.put, fault: Fault.DropAnswer() })
@@ -329,9 +338,19 @@ for (const [name, client] of clients) {
           expect(yield* Effect.flip(storage.save("key", other, { ifMatch: etag }))).toMatchObject({
             _tag: "PreconditionFailed"
           })
+          expect(yield* Effect.flip(storage.remove("key", { ifMatch: etag }))).toMatchObject({
+            _tag: "PreconditionFailed"
+          })
+          const last = yield* direct.head("key")
+          proxy.add({ match: is.remove, fault: Fault.DropAnswer() })
+          expect(yield* Effect.flip(storage.remove("key", { ifMatch: last.etag }))).toMatchObject({
+            _tag: "StorageUnavailable",
+            attempts: 2
+          })
+          expect(yield* direct.exists("key")).toBe(false)
         })))
 
-    it.live("does not run the source of a stream where the condition does not hold", () =>
+    it.live("does not run the source of a stream where the precondition does not hold", () =>
       behindProxy({}, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           yield* direct.save("key", other)
@@ -349,11 +368,11 @@ for (const [name, client] of clients) {
         })))
   })
 
-  describe(`HttpStorage with ${name}, the answer to a listing`, () => {
+  describe(`HttpStorage with ${name}, the response to a listing`, () => {
     const keys = Array.from({ length: 2500 }, (_, index) => `many/${String(index).padStart(4, "0")}`)
 
-    it.live("gives every key once, wherever it breaks, and fails when the policy ends", () =>
-      behindProxy({ idleLimit: "1500 millis" }, ({ direct, proxy, storage }) =>
+    it.live("has every key once, wherever it breaks, and fails when retries are exhausted", () =>
+      behindProxy({ idleTimeout: "1500 millis" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           yield* Effect.forEach(keys, (key) => direct.save(key, bytes(1)), { discard: true })
           const entries = Effect.map(Stream.runCollect(storage.entries()), Chunk.toReadonlyArray)
@@ -377,7 +396,7 @@ for (const [name, client] of clients) {
               expect(proxy.requests.length - before).toBe(2)
             }
           }
-          // Cut within a line, and ended as if that were the end.
+          // Cut off within a line, and ended as if it were complete.
           const line = `{"key":"many/0000","size":1,"lastModified":"2026-01-01T00:00:00.000Z","etag":"1"}\n`
           proxy.add({ match: is.list, fault: Fault.Answer({ status: 200, body: line + line.slice(0, 30) }) })
           const before = proxy.requests.length
@@ -392,7 +411,7 @@ for (const [name, client] of clients) {
   })
 
   describe.concurrent(`HttpStorage with ${name}, failures`, () => {
-    const context = { backend: "Inner", operation: "load", key: "key" }
+    const context = { key: "key" }
     const all: ReadonlyArray<StorageError.StorageError> = [
       new StorageError.ObjectNotFound(context),
       new StorageError.PreconditionFailed(context),
@@ -412,10 +431,10 @@ for (const [name, client] of clients) {
       new StorageError.StorageFull({ ...context, reason: "r" })
     ]
 
-    it.live("come back as what they were, from every operation that can have them", () =>
+    it.live("come back as what they were, from every operation that can have them, with the server's as their cause", () =>
       Effect.gen(function*() {
         let failure: StorageError.StorageError | undefined
-        // What a storage gives that fails in this way: the types do not matter to the server.
+        // A storage that fails with anything: to the server, the types do not matter.
         const fails = (): Effect.Effect<never, never> => Effect.fail(failure) as Effect.Effect<never, never>
         const inner = StorageBackend.make({
           name: "Inner",
@@ -424,9 +443,8 @@ for (const [name, client] of clients) {
           save: (_, data) =>
             Effect.zipRight(data instanceof Uint8Array ? Effect.void : Stream.runDrain(data), Effect.suspend(fails)),
           entries: () => Stream.fromEffect(Effect.suspend(fails)),
-          remove: () => Effect.suspend(fails),
-          head: () => Effect.suspend(fails)
-        })
+          remove: () => Effect.suspend(fails)
+        }, { head: () => Effect.suspend(fails) })
         const { url } = yield* serveOf(Storage.make(inner), { writable: true })
         const storage = yield* HttpStorage.make({ url, verify: false, retry: Schedule.recurs(0) })
         const check = (
@@ -438,10 +456,22 @@ for (const [name, client] of clients) {
             failure = error
             const found = yield* Effect.flip(run)
             const { backend: _, cause: __, operation: ___, ...fields } = error
+            const { cause, ...complete } = found
             expect(found._tag, `${operation}: ${found.message}`).toBe(error._tag)
-            expect({ ...found }).toMatchObject({ ...fields, operation, backend: storage.backend.name })
+            const reason = isHidden.has(error._tag)
+              ? { reason: expect.stringMatching(/the server|the storage of/) as string }
+              : {}
+            expect({ ...complete }).toMatchObject({ ...fields, ...reason, operation, backend: storage.backend.name })
+            if (operation !== "head") expect(cause).toMatchObject({ _tag: error._tag, backend: "WeightServer" })
             expect(JSON.stringify(found)).not.toContain("inside")
           })
+        const isHidden = new Set<string>([
+          "AccessDenied",
+          "StorageNotFound",
+          "StorageUnavailable",
+          "StorageFull",
+          "UnexpectedStorageError"
+        ])
         const retryable = new Set(["StorageUnavailable", "StorageTimeout"])
         for (const error of all) {
           yield* check(error, "load", storage.load("key", { ifNoneMatch: "x" }))
@@ -455,14 +485,14 @@ for (const [name, client] of clients) {
           if (isCommon) yield* check(error, "list", storage.list())
         }
         for (const error of saves) yield* check(error, "save", storage.save("key", other))
-        // And what an operation cannot have does not come out of it.
+        // A failure that the operation cannot have by its type.
         failure = new StorageError.StorageFull({ ...context, reason: "r" })
         expect(yield* Effect.flip(storage.load("key"))).toMatchObject({ _tag: "UnexpectedStorageError" })
       }).pipe(Effect.scoped, Effect.provide(client)))
   })
 
-  describe.concurrent(`HttpStorage with ${name}, being built`, () => {
-    it.live("asks the server once what it can do", () =>
+  describe.concurrent(`HttpStorage with ${name}, when it is built`, () => {
+    it.live("asks the server once for its capabilities", () =>
       Effect.gen(function*() {
         const memory = yield* MemoryStorage.make()
         const proxy = yield* FaultProxy.make((yield* serveOf(memory)).url)
@@ -483,7 +513,11 @@ for (const [name, client] of clients) {
           const before = proxy.requests.length
           proxy.add({ match: () => true, fault, times: count })
           const error = yield* Effect.flip(HttpStorage.make({ url: proxy.endpoint, retry: quick }))
-          expect(error).toMatchObject({ _tag: tag, operation: "open" })
+          expect(error).toMatchObject({
+            _tag: tag,
+            operation: "make",
+            backend: `Http(${new URL(proxy.endpoint).host})`
+          })
           expect(proxy.requests.length - before).toBe(count)
         }
         const gone = yield* Effect.scoped(listen(http.createServer()))
@@ -494,7 +528,7 @@ for (const [name, client] of clients) {
   })
 }
 
-describe("HttpStorage, idle limits", () => {
+describe("HttpStorage, the idle timeout", () => {
   const silent = HttpClient.make(() => Effect.never)
   const storage = (options: Partial<HttpStorage.Options> = {}) =>
     Effect.provideService(
@@ -503,9 +537,9 @@ describe("HttpStorage, idle limits", () => {
       silent
     )
 
-  it.effect("end every wait on a server that says nothing, after 30 seconds unless told otherwise", () =>
+  it.effect("ends every wait for a silent server, by default after 30 seconds", () =>
     Effect.gen(function*() {
-      for (const [options, limit] of [[{}, 30_000], [{ idleLimit: "2 minutes" }, 120_000]] as const) {
+      for (const [options, limit] of [[{}, 30_000], [{ idleTimeout: "2 minutes" }, 120_000]] as const) {
         const { head, list, load, remove, save, stream } = yield* storage(options)
         const operations = [
           load("key"),

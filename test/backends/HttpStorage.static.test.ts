@@ -1,5 +1,5 @@
 /**
- * `HttpStorage` on plain web servers: what it makes of their ranges, etags, dates, redirects and mistakes.
+ * `HttpStorage` on plain web servers: their ranges, etags, dates, attributes, redirects and mistakes.
  */
 import { HttpClient } from "@effect/platform"
 import { describe, expect, it } from "@effect/vitest"
@@ -11,10 +11,10 @@ import * as StaticServer from "../support/staticServer.js"
 
 const pattern = (length: number, seed = 0) => Uint8Array.from({ length }, (_, i) => (i * 31 + seed + (i >> 8)) % 251)
 
-// So many that they are not waited for as a whole.
+// More than is read as a whole.
 const bytes = pattern(100_000)
 
-/** In a moment, where `toEqual` looks at one byte after the other. */
+/** Much faster than `toEqual`. */
 const expectWhole = (got: Uint8Array) => expect(Buffer.compare(got, bytes), "the bytes differ").toBe(0)
 
 const lastModified = new Date("2026-01-02T03:04:05Z")
@@ -44,7 +44,7 @@ for (const [name, client] of clients) {
     }).pipe(Effect.scoped, Effect.provide(client))
 
   describe(`HttpStorage on a web server, with ${name}`, () => {
-    it.live("asks nothing when it is built, and can only read", () =>
+    it.live("sends no request when it is built, and only reads", () =>
       on({}, (storage, { files, requests }) =>
         Effect.gen(function*() {
           expect(requests).toEqual([])
@@ -68,7 +68,7 @@ for (const [name, client] of clients) {
           expect(requests).toEqual([])
         })))
 
-    it.live("finds keys under its folder, each character as it is", () =>
+    it.live("finds keys below its folder, with any characters", () =>
       on({}, (_, { files, url }) =>
         Effect.gen(function*() {
           const storage = yield* HttpStorage.make({ url: `${url}/models/bert/`, static: true })
@@ -82,7 +82,7 @@ for (const [name, client] of clients) {
         })))
 
     for (const [what, file] of Object.entries({ strong, weak, dated })) {
-      it.live(`reads whole and in part, and resumes, where the etag is ${what}`, () =>
+      it.live(`reads objects and ranges, and resumes, where the etag is ${what}`, () =>
         on({}, (storage, { answers, files, requests }) =>
           Effect.gen(function*() {
             files.set("/a", file)
@@ -121,7 +121,7 @@ for (const [name, client] of clients) {
             ])
           })))
 
-      it.live(`never joins two files, where the etag is ${what}`, () =>
+      it.live(`never joins two versions, where the etag is ${what}`, () =>
         on({}, (storage, { answers, files }) =>
           Effect.gen(function*() {
             for (const [, read] of reads) {
@@ -142,7 +142,24 @@ for (const [name, client] of clients) {
           })))
     }
 
-    it.live("compares sizes, too, where the date is all there is", () =>
+    it.live("has the attributes of the headers", () =>
+      on({}, (storage, { answers }) =>
+        Effect.gen(function*() {
+          const headers = {
+            etag: "\"v1\"",
+            "content-length": "3",
+            "content-type": "application/wasm",
+            "cache-control": "no-store"
+          }
+          const attributes = { contentType: "application/wasm", cacheControl: "no-store" }
+          answers.push((_, response) => response.writeHead(200, headers).end())
+          expect((yield* storage.head("a")).attributes).toEqual(attributes)
+          answers.push((_, response) => response.writeHead(200, headers).end("abc"))
+          const { info } = yield* Effect.scoped(storage.open("a"))
+          expect(info.attributes).toEqual(attributes)
+        })))
+
+    it.live("compares sizes as well where there is only a date", () =>
       on({}, (storage, { answers, files }) =>
         Effect.gen(function*() {
           files.set("/a", { bytes: pattern(120_000), lastModified })
@@ -151,7 +168,7 @@ for (const [name, client] of clients) {
           expect(yield* Effect.flip(stream(storage))).toMatchObject({ _tag: "PreconditionFailed" })
         })))
 
-    it.live("reads what has neither etag nor date, and does not go on where that breaks", () =>
+    it.live("reads objects with neither etag nor date, and does not resume them", () =>
       on({}, (storage, { answers, files }) =>
         Effect.gen(function*() {
           files.set("/a", { bytes })
@@ -166,7 +183,7 @@ for (const [name, client] of clients) {
           expect((yield* storage.head("a")).etag).not.toBe((yield* storage.head("a")).etag)
         })))
 
-    it.live("takes a part out of the whole where the server knows no ranges, also to resume", () =>
+    it.live("cuts a range out of the whole object where the server has no ranges, also to resume", () =>
       on({ ranges: false }, (storage, { answers, files, openSockets }) =>
         Effect.gen(function*() {
           files.set("/a", strong)
@@ -189,7 +206,7 @@ for (const [name, client] of clients) {
           expect(openSockets()).toBeLessThanOrEqual(2)
         })))
 
-    it.live("gives the last bytes of an empty file, and no other range of it", () =>
+    it.live("loads the last bytes of an empty file, and no other range of it", () =>
       on({}, (storage, { files }) =>
         Effect.gen(function*() {
           files.set("/a", { ...strong, bytes: new Uint8Array(0) })
@@ -203,7 +220,7 @@ for (const [name, client] of clients) {
         })))
 
     const answer = (status: number, headers: Record<string, string> = {}, body = "") => ({ status, headers, body })
-    const told = { etag: `"v1"`, "last-modified": lastModified.toUTCString() }
+    const versioned = { etag: `"v1"`, "last-modified": lastModified.toUTCString() }
     const refusals: ReadonlyArray<
       readonly [StorageError.StorageError["_tag"], ReturnType<typeof answer>, requests: number, message?: string]
     > = [
@@ -224,16 +241,21 @@ for (const [name, client] of clients) {
       ["StorageUnavailable", answer(503), 4],
       ["StorageUnavailable", answer(504), 4],
       ["UnexpectedStorageError", answer(204), 1],
-      ["UnexpectedStorageError", answer(200, { ...told, "content-encoding": "gzip" }, "abc"), 1, "encoded (gzip)"],
-      ["UnexpectedStorageError", answer(206, told, "abc"), 1, "content-range"],
-      ["UnexpectedStorageError", answer(206, { ...told, "content-range": "bytes 0-2/*" }, "abc"), 1],
-      ["UnexpectedStorageError", answer(206, { ...told, "content-range": "bytes 0-2/9" }, "abc"), 1, "other bytes"],
-      ["UnexpectedStorageError", answer(200, { ...told, "transfer-encoding": "chunked" }, "abc"), 1, "length"]
+      ["UnexpectedStorageError", answer(200, { ...versioned, "content-encoding": "gzip" }, "abc"), 1, "encoded (gzip)"],
+      ["UnexpectedStorageError", answer(206, versioned, "abc"), 1, "content-range"],
+      ["UnexpectedStorageError", answer(206, { ...versioned, "content-range": "bytes 0-2/*" }, "abc"), 1],
+      [
+        "UnexpectedStorageError",
+        answer(206, { ...versioned, "content-range": "bytes 0-2/9" }, "abc"),
+        1,
+        "other bytes"
+      ],
+      ["UnexpectedStorageError", answer(200, { ...versioned, "transfer-encoding": "chunked" }, "abc"), 1, "length"]
     ]
-    it.live("tells by the status what an answer means, and tries again what may pass", () =>
+    it.live("fails as the status says, and retries what is retryable", () =>
       on({}, (storage, { answers, openSockets, requests }) =>
         Effect.gen(function*() {
-          for (const [, read] of reads) {
+          for (const [operation, read] of reads) {
             for (const [tag, { body, headers, status }, count, message = ""] of refusals) {
               for (let i = 0; i < count; i++) {
                 answers.push((_, response) => response.writeHead(status, headers).end(body))
@@ -242,14 +264,14 @@ for (const [name, client] of clients) {
               const error = yield* Effect.flip<unknown, StorageError.LoadError, never>(read(storage))
               expect([status, error._tag, requests.length]).toEqual([status, tag, count])
               expect(error.message).toContain(message)
-              expect(error).toMatchObject({ operation: "load", key: "a", backend: storage.backend.name })
+              expect(error).toMatchObject({ operation, key: "a", backend: storage.backend.name })
               expect("attempts" in error ? error.attempts : undefined).toBe(count === 4 ? 4 : undefined)
             }
           }
           expect(openSockets()).toBeLessThanOrEqual(3)
         })))
 
-    it.live("waits as long as Retry-After asks", () =>
+    it.live("keeps the wait of Retry-After", () =>
       on({ retry: Schedule.recurs(0) }, (storage, { answers }) =>
         Effect.gen(function*() {
           answers.push((_, response) => response.writeHead(503, { "retry-after": "7" }).end())
@@ -277,14 +299,14 @@ for (const [name, client] of clients) {
           }
           expect(elsewhere.requests.length).toBe(10)
           expect(elsewhere.requests.filter(({ headers }) => headers.authorization !== undefined)).toEqual([])
-          // One that never ends is given up, and nothing is told of where it leads.
+          // An endless one fails, without its URL.
           for (let i = 0; i < 100; i++) home.answers.push(to(302, "/a?signature=x"))
           const error = yield* Effect.flip(load(storage))
           expect(error.message).not.toContain("signature")
           expect(home.answers.length).toBeGreaterThan(0)
         })))
 
-    it.live("goes without a token, with one, and with identity as the only encoding", () =>
+    it.live("sends a token if it has one, and accepts no encoding", () =>
       on({}, (storage, { files, requests, url }) =>
         Effect.gen(function*() {
           files.set("/a", strong)
@@ -304,9 +326,9 @@ describe("HttpStorage", () => {
   const open = (options: HttpStorage.Options) =>
     Effect.provideService(HttpStorage.make(options), HttpClient.HttpClient, silent)
 
-  it.effect("refuses options that cannot be, and shows no secret", () =>
+  it.effect("fails with InvalidOptions where an option is not allowed, and shows no secret", () =>
     Effect.gen(function*() {
-      const wrong: ReadonlyArray<HttpStorage.Options> = [
+      const invalid: ReadonlyArray<HttpStorage.Options> = [
         { url: "weights.example.com" },
         { url: "ftp://weights.example.com" },
         { url: "https://user:hunter2@weights.example.com" },
@@ -316,14 +338,16 @@ describe("HttpStorage", () => {
         { url: "https://hunter2:x@:0/" },
         { url: "https://weights.example.com", token: Redacted.make("") },
         { url: "https://weights.example.com", token: Redacted.make("hunter2\r\nx: y") },
-        { url: "https://weights.example.com", idleLimit: 0 },
-        { url: "https://weights.example.com", idleLimit: "25 days" }
+        { url: "https://weights.example.com", idleTimeout: 0 },
+        { url: "https://weights.example.com", idleTimeout: "25 days" }
       ]
-      for (const options of wrong) {
+      for (const options of invalid) {
         const error = yield* Effect.flip(open(options))
-        expect(error).toMatchObject({ _tag: "UnsupportedOperation", operation: "open" })
+        const option = options.idleTimeout !== undefined ? "idleTimeout" : options.token !== undefined ? "token" : "url"
+        expect(error).toMatchObject({ _tag: "InvalidOptions", module: "HttpStorage", option })
         expect(JSON.stringify(error) + error.message).not.toContain("hunter2")
       }
+      yield* open({ url: "https://weights.example.com", static: true, token: undefined, retry: undefined })
       const { backend } = yield* open({ url: "HTTPS://Weights.example.com:443/a/b//", static: true })
       expect(backend.name).toBe("Http(weights.example.com/a/b)")
     }))

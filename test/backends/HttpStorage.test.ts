@@ -1,14 +1,15 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Config, ConfigProvider, Context, Effect, Layer, Redacted, Stream } from "effect"
+import { Config, ConfigProvider, Context, Effect, Exit, Layer, Redacted, Stream } from "effect"
+import { gzipSync } from "node:zlib"
 import { ByteRange, HttpStorage, MemoryStorage, Storage } from "surfing-weights"
-import { nodeClient } from "../support/httpClients.js"
+import { clients, nodeClient } from "../support/httpClients.js"
 import { overMemory } from "../support/httpContract.js"
 import { serveOf } from "../support/weightServer.js"
 
 overMemory(nodeClient)
 
 describe("HttpStorage", () => {
-  it.scopedLive("does one operation after the other over one connection, whatever comes of them", () =>
+  it.scopedLive("uses one connection for one operation after the other, whatever their outcome", () =>
     Effect.gen(function*() {
       const { connections, url } = yield* serveOf(yield* MemoryStorage.make(), { writable: true })
       const { save, ...storage } = Context.get(
@@ -35,6 +36,107 @@ describe("HttpStorage", () => {
     }))
 })
 
+for (const [name, client] of clients) {
+  const connected = <A, E, R>(
+    body: (storage: Storage.Service, memory: Storage.Service, url: string) => Effect.Effect<A, E, R>
+  ) =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const { url } = yield* serveOf(memory, { writable: true })
+      return yield* body(yield* HttpStorage.make({ url }), memory, url)
+    }).pipe(Effect.scoped, Effect.provide(client))
+
+  describe(`HttpStorage with ${name}`, () => {
+    it.live("saves and returns attributes, and none where there are none", () =>
+      connected((storage, memory) =>
+        Effect.gen(function*() {
+          const attributes = {
+            contentType: "application/octet-stream",
+            cacheControl: "no-cache",
+            contentDisposition: "attachment; filename=\"a.bin\"",
+            contentLanguage: "de",
+            metadata: { model: "bert", author: "J\u00fcrgen =?utf-8?q?x?=", empty: "" }
+          }
+          const none = [undefined, undefined, undefined]
+          for (const data of [new Uint8Array([1]), Stream.make(new Uint8Array([1])), new Uint8Array(300_000)]) {
+            for (
+              const [given, expected] of [[attributes, [attributes, attributes, attributes]], [
+                undefined,
+                none
+              ]] as const
+            ) {
+              const saved = yield* storage.save("a", data, { attributes: given })
+              const opened = yield* Effect.scoped(storage.open("a"))
+              const seen = [saved.attributes, (yield* storage.head("a")).attributes, opened.info.attributes]
+              expect(seen).toEqual(expected)
+              expect((yield* memory.head("a")).attributes).toEqual(given)
+            }
+          }
+          yield* memory.save("config.json", new Uint8Array([1]), { attributes: { contentType: "application/json" } })
+          yield* storage.copy("config.json", "copy")
+          expect((yield* memory.head("copy")).attributes).toEqual({ contentType: "application/json" })
+        })
+      ))
+
+    it.live("returns the bytes of an encoded object as they were saved", () =>
+      connected((storage) =>
+        Effect.gen(function*() {
+          const plain = new Uint8Array(300_000).fill(7)
+          for (const bytes of [plain.subarray(0, 1000), plain]) {
+            const encoded = new Uint8Array(gzipSync(bytes, { level: 0 }))
+            yield* storage.save("a", encoded, { attributes: { contentEncoding: "gzip" } })
+            expect(Buffer.compare(yield* storage.load("a"), encoded)).toBe(0)
+            expect(yield* storage.load("a", { range: ByteRange.last(10) })).toEqual(encoded.subarray(-10))
+            const parts = yield* Stream.runCollect(storage.stream("a"))
+            expect(Buffer.compare(Buffer.concat([...parts]), encoded)).toBe(0)
+            expect((yield* storage.head("a")).attributes).toEqual({ contentEncoding: "gzip" })
+          }
+        })
+      ))
+
+    it.live("removes an object only if it has the etag given", () =>
+      connected((storage, memory) =>
+        Effect.gen(function*() {
+          const { etag } = yield* memory.save("a", new Uint8Array([1]))
+          for (const ifMatch of ["another", "\ud800"]) {
+            expect(yield* Effect.flip(storage.remove("a", { ifMatch }))).toMatchObject({
+              _tag: "PreconditionFailed",
+              operation: "remove",
+              key: "a"
+            })
+          }
+          yield* storage.remove("a", { ifMatch: etag })
+          expect(yield* memory.list()).toEqual([])
+          expect(yield* Effect.flip(storage.remove("a", { ifMatch: etag }))).toMatchObject({
+            _tag: "PreconditionFailed"
+          })
+        })
+      ))
+
+    it.live("never saves a part of a stream whose source fails, with its size announced or not", () =>
+      connected((storage, memory) =>
+        Effect.gen(function*() {
+          const piece = new Uint8Array(100_000)
+          for (const beginning of [Stream.empty, Stream.make(piece), Stream.make(piece, piece, piece)]) {
+            for (const size of [undefined, 0, 100_000, 300_000]) {
+              const failing = Stream.concat(beginning, Stream.fail("mine" as const))
+              const exit = yield* Effect.exit(storage.save("a", failing, { size }))
+              expect(Exit.isFailure(exit)).toBe(true)
+              const late = Stream.concat(
+                beginning,
+                Stream.fromEffect(Effect.zipRight(Effect.sleep(20), Effect.fail("late")))
+              )
+              expect(Exit.isFailure(yield* Effect.exit(storage.save("a", late, { size })))).toBe(true)
+            }
+          }
+          // The server learns a moment later that its client has gone.
+          yield* Effect.sleep("100 millis")
+          expect(yield* memory.list()).toEqual([])
+        })
+      ))
+  })
+}
+
 describe("layerConfig", () => {
   const fromConfig = (settings: Record<string, string>) =>
     HttpStorage.layerConfig({ url: Config.string("WEIGHTS_URL"), token: Config.redacted("WEIGHTS_TOKEN") }).pipe(
@@ -42,7 +144,7 @@ describe("layerConfig", () => {
       Layer.provide(Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(settings)))))
     )
 
-  it.live("takes the address of the server and the token from the configuration", () =>
+  it.live("reads the URL and the token from the configuration", () =>
     Effect.scoped(Effect.gen(function*() {
       const token = "reader-0123456789abcdef"
       const memory = yield* MemoryStorage.make()
@@ -61,7 +163,7 @@ describe("layerConfig", () => {
       expect(yield* denied).toMatchObject({ _tag: "AccessDenied" })
     })))
 
-  it.live("fails where the configuration has no address", () =>
+  it.live("fails where the configuration has no URL", () =>
     Effect.gen(function*() {
       const failure = yield* Effect.flip(Effect.scoped(Layer.build(fromConfig({ WEIGHTS_TOKEN: "t" }))))
       expect(JSON.stringify(failure)).toContain("WEIGHTS_URL")

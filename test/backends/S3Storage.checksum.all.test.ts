@@ -9,19 +9,14 @@ import {
 } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Redacted, Stream } from "effect"
-import { ByteRange, S3Storage, type Storage, type StorageBackend, type StorageError } from "surfing-weights"
-import * as Checksums from "../../src/internal/s3/checksums.js"
-import { connect } from "../../src/internal/s3/connect.js"
-import * as Requests from "../../src/internal/s3/requests.js"
-import { overHandler } from "../../src/internal/s3/transport.js"
-import * as Uploads from "../../src/internal/s3/uploads.js"
+import { ByteRange, S3Storage, type Storage, type StorageError } from "surfing-weights"
+import * as Checksums from "../../src/backends/s3/checksums.js"
 import * as ChecksumServer from "../support/checksumServer.js"
-import { bytes, gather, MiB, print } from "../support/content.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options as realOptions, server as realServer, unfinishedUploads } from "../support/s3Bucket.js"
-import { Fault, is, isPart, partSize } from "../support/s3Faults.js"
+import { bytes, Fault, gather, is, isPart, MiB, partSize, print, quick } from "../support/s3Faults.js"
+import { makeSaver } from "../support/s3Saver.js"
 import { client } from "../support/s3Server.js"
-import { quick } from "../support/timing.js"
 
 const { checksumOf, digests } = ChecksumServer
 
@@ -40,7 +35,7 @@ const make = (
     credentials: { accessKeyId: "anybody", secretAccessKey: Redacted.make("anything") },
     partSize,
     retry: quick,
-    idleLimit: "10 seconds",
+    idleTimeout: "10 seconds",
     ...options
   })
 
@@ -296,8 +291,11 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
       const storage = yield* make(server, server.endpoint, { checksum })
       const info = yield* storage.save("weights.bin", large)
       yield* storage.copy("weights.bin", "copy")
-      const uploads = yield* uploadsOn(server, checksum)
-      yield* uploads.copy("copy", { info, headers: {} }, "copy-in-parts")
+      const saver = yield* makeSaver(sdkFor(server), server.bucket, {
+        largestCopy: 0,
+        checksum: yield* Checksums.make(checksum)
+      })
+      yield* saver.copy({ info, headers: {} }, "copy-in-parts", {})
       expect(server.uploads()).toEqual([])
       for (const key of ["copy", "copy-in-parts"]) {
         expect(server.objects.get(key)?.checksum?.algorithm, key).toBe(checksum)
@@ -435,21 +433,6 @@ describe("S3Storage with a checksum", () => {
           expect(loaded.byteLength, name).toBe(0)))
     }))
 })
-
-/** Uploads that copy in parts whatever is larger than nothing. */
-const uploadsOn = (server: ChecksumServer.ChecksumServer, algorithm: StorageBackend.Checksum["algorithm"]) =>
-  Effect.gen(function*() {
-    const sdk = sdkFor(server)
-    const transport = overHandler(sdk.config.requestHandler)
-    const connection = yield* connect("S3(weights)", sdk, server.bucket, 10_000, transport)
-    const requests = Requests.make(connection, "S3(weights)", server.bucket, {
-      create: {},
-      access: {},
-      copySource: {}
-    })
-    const checksum = yield* Checksums.make("S3(weights)", algorithm)
-    return Uploads.make(requests, quick, { partSize, uniformParts: false, concurrency: 4, largestCopy: 0 }, checksum)
-  })
 
 /** As other tools do it: parts of any size, and the checksum of an object made of theirs. */
 const saveInParts = (

@@ -5,10 +5,13 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Duration, Effect, Exit, Fiber, Schedule, Stream } from "effect"
 import { RetryPolicy, S3Storage, type Storage, StorageError } from "surfing-weights"
-import { bytes, gather, print } from "../support/content.js"
 import { options, server } from "../support/s3Bucket.js"
 import {
+  bytes,
+  eventually,
   Fault,
+  gather,
+  idle,
   is,
   isGetFrom,
   isPart,
@@ -19,12 +22,15 @@ import {
   onServers,
   type Options,
   partSize,
+  print,
+  quick,
   refusal,
   type Setup,
-  small
+  small,
+  soon,
+  timed
 } from "../support/s3Faults.js"
 import { client } from "../support/s3Server.js"
-import { eventually, quick, timed } from "../support/timing.js"
 
 interface Operation {
   readonly name: string
@@ -119,7 +125,8 @@ const operations: ReadonlyArray<Operation> = [
     name: "save with ifMatch",
     breaks: is.put,
     conditional: true,
-    lost: 3,
+    // Elsewhere one more, to find out whether the server takes the etag with its quotes.
+    lost: server.kind === "radosgw" ? 2 : 3,
     leaves: true,
     run: (setup, key) =>
       Effect.flatMap(setup.direct.save(key, bytes(10)), ({ etag }) => save(setup, key, small, { ifMatch: etag }))
@@ -256,7 +263,7 @@ for (const operation of operations) {
               yield* setup.until(breaks)
               const [exit, millis] = yield* timed(Fiber.interrupt(fiber))
               expect(Exit.isInterrupted(exit), fault._tag).toBe(true)
-              expect(millis, fault._tag).toBeLessThan(1000)
+              expect(millis, fault._tag).toBeLessThan(soon)
               expect(setup.seen(breaks).length, fault._tag).toBe(1)
               yield* eventually(() => expect(setup.proxy.activeRequests(), fault._tag).toBe(0))
             }
@@ -270,9 +277,9 @@ describe.concurrent("S3Storage, a wait for an answer", () => {
   for (const operation of operations) {
     const { breaks, name, options = {}, run } = operation
     const test = operation.conditional ? onServers : it.scopedLive
-    const limits: Options = { ...options, idleLimit: "400 millis", retry: Schedule.recurs(1) }
+    const limits: Options = { ...options, idleTimeout: idle, retry: Schedule.recurs(1) }
 
-    test(`ends at the idle limit: ${name}`, () =>
+    test(`ends at the idle timeout: ${name}`, () =>
       onBucket({ ...operation, options: limits }, (setup) =>
         Effect.gen(function*() {
           setup.breaks(breaks, Fault.StallAnswer({}), Infinity)
@@ -280,8 +287,8 @@ describe.concurrent("S3Storage, a wait for an answer", () => {
           expect(error).toMatchObject({ _tag: "StorageTimeout", attempts: 2 })
           expect(StorageError.isRetryable(error)).toBe(false)
           expect(setup.seen(breaks).length).toBe(2)
-          expect(millis).toBeGreaterThan(790)
-          expect(millis).toBeLessThan(800 + 1500)
+          expect(millis).toBeGreaterThan(2 * idle - 10)
+          expect(millis).toBeLessThan(2 * idle + soon)
         })))
   }
 })
@@ -296,20 +303,29 @@ type Permanent = readonly [
 /** What does not pass, however often one asks, and what it means. */
 const permanent: ReadonlyArray<Permanent> = [
   ["ObjectNotFound", refusal(404, "NoSuchKey"), "no such object", "load", "stream", "head"],
-  ["StorageNotFound", refusal(404, "NoSuchBucket"), "there is no bucket", "load", "list", "save", "part", "copy"],
+  [
+    "StorageNotFound",
+    refusal(404, "NoSuchBucket"),
+    "does not exist; create it",
+    "load",
+    "list",
+    "save",
+    "part",
+    "copy"
+  ],
   ["AccessDenied", refusal(403, "SignatureDoesNotMatch"), "correct the credentials", "load", "list", "save", "remove"],
   ["AccessDenied", refusal(400, "ExpiredToken"), "get new ones", "load", "list", "save", "remove", "copy"],
-  ["AccessDenied", refusal(401, "Unauthorized"), "may not do this", "load", "head", "save", "part", "remove"],
+  ["AccessDenied", refusal(401, "Unauthorized"), "do not allow this", "load", "head", "save", "part", "remove"],
   ["UnexpectedStorageError", refusal(400, "InvalidArgument"), "refused", "load", "list", "save", "part", "complete"],
   ["UnexpectedStorageError", refusal(400, "InvalidRequest"), "HTTP 400", "head", "remove", "copy", "stream"],
   ["UnexpectedStorageError", refusal(404, "NoSuchUpload"), "NoSuchUpload", "part"],
   ["UnexpectedStorageError", refusal(400, "InvalidPart"), "InvalidPart", "complete"],
   ["PreconditionFailed", refusal(412, "PreconditionFailed"), "changed", "load", "stream", "copy"],
-  ["StorageFull", refusal(400, "EntityTooLarge"), "larger than the server takes", "save", "part", "complete", "copy"],
-  ["StorageFull", refusal(403, "QuotaExceeded"), "no room", "save", "part", "copy"],
-  ["StorageFull", refusal(507, "InsufficientStorage"), "no room", "save", "part"],
+  ["StorageFull", refusal(400, "EntityTooLarge"), "larger than the server allows", "save", "part", "complete", "copy"],
+  ["StorageFull", refusal(403, "QuotaExceeded"), "no space is left", "save", "part", "copy"],
+  ["StorageFull", refusal(507, "InsufficientStorage"), "no space is left", "save", "part"],
   ["UnsupportedOperation", refusal(403, "InvalidObjectState"), "archived", "load", "stream", "copy"],
-  ["UnsupportedOperation", refusal(501, "NotImplemented"), "cannot do this", "load", "list", "save", "copy"],
+  ["UnsupportedOperation", refusal(501, "NotImplemented"), "does not support this", "load", "list", "save", "copy"],
   [
     "StorageNotFound",
     refusal(301, "PermanentRedirect", { headers: { "x-amz-bucket-region": "eu-central-1" } }),
@@ -492,7 +508,7 @@ describe("S3Storage, the wait between two tries", () => {
           const [read, millis] = yield* timed(setup.storage.load("small"))
           expect(print(read)).toBe(print(small))
           expect(millis).toBeGreaterThan(950)
-          expect(millis).toBeLessThan(3000)
+          expect(millis).toBeLessThan(soon)
         }
       })))
 
@@ -512,7 +528,7 @@ describe("S3Storage, the wait between two tries", () => {
           ...options,
           endpoint: proxy.endpoint,
           bucket,
-          verifyBucket: false
+          verify: false
         })
         breaks(is.get, refusal(503, "SlowDown", { headers: { "retry-after": "1" } }))
         const [read, millis] = yield* timed(storage.load("small"))
@@ -530,7 +546,7 @@ describe("S3Storage, a client of one's own", () => {
           Effect.sync(() => client(server, { endpoint: proxy.endpoint, maxAttempts: 10, retryMode: "adaptive" })),
           (own) => Effect.sync(() => own.destroy())
         )
-        const storage = yield* S3Storage.makeFromClient(own, { bucket, retry: quick, verifyBucket: false })
+        const storage = yield* S3Storage.makeFromClient(own, { bucket, retry: quick, verify: false })
         for (const [matches, effect] of [[is.list, storage.list()], [is.put, storage.save("key", small)]] as const) {
           breaks(matches, refusal(503, "SlowDown"), Infinity)
           const error = yield* Effect.flip<unknown, StorageError.StorageError, never>(effect)
@@ -590,14 +606,14 @@ describe("S3Storage, the look at the bucket when a storage is built", () => {
     onBucket({}, (setup) =>
       Effect.gen(function*() {
         const { breaks, open, seen } = setup
-        const verified: Options = { verifyBucket: true }
+        const verified: Options = { verify: true }
         breaks(is.list, refusal(503, "SlowDown"))
         yield* open(verified)
         expect(seen().length).toBe(2)
         const cases = [
           ["StorageUnavailable", "gave up after 4 attempts", 4, refusal(500, "InternalError")],
-          ["AccessDenied", "verifyBucket: false", 1, refusal(403, "AccessDenied")],
-          ["StorageNotFound", "there is no bucket", 1, refusal(404, "NoSuchBucket")],
+          ["AccessDenied", "verify: false", 1, refusal(403, "AccessDenied")],
+          ["StorageNotFound", "does not exist; create it", 1, refusal(404, "NoSuchBucket")],
           [
             "StorageNotFound",
             `set region: "eu-central-1"`,

@@ -1,42 +1,27 @@
 /**
- * Large objects, copies of them, and many operations at once.
+ * What is large: objects, copies of them, keys, prefixes, and the number of those who load at once.
  */
-import { HeadObjectCommand } from "@aws-sdk/client-s3"
+import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Chunk, Effect, Stream } from "effect"
 import { createHash } from "node:crypto"
 import * as os from "node:os"
 import { Readable } from "node:stream"
 import { text } from "node:stream/consumers"
-import { ByteRange, ObjectKey, S3Storage } from "surfing-weights"
-import { connect, makeTransport } from "../../src/internal/s3/connect.js"
-import type { Connection } from "../../src/internal/s3/exchange.js"
-import * as Requests from "../../src/internal/s3/requests.js"
-import { type Handler, overHandler } from "../../src/internal/s3/transport.js"
-import * as Uploads from "../../src/internal/s3/uploads.js"
-import { bytes, gather, MiB, print } from "../support/content.js"
+import { ByteRange, ObjectKey, S3Storage, type StorageError } from "surfing-weights"
+import { limits } from "../../src/backends/s3/parts.js"
+import { fromHandler, type Handler } from "../../src/backends/s3/transport.js"
 import * as FaultProxy from "../support/faultProxy.js"
-import { makeBucket, options, put, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
-import { partSize } from "../support/s3Faults.js"
-import { quick } from "../support/timing.js"
+import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
+import { bytes, Fault, gather, MiB, partSize, print } from "../support/s3Faults.js"
+import { makeSaver, type SaverOptions } from "../support/s3Saver.js"
 
 const GiB = 1024 * MiB
 const TiB = 1024 * GiB
 
-/** What uploads do with requests that go over a connection. */
-const makeUploads = (connection: Connection, bucket: string, cut: Partial<Uploads.Cut>) =>
-  Uploads.make(
-    Requests.make(connection, "S3(test)", bucket, { create: {}, access: {}, copySource: {} }),
-    quick,
-    { partSize, uniformParts: false, concurrency: 4, largestCopy: Uploads.limits.largestCopy, ...cut }
-  )
-
-/** Uploads to a bucket, with limits that can be reached. */
-const uploadsTo = (bucket: string, cut: Partial<Uploads.Cut>) =>
-  makeTransport("S3(test)", sdk).pipe(
-    Effect.flatMap((transport) => connect("S3(test)", sdk, bucket, 30_000, transport)),
-    Effect.map((connection) => makeUploads(connection, bucket, cut))
-  )
+/** Saves as others do, without the storage. */
+const put = (Bucket: string, Key: string, Body: Uint8Array | string = Key, ContentType?: string) =>
+  Effect.promise(() => sdk.send(new PutObjectCommand({ Bucket, Key, Body, ContentType })))
 
 interface Sent {
   readonly method: string
@@ -45,9 +30,9 @@ interface Sent {
   readonly body: string
 }
 
-/** Uploads to nowhere: every request is carried out, unless `refuse` knows better. */
-const uploadsToNowhere = (
-  cut: Partial<Uploads.Cut>,
+/** A saver without a server: every request succeeds, unless `refuse` returns an error. */
+const saverToNowhere = (
+  options: SaverOptions,
   refuse: (request: Sent) => { readonly status: number; readonly code: string } | undefined = () => undefined
 ) =>
   Effect.suspend(() => {
@@ -69,15 +54,15 @@ const uploadsToNowhere = (
       return {
         response: {
           statusCode: refusal?.status ?? (method === "HEAD" && source === undefined ? 404 : 200),
-          headers: { etag: method === "HEAD" && source !== undefined ? source : "\"etag\"" },
+          headers: { etag: method === "HEAD" && source !== undefined ? source : "\"etag\"", "content-length": "10" },
           body: Readable.from([Buffer.from(answer)])
         }
       }
     }
     const signer = { sign: <A>(request: A) => Promise.resolve(request) }
     return Effect.map(
-      connect("S3(test)", sdk, "nowhere", 10_000, overHandler({ handle })),
-      (connection) => ({ sent, uploads: makeUploads({ ...connection, signer }, "nowhere", cut) })
+      makeSaver(sdk, "nowhere", { transport: fromHandler({ handle }), signer, ...options }),
+      (saver) => ({ sent, saver })
     )
   })
 
@@ -130,12 +115,12 @@ describe("a copy within a bucket", () => {
       Effect.gen(function*() {
         const bucket = yield* makeBucket
         const storage = yield* S3Storage.make({ ...options, bucket })
-        const uploads = yield* uploadsTo(bucket, { largestCopy: 0 })
+        const saver = yield* makeSaver(sdk, bucket, { largestCopy: 0 })
         for (const [index, key] of oddKeys.entries()) {
           if (isMistaken && /[%+]|\?versionId=/.test(key)) continue
           const content = bytes(100 + index, index)
           const source = yield* storage.save(key, content)
-          const info = yield* uploads.copy("copy", { info: source, headers: {} }, `copies/${key}`)
+          const info = yield* saver.copy({ info: source, headers: {} }, `copies/${key}`, {})
           expect(info, key).toEqual(yield* storage.head(`copies/${key}`))
           expect(print(yield* storage.load(`copies/${key}`)), key).toBe(print(content))
         }
@@ -150,10 +135,10 @@ describe("a copy within a bucket", () => {
         const bucket = yield* makeBucket
         yield* put(bucket, "weights.bin", bytes(1000), "application/x-weights")
         const storage = yield* S3Storage.make({ ...options, bucket })
-        const uploads = yield* uploadsTo(bucket, { largestCopy: 0 })
+        const saver = yield* makeSaver(sdk, bucket, { largestCopy: 0 })
         const info = yield* storage.copy("weights.bin", "whole")
         const headers = { "content-type": "application/x-weights" }
-        yield* uploads.copy("copy", { info: { ...info, key: "weights.bin" }, headers }, "in-parts")
+        yield* saver.copy({ info: { ...info, key: "weights.bin" }, headers }, "in-parts", {})
         for (const Key of ["whole", "in-parts"]) {
           const head = yield* Effect.promise(() => sdk.send(new HeadObjectCommand({ Bucket: bucket, Key })))
           expect(head.ContentType, Key).toBe("application/x-weights")
@@ -164,13 +149,13 @@ describe("a copy within a bucket", () => {
   it.scopedLive("names its source so that every server reads the same, in one request or in parts", () =>
     Effect.gen(function*() {
       for (const largestCopy of [0, GiB]) {
-        const { sent, uploads } = yield* uploadsToNowhere({ largestCopy })
+        const { saver, sent } = yield* saverToNowhere({ largestCopy })
         for (const key of oddKeys) {
           sent.length = 0
-          yield* uploads.copy(
-            "copy",
+          yield* saver.copy(
             { info: { key, size: 10, etag: "e", lastModified: new Date(0) }, headers: {} },
-            "to"
+            "to",
+            {}
           )
           const [source = "", ...others] = sent.flatMap(({ headers }) => headers["x-amz-copy-source"] ?? [])
           expect(others).toEqual([])
@@ -183,11 +168,11 @@ describe("a copy within a bucket", () => {
   it.scopedLive("in parts has every byte of the source once, whatever its size, in parts that S3 takes", () =>
     Effect.gen(function*() {
       for (const size of [5 * GiB + 1, 40 * TiB + 12_345]) {
-        const { sent, uploads } = yield* uploadsToNowhere({ concurrency: 16 })
+        const { saver, sent } = yield* saverToNowhere({ concurrency: 16 })
         const source = { key: "a b", size, etag: "source", lastModified: new Date(0) }
-        expect(yield* uploads.copy("copy", { info: source, headers: {} }, "copy")).toMatchObject({ key: "copy", size })
+        expect(yield* saver.copy({ info: source, headers: {} }, "copy", {})).toMatchObject({ key: "copy", size })
         const parts = sent.filter(isPart)
-        expect(parts.length).toBeLessThanOrEqual(Uploads.limits.parts)
+        expect(parts.length).toBeLessThanOrEqual(limits.parts)
         let next = 0
         for (const [index, { headers, query }] of parts.entries()) {
           const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(headers["x-amz-copy-source-range"] ?? "") ?? []
@@ -195,7 +180,7 @@ describe("a copy within a bucket", () => {
           expect(Number(start)).toBe(next)
           next = Number(end) + 1
           expect(next - Number(start)).toBeLessThanOrEqual(5 * GiB)
-          if (next < size) expect(next - Number(start)).toBeGreaterThanOrEqual(Uploads.limits.smallestPart)
+          if (next < size) expect(next - Number(start)).toBeGreaterThanOrEqual(limits.smallestPart)
           expect(headers["x-amz-copy-source"]).toBe("nowhere/a%20b")
           expect(headers["x-amz-copy-source-if-match"]).toBe("\"source\"")
         }
@@ -216,12 +201,12 @@ describe("a copy within a bucket", () => {
         [{ status: 403, code: "AccessDenied" }, "AccessDenied"]
       ] as const
       for (const [refusal, tag] of cases) {
-        const { sent, uploads } = yield* uploadsToNowhere(
+        const { saver, sent } = yield* saverToNowhere(
           {},
           (request) => isPart(request) && request.query.get("partNumber") === "3" ? refusal : undefined
         )
-        const error = yield* Effect.flip(uploads.copy("copy", { info: source, headers: {} }, "copy"))
-        expect(error).toMatchObject({ _tag: tag, operation: "copy", key: "source" })
+        const error = yield* Effect.flip(saver.copy({ info: source, headers: {} }, "copy", {}))
+        expect(error).toMatchObject({ _tag: tag })
         expect(sent.filter(isComplete)).toEqual([])
         expect(sent.filter(isAbort).length).toBe(1)
       }
@@ -261,8 +246,8 @@ describe("the parts of a stream", () => {
         bytes(length).subarray(Math.floor(i * length / 100), Math.floor((i + 1) * length / 100))))
       const sizes = (uniformParts: boolean) =>
         Effect.gen(function*() {
-          const { sent, uploads } = yield* uploadsToNowhere({ partSize: 10, uniformParts })
-          yield* uploads.save("key", data, {})
+          const { saver, sent } = yield* saverToNowhere({ partSize: 10, uniformParts })
+          yield* saver.save("key", data, {})
           return sent.filter(isPart)
             .sort((a, b) =>
               Number(a.query.get("partNumber")) - Number(b.query.get("partNumber"))
@@ -284,14 +269,14 @@ describe("the parts of a stream", () => {
 
   it.scopedLive("end where there are 10,000 of one size, with nothing saved", () =>
     Effect.gen(function*() {
-      const { sent, uploads } = yield* uploadsToNowhere({ partSize: 1, uniformParts: true })
+      const { saver, sent } = yield* saverToNowhere({ partSize: 1, uniformParts: true })
       const data = (length: number) => Stream.rechunk(Stream.map(Stream.range(1, length), () => Uint8Array.of(1)), 1)
-      expect(yield* uploads.save("fits", data(10_000), {})).toMatchObject({ size: 10_000 })
+      expect(yield* saver.save("fits", data(10_000), {})).toMatchObject({ size: 10_000 })
       expect(sent.filter(isPart).length).toBe(10_000)
       expect(sent.filter(isComplete).length).toBe(1)
       sent.length = 0
-      const error = yield* Effect.flip(uploads.save("does-not", data(10_001), {}))
-      expect(error).toMatchObject({ _tag: "StorageFull", operation: "save", key: "does-not" })
+      const error = yield* Effect.flip(saver.save("does-not", data(10_001), {}))
+      expect(error).toMatchObject({ _tag: "StorageFull" })
       expect(error.message).toContain("10000 parts of 1 bytes")
       expect(error.message).toContain("give its size, or a larger partSize")
       expect(sent.filter(isPart).length).toBe(10_000)
@@ -356,7 +341,7 @@ describe("an object of more than 2 GiB", () => {
       Effect.gen(function*() {
         const bucket = yield* makeBucket
         const storage = yield* S3Storage.make({ ...options, bucket })
-        const uploads = yield* uploadsTo(bucket, { largestCopy: 256 * MiB })
+        const saver = yield* makeSaver(sdk, bucket, { largestCopy: 256 * MiB })
         const hash = createHash("sha1")
         // A part of a copy has 512 MiB.
         const source = yield* storage.save(
@@ -367,7 +352,7 @@ describe("an object of more than 2 GiB", () => {
             Stream.tap((bytes) => Effect.sync(() => hash.update(bytes)))
           )
         )
-        const info = yield* uploads.copy("copy", { info: source, headers: {} }, "copy")
+        const info = yield* saver.copy({ info: source, headers: {} }, "copy", {})
         expect(info).toEqual(yield* storage.head("copy"))
         expect(info.size).toBe(source.size)
         const copied = createHash("sha1")
@@ -376,6 +361,218 @@ describe("an object of more than 2 GiB", () => {
         expect(yield* unfinishedUploads(bucket)).toEqual([])
       })
   )
+})
+
+describe("a prefix", () => {
+  it.scopedLive("is all that a storage sees of its bucket", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      for (const key of ["models", "models-old/a", "models/a", "models/b/c", "models/d", "modelsx", "other/a", "a"]) {
+        yield* put(bucket, key)
+      }
+      for (const prefix of ["models", "models/"]) {
+        const storage = yield* S3Storage.make({ ...options, bucket, prefix })
+        expect(storage.backend.name).toContain(`S3(${bucket}/models`)
+        expect(yield* storage.list()).toEqual(["a", "b/c", "d"])
+        expect(yield* storage.list("b")).toEqual(["b/c"])
+        expect(yield* storage.list("models")).toEqual([])
+        const entries = (startAfter?: string) =>
+          Effect.map(
+            Stream.runCollect(storage.entries(startAfter === undefined ? {} : { startAfter })),
+            (all) => Chunk.toReadonlyArray(all).map(({ key, size }) => [key, size])
+          )
+        expect(yield* entries()).toEqual([["a", 8], ["b/c", 10], ["d", 8]])
+        expect(yield* entries("a")).toEqual([["b/c", 10], ["d", 8]])
+        const { objects, prefixes } = yield* storage.listDirectory()
+        expect(objects.map(({ key }) => key)).toEqual(["a", "d"])
+        expect(prefixes).toEqual(["b/"])
+        expect((yield* storage.listDirectory("b/")).objects.map(({ key }) => key)).toEqual(["b/c"])
+        expect(Buffer.from(yield* storage.load("b/c")).toString()).toBe("models/b/c")
+        expect(yield* storage.head("b/c")).toMatchObject({ key: "b/c", size: 10 })
+        expect(yield* storage.exists("models/a")).toBe(false)
+        expect((yield* Effect.flip(storage.load("../other/a")))._tag).toBe("InvalidKey")
+        expect(yield* Effect.flip(storage.load("missing"))).toMatchObject({ _tag: "ObjectNotFound", key: "missing" })
+      }
+    }))
+
+  it.scopedLive("is where everything is saved, copied and removed", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      const whole = yield* S3Storage.make({ ...options, bucket })
+      const content = bytes(2 * partSize)
+      for (const prefix of ["a b/100%", "a b/100%/"]) {
+        const storage = yield* S3Storage.make({ ...options, bucket, prefix, partSize })
+        yield* whole.save("kept", bytes(1))
+        expect(yield* storage.save("small", bytes(10))).toMatchObject({ key: "small", size: 10 })
+        expect(yield* storage.save("large", content)).toMatchObject({ key: "large", size: content.byteLength })
+        expect(yield* storage.copy("large", "copy/large")).toMatchObject({ key: "copy/large" })
+        expect(yield* storage.move("small", "moved")).toMatchObject({ key: "moved" })
+        expect(yield* whole.list()).toEqual(
+          [...["copy/large", "large", "moved"].map((key) => `a b/100%/${key}`), "kept"]
+        )
+        expect(print(yield* whole.load("a b/100%/copy/large"))).toBe(print(content))
+        const url = yield* storage.presign("moved", { method: "GET", expiresIn: "1 minute" })
+        expect(new URL(url).pathname).toContain("/a%20b/100%25/moved")
+        const answer = yield* Effect.promise(() => fetch(url).then((answer) => answer.arrayBuffer()))
+        expect(print(new Uint8Array(answer))).toBe(print(bytes(10)))
+        yield* storage.remove("moved")
+        yield* storage.remove("kept")
+        expect(yield* storage.removeAll(["large", "copy/large", "kept"])).toEqual({ removed: 3, failed: [] })
+        expect(yield* whole.list()).toEqual(["kept"])
+      }
+    }))
+
+  it.scopedLive("that is empty is none", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      const storage = yield* S3Storage.make({ ...options, bucket, prefix: "" })
+      yield* put(bucket, "a/b")
+      expect(storage.backend.name).toBe(`S3(${bucket})`)
+      expect(yield* storage.list()).toEqual(["a/b"])
+    }))
+
+  it.scopedLive("that no key can begin with is told at once", () =>
+    Effect.gen(function*() {
+      for (const prefix of ["/a", "a//b", "a//", "../a", "a/..", "a\n", "x".repeat(1025)]) {
+        const error = yield* Effect.flip(S3Storage.make({ ...options, bucket: "none", prefix, verify: false }))
+        expect(error._tag, JSON.stringify(prefix)).toBe("InvalidOptions")
+        expect(error.message, JSON.stringify(prefix)).toContain("prefix")
+      }
+    }))
+
+  // With the prefix and the slash behind it, the key is as long as one may be.
+  const prefix = "p".repeat(500)
+  const fitting = `${"é".repeat(261)}x`
+  const tooLong = `${fitting}y`
+
+  it.scopedLive("leaves the rest of the greatest length to keys", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      const storage = yield* S3Storage.make({ ...options, bucket, prefix })
+      yield* storage.save(fitting, bytes(10))
+      yield* storage.copy(fitting, "short")
+      expect(print(yield* storage.load(fitting))).toBe(print(bytes(10)))
+      expect(new Set(yield* storage.list())).toEqual(new Set(["short", fitting]))
+      expect(yield* storage.removeAll(["short", fitting])).toEqual({ removed: 2, failed: [] })
+      expect(yield* storage.list()).toEqual([])
+    }))
+
+  const onTooLong: ReadonlyArray<
+    readonly [
+      name: string,
+      run: (
+        storage: Effect.Effect.Success<ReturnType<typeof S3Storage.make>>
+      ) => Effect.Effect<unknown, StorageError.StorageError>
+    ]
+  > = [
+    ["load", (storage) => storage.load(tooLong)],
+    ["loadRanges", (storage) => storage.loadRanges(tooLong, [ByteRange.last(1)])],
+    ["stream", (storage) => gather(storage.stream(tooLong))],
+    ["head", (storage) => storage.head(tooLong)],
+    ["exists", (storage) => storage.exists(tooLong)],
+    ["save", (storage) => storage.save(tooLong, bytes(10))],
+    ["save of a stream", (storage) => storage.save(tooLong, Stream.make(bytes(10)))],
+    ["remove", (storage) => storage.remove(tooLong)],
+    ["copy to it", (storage) => storage.copy("short", tooLong)],
+    ["copy from it", (storage) => storage.copy(tooLong, "another")],
+    ["copy from it with ifNoneMatch", (storage) => storage.copy(tooLong, "another", { ifNoneMatch: "*" })],
+    ["move to it", (storage) => storage.move("short", tooLong)],
+    ["move from it", (storage) => storage.move(tooLong, "another")],
+    ["presign", (storage) => storage.presign(tooLong, { method: "GET", expiresIn: "1 minute" })]
+  ]
+
+  it.scopedLive.each(onTooLong)(
+    "makes some keys too long, which is told before anything is sent: %s",
+    ([, run]) =>
+      Effect.gen(function*() {
+        const bucket = yield* makeBucket
+        const proxy = yield* FaultProxy.make(server.endpoint)
+        const storage = yield* S3Storage.make({ ...options, endpoint: proxy.endpoint, bucket, prefix })
+        yield* storage.save("short", bytes(10))
+        const before = proxy.requests.length
+        const error = yield* Effect.flip(run(storage))
+        expect(error).toMatchObject({ _tag: "InvalidKey", key: tooLong })
+        expect(error.message).toMatch(
+          /is not a valid key: a key in the folder "p+" must not exceed 523 bytes \(got 524\)$/
+        )
+        expect(proxy.requests.length).toBe(before)
+      })
+  )
+
+  it.scopedLive("makes some keys too long, which removeAll tells of each, and removes the others", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      const storage = yield* S3Storage.make({ ...options, bucket, prefix })
+      yield* storage.save("a", bytes(1))
+      yield* storage.save("b", bytes(1))
+      const { failed, removed } = yield* storage.removeAll(["a", tooLong, "b"])
+      expect(failed.map(({ _tag, key }) => [_tag, key])).toEqual([["InvalidKey", tooLong]])
+      expect(removed).toBe(2)
+      expect(yield* storage.list()).toEqual([])
+    }))
+
+  it.scopedLive("makes some prefixes of a listing too long, under which nothing is", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      const storage = yield* S3Storage.make({ ...options, bucket, prefix })
+      yield* storage.save("a", bytes(1))
+      expect(yield* storage.list("é".repeat(300))).toEqual([])
+      expect(yield* storage.listDirectory("é".repeat(300))).toEqual({ objects: [], prefixes: [] })
+      const after = Stream.runCollect(storage.entries({ startAfter: "é".repeat(300) }))
+      expect(Chunk.toReadonlyArray(yield* after)).toEqual([])
+    }))
+})
+
+describe("a listing of what others made", () => {
+  it.scopedLive("has none of the objects that stand for folders", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      for (const key of ["a/", "a/b", "a/c/", "a/c/d", "e"]) yield* put(bucket, key, "")
+      const storage = yield* S3Storage.make({ ...options, bucket })
+      expect(yield* storage.list()).toEqual(["a/b", "a/c/d", "e"])
+      expect(yield* storage.list("a/")).toEqual(["a/b", "a/c/d"])
+      const entries = Chunk.toReadonlyArray(yield* Stream.runCollect(storage.entries()))
+      expect(entries.map(({ key }) => key)).toEqual(["a/b", "a/c/d", "e"])
+      const root = yield* storage.listDirectory()
+      expect(root.objects.map(({ key }) => key)).toEqual(["e"])
+      expect(root.prefixes).toEqual(["a/"])
+      const folder = yield* storage.listDirectory("a/")
+      expect(folder.objects.map(({ key }) => key)).toEqual(["a/b"])
+      expect(folder.prefixes).toEqual(["a/c/"])
+      const below = yield* S3Storage.make({ ...options, bucket, prefix: "a" })
+      expect(yield* below.list()).toEqual(["b", "c/d"])
+      expect((yield* below.listDirectory()).objects.map(({ key }) => key)).toEqual(["b"])
+    }))
+
+  it.scopedLive("has none of what cannot be a key, nor prefixes with which none can begin", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      for (const key of ["a//b", "a/b", "c//", "/d", "d"]) yield* put(bucket, key, "")
+      const storage = yield* S3Storage.make({ ...options, bucket })
+      expect(yield* storage.list()).toEqual(["a/b", "d"])
+      expect((yield* storage.listDirectory("a/")).prefixes).toEqual([])
+      expect((yield* storage.listDirectory()).prefixes).not.toContain("/")
+    }))
+
+  it.scopedLive("does not end in a defect where a key is no UTF-8", () =>
+    Effect.gen(function*() {
+      const bucket = yield* makeBucket
+      const proxy = yield* FaultProxy.make(server.endpoint)
+      const storage = yield* S3Storage.make({ ...options, endpoint: proxy.endpoint, bucket })
+      const entry = (key: string) =>
+        `<Contents><Key>${key}</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified><ETag>"e"</ETag>` +
+        "<Size>1</Size></Contents>"
+      proxy.add({
+        match: ({ query }) => query.has("list-type"),
+        fault: Fault.Answer({
+          status: 200,
+          body: `<ListBucketResult><EncodingType>url</EncodingType>${entry("a")}${entry("b%FF")}${entry("c")}` +
+            "</ListBucketResult>"
+        })
+      })
+      const exit = yield* Effect.exit(storage.list())
+      expect(exit._tag === "Success" ? exit.value : exit.cause).toEqual(["a", "c"])
+    }))
 })
 
 describe("many at once", () => {

@@ -52,27 +52,28 @@ const browser = Effect.acquireRelease(
     })
 )
 
-/** The page and its script, as a browser gets them. */
-const page = Effect.gen(function*() {
-  const { outputFiles } = yield* Effect.promise(() =>
-    build({
-      entryPoints: [join(root, "examples/browser/main.ts")],
-      bundle: true,
-      format: "esm",
-      platform: "browser",
-      tsconfig: join(root, "tsconfig.json"),
-      write: false
+/** A server of the page with a script. */
+const pageOf = (script: string) =>
+  Effect.gen(function*() {
+    const { outputFiles } = yield* Effect.promise(() =>
+      build({
+        entryPoints: [join(root, script)],
+        bundle: true,
+        format: "esm",
+        platform: "browser",
+        tsconfig: join(root, "tsconfig.json"),
+        write: false
+      })
+    )
+    const bundle = outputFiles[0]?.text ?? ""
+    const html = readFileSync(join(root, "examples/browser/index.html"))
+    const server = http.createServer((request, response) => {
+      const isScript = request.url === "/main.js"
+      response.writeHead(200, { "content-type": isScript ? "text/javascript" : "text/html" })
+      response.end(isScript ? bundle : html)
     })
-  )
-  const script = outputFiles[0]?.text ?? ""
-  const html = readFileSync(join(root, "examples/browser/index.html"))
-  const server = http.createServer((request, response) => {
-    const isScript = request.url === "/main.js"
-    response.writeHead(200, { "content-type": isScript ? "text/javascript" : "text/html" })
-    response.end(isScript ? script : html)
+    return (yield* listen(server)).endpoint
   })
-  return (yield* listen(server)).endpoint
-})
 
 describe("HttpStorage in Chromium", () => {
   const skipped = executable === undefined
@@ -82,7 +83,7 @@ describe("HttpStorage in Chromium", () => {
       Effect.gen(function*() {
         const memory = yield* MemoryStorage.make()
         yield* memory.save("bert/shard 1.bin", shard)
-        const origin = yield* page
+        const origin = yield* pageOf("examples/browser/main.ts")
         const { url: server } = yield* serveOf(memory, { writable: true, origins: [origin] })
         const { context } = yield* browser
         const show = (query: Record<string, string>) =>
@@ -92,7 +93,7 @@ describe("HttpStorage in Chromium", () => {
             tab.on("pageerror", (error) => errors.push(String(error)))
             await tab.goto(`${origin}/?${new URLSearchParams({ server, ...query }).toString()}`)
             await tab.waitForFunction("document.getElementById('output').textContent !== 'Loading…'", undefined, {
-              // What is refused is tried again as the policy says.
+              // Refused requests are retried as the policy says.
               timeout: 240_000
             })
             const text = await tab.textContent("#output")
@@ -119,10 +120,41 @@ describe("HttpStorage in Chromium", () => {
         expect(yield* memory.list()).toEqual(["bert/shard 1.bin", "from-the-browser"])
         expect((yield* memory.load("from-the-browser"))[0]).toBe(7)
 
-        // To a page of another origin than those that it was told of, the server says nothing.
+        // A page of an origin that is not allowed sees no response.
         const { url: elsewhere } = yield* serveOf(memory, { origins: ["https://app.example"] })
         const refused = yield* show({ key: "bert/shard 1.bin", server: elsewhere })
         expect(refused.text).toMatch(/Failed with StorageUnavailable/)
       })
+  )
+
+  it.scopedLive.skipIf(skipped)(
+    `keeps attributes, decodes nothing, and never saves a part of a source that fails${
+      skipped ? " (skipped: there is no chromium)" : ""
+    }`,
+    () =>
+      Effect.gen(function*() {
+        const memory = yield* MemoryStorage.make()
+        const origin = yield* pageOf("test/browser/contract.ts")
+        const { url: server } = yield* serveOf(memory, { writable: true, origins: [origin] })
+        const { context } = yield* browser
+        const text = yield* Effect.promise(async () => {
+          const tab = await context.newPage()
+          await tab.goto(`${origin}/?${new URLSearchParams({ server }).toString()}`)
+          await tab.waitForFunction("document.getElementById('output').textContent !== 'Loading…'", undefined, {
+            timeout: 120_000
+          })
+          return tab.textContent("#output")
+        })
+        const { attributes } = yield* memory.head("encoded")
+        expect(attributes).toMatchObject({ contentEncoding: "gzip", metadata: { author: "J\u00fcrgen" } })
+        expect(JSON.parse(text ?? "")).toEqual({
+          attributes: [attributes, attributes, attributes],
+          isWhole: true,
+          failed: [true, true, true],
+          stale: "PreconditionFailed",
+          keys: ["encoded"]
+        })
+      }),
+    200_000
   )
 })

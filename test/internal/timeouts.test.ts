@@ -1,14 +1,12 @@
 import { NodeStream } from "@effect/platform-node"
-import { expect, it } from "@effect/vitest"
-import { Chunk, Effect, Exit, Fiber, Stream } from "effect"
+import { describe, expect, it } from "@effect/vitest"
+import { Chunk, type Clock, Effect, Exit, Fiber, Stream, TestClock } from "effect"
 import { spawn } from "node:child_process"
-import type { Readable } from "node:stream"
-import { timeoutStream } from "../../src/internal/timeouts.js"
-import { exchange } from "../../src/internal/s3/exchange.js"
+import { deadline, IdleTimer, raceTimeout, timeoutSave, timeoutStream } from "../../src/internal/timeouts.js"
 import { thenHeldUp } from "../support/heldUp.js"
-import { connectionTo } from "../support/s3Connection.js"
 
 const limit = 400
+const late = () => "late" as const
 
 /** What another process sends as soon as it hears of it. */
 const echo = Effect.acquireRelease(
@@ -16,48 +14,117 @@ const echo = Effect.acquireRelease(
   (child) => Effect.sync(() => child.kill("SIGKILL"))
 )
 
-const late = () => "late" as const
-
-const ways: Readonly<Record<string, (body: Readable) => Effect.Effect<Uint8Array, unknown>>> = {
-  "as a stream under a limit": (body) =>
-    timeoutStream(NodeStream.fromReadable<string, Uint8Array>(() => body, String), limit, late).pipe(
+describe("a stream with an idle timeout", () => {
+  const reading = Effect.map(echo, ({ stdin, stdout }) => ({
+    stdin,
+    read: timeoutStream(NodeStream.fromReadable<string, Uint8Array>(() => stdout, String), limit, late).pipe(
       Stream.runCollect,
-      Effect.map((chunks) => Buffer.concat(Chunk.toArray(chunks)))
-    ),
-  "as a stream from S3": (body) =>
-    exchange(connectionTo(body, limit), place, { method: "GET", key: "k" }, (exchange) =>
-      Effect.zipRight(
-        exchange.send(),
-        Stream.runCollect(Stream.fromPull(Effect.sync(() => exchange.pulls())))
-      )).pipe(Effect.map((chunks) => Buffer.concat(Chunk.toArray(chunks)))),
-  "into an array from S3": (body) =>
-    exchange(connectionTo(body, limit), place, { method: "GET", key: "k" }, (exchange) => {
-      const target = new Uint8Array(5)
-      return exchange.send().pipe(
-        Effect.zipRight(exchange.into(target, () => {})),
-        Effect.as(target)
-      )
-    })
-}
-const place = { backend: "S3(b)", operation: "load", bucket: "b" }
+      Effect.map((chunks) => Buffer.concat(Chunk.toArray(chunks)).toString())
+    )
+  }))
 
-for (const [way, read] of Object.entries(ways)) {
-  it.scopedLive(`bytes that came while this process was held up for longer than the limit count: ${way}`, () =>
+  it.scopedLive("returns bytes that arrived while this process was blocked for longer than the timeout", () =>
     Effect.gen(function*() {
-      const { stdin, stdout } = yield* echo
-      const reading = yield* Effect.fork(read(stdout))
+      const { read, stdin } = yield* reading
+      const fiber = yield* Effect.fork(read)
       yield* Effect.sleep(20)
       yield* thenHeldUp(() => stdin.end("bytes"), 1.5 * limit)
-      expect(new TextDecoder().decode(yield* Fiber.join(reading))).toBe("bytes")
+      expect(yield* Fiber.join(fiber)).toBe("bytes")
     }))
 
-  it.scopedLive(`where nothing comes it is late about when the limit says: ${way}`, () =>
+  it.scopedLive("fails where nothing arrives, about when the timeout says", () =>
     Effect.gen(function*() {
-      const { stdout } = yield* echo
+      const { read } = yield* reading
       const started = performance.now()
-      expect(Exit.isFailure(yield* Effect.exit(read(stdout)))).toBe(true)
-      const millis = performance.now() - started
-      expect(millis).toBeGreaterThan(0.9 * limit)
-      expect(millis).toBeLessThan(3 * limit)
+      expect(Exit.isFailure(yield* Effect.exit(read))).toBe(true)
+      expect(performance.now() - started).toBeGreaterThan(0.9 * limit)
     }))
-}
+
+  it.effect("counts only while a chunk is waited for, by the clock of its fiber", () =>
+    Effect.gen(function*() {
+      let taken = 0
+      const source = Stream.tap(Stream.range(1, 3, 1), (wait) => Effect.sleep(wait === 3 ? limit : limit - 1))
+      const fiber = yield* timeoutStream(source, limit, late).pipe(
+        Stream.runForEach(() => Effect.zipRight(Effect.sync(() => taken++), Effect.sleep(10 * limit))),
+        Effect.flip,
+        Effect.fork
+      )
+      yield* TestClock.adjust(limit - 1)
+      expect(taken).toBe(1)
+      yield* TestClock.adjust(10 * limit + limit - 1)
+      expect(taken).toBe(2)
+      yield* TestClock.adjust(10 * limit + limit - 1)
+      expect(fiber.unsafePoll()).toBe(null)
+      yield* TestClock.adjust(1)
+      expect(yield* Fiber.join(fiber)).toBe("late")
+      expect(taken).toBe(2)
+    }))
+})
+
+describe("a save with an idle timeout", () => {
+  it.effect("counts only while its source waits to be read", () =>
+    Effect.gen(function*() {
+      const source = Stream.tap(Stream.range(1, 3, 1), () => Effect.sleep(10 * limit))
+      const slowly = (wait: number) => (data: Stream.Stream<number>) =>
+        Stream.runForEach(data, () => Effect.sleep(wait))
+      const patient = yield* Effect.fork(timeoutSave(source, slowly(limit - 1), limit, late))
+      const idle = yield* Effect.fork(Effect.flip(timeoutSave(source, slowly(limit), limit, late)))
+      yield* TestClock.adjust(10 * limit + limit - 1)
+      expect(idle.unsafePoll()).toBe(null)
+      yield* TestClock.adjust(1)
+      expect(yield* Fiber.join(idle)).toBe("late")
+      yield* TestClock.adjust(100 * limit)
+      expect(yield* Fiber.await(patient)).toEqual(Exit.void)
+    }))
+})
+
+describe("a deadline", () => {
+  it.effect("passes when the clock says", () =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.fork(
+        Effect.flip(raceTimeout(deadline(limit, late), Effect.never, Fiber.interruptFork))
+      )
+      yield* TestClock.adjust(limit - 1)
+      expect(fiber.unsafePoll()).toBe(null)
+      yield* TestClock.adjust(1)
+      expect(yield* Fiber.join(fiber)).toBe("late")
+    }))
+})
+
+describe("an idle timer", () => {
+  it.live("does not keep a process alive, nor fire, once it is stopped", () =>
+    Effect.gen(function*() {
+      const clock = yield* Effect.clock
+      let fired = 0
+      const active = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length
+      const before = active()
+      const timer = new IdleTimer(clock, 20, () => fired++)
+      expect(active()).toBe(before + 1)
+      timer.stop()
+      expect(active()).toBe(before)
+      yield* Effect.sleep(60)
+      expect(fired).toBe(0)
+    }))
+
+  it.effect("is not misled by a clock that is set back", () =>
+    Effect.gen(function*() {
+      const clock = yield* Effect.clock
+      let fired = 0
+      const timer = new IdleTimer(clock, limit, () => fired++)
+      yield* TestClock.adjust(limit)
+      expect(fired).toBe(1)
+      timer.stop()
+      let offset = 0
+      const jumping: Clock.Clock = {
+        ...clock,
+        sleep: (duration) => clock.sleep(duration),
+        unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis() + offset
+      }
+      const other = new IdleTimer(jumping, limit, () => fired++)
+      yield* TestClock.adjust(limit / 8)
+      other.restart()
+      offset = -3_600_000
+      yield* TestClock.adjust(2 * limit)
+      expect(fired).toBe(2)
+    }))
+})

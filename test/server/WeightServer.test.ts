@@ -1,8 +1,20 @@
 /**
- * What clients that know nothing of this library see of a weight server, over memory and over a directory.
+ * A weight server over memory and over a directory, as clients without this library see it.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Duration, Effect, Exit, type Layer, Redacted, Schema, type Scope, Stream } from "effect"
+import {
+  Config,
+  ConfigProvider,
+  Duration,
+  Effect,
+  Exit,
+  Layer,
+  Logger,
+  Redacted,
+  Schema,
+  type Scope,
+  Stream
+} from "effect"
 import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { once } from "node:events"
@@ -11,7 +23,7 @@ import { setImmediate } from "node:timers/promises"
 import type { StorageBackend } from "surfing-weights"
 import { MemoryStorage, Storage, StorageError, WeightServer } from "surfing-weights"
 import { storageOnDirectory } from "../support/directory.js"
-import { ask, raw, serve, serveOf } from "../support/weightServer.js"
+import { ask, raw, serve, serveLayer, serveOf } from "../support/weightServer.js"
 
 const bytes = (size: number) => Uint8Array.from({ length: size }, (_, i) => (i * 31 + (i >> 8)) % 251)
 
@@ -24,7 +36,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
     const test = (name: string, body: () => Effect.Effect<void, unknown, Storage.Storage | Scope.Scope>) =>
       it.live(name, () => Effect.scoped(body()).pipe(Effect.provide(storage)))
 
-    test("GET gives an object with its etag, time and type, and HEAD the same without the bytes", () =>
+    test("GET returns an object with its etag, time and content type, and HEAD the same without the body", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         const info = yield* served.storage.save("bert/layer_0.bin", bytes(100_000))
@@ -48,7 +60,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         expect(config.headers["content-type"]).toBe("application/json")
       }))
 
-    test("objects of no bytes, of one, and around the size of a piece come whole", () =>
+    test("empty objects, objects of one byte and those around the size of a piece arrive whole", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         for (const size of [0, 1, 65_535, 65_536, 65_537, 524_287, 524_288, 524_289, 3_000_000]) {
@@ -59,7 +71,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         }
       }))
 
-    test("a range gives 206 with its place, and several, another unit or nonsense the whole object", () =>
+    test("a range is a 206 with content-range; several ranges, another unit and malformed ranges return the whole object", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         yield* served.storage.save("object", bytes(1000))
@@ -93,7 +105,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         expect((yield* ask(served, "HEAD", "/objects/object", { range: "bytes=0-0" })).status).toBe(200)
       }))
 
-    test("a range beyond the object is 416 with the size of the object", () =>
+    test("a range that is not satisfiable is a 416 with the size of the object", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         yield* served.storage.save("object", bytes(10))
@@ -108,7 +120,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         expect([last.status, last.headers["content-length"]]).toEqual([200, "0"])
       }))
 
-    test("conditions hold, fail with 412 or answer 304, as RFC 9110 has it", () =>
+    test("preconditions hold, fail with a 412 or answer with a 304, as in RFC 9110", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         const { etag, lastModified } = yield* served.storage.save("object", bytes(10))
@@ -164,7 +176,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         }
       }))
 
-    test("every odd key can be reached, and nothing is normalized", () =>
+    test("keys with unusual characters can be reached, and are not normalized", () =>
       Effect.gen(function*() {
         const served = yield* serve(writable)
         const keys = [
@@ -197,11 +209,11 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
           expect([key, (yield* ask(served, "GET", path)).text]).toEqual([key, key])
         }
         expect([...(yield* served.storage.list())].sort()).toEqual([...keys].sort())
-        // A slash may be escaped as well.
+        // A slash may be percent-encoded as well.
         expect((yield* ask(served, "GET", "/objects/%C3%BC%2F%C3%BC")).text).toBe("ü/ü")
       }))
 
-    test("what cannot be a key is 400, by whatever trick it comes", () =>
+    test("an invalid key is a 400, however it is encoded", () =>
       Effect.gen(function*() {
         const served = yield* serve(writable)
         const paths = [
@@ -233,7 +245,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         expect(yield* served.storage.list()).toEqual([])
       }))
 
-    test("it is read-only unless told otherwise, and says so", () =>
+    test("it is read-only by default, and says so", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         yield* served.storage.save("object", bytes(10))
@@ -244,13 +256,22 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         }
         expect((yield* served.storage.head("object")).size).toBe(10)
         const health = yield* ask(served, "GET", "/health")
-        expect(JSON.parse(health.text)).toMatchObject({
+        const { attributes, list, objectsWithinObjects } = served.storage.backend.capabilities
+        expect(JSON.parse(health.text)).toEqual({
           status: "ok",
-          capabilities: { write: false, list: true, createOnly: false, compareAndSwap: false }
+          capabilities: {
+            write: false,
+            list,
+            createOnly: false,
+            compareAndSwap: false,
+            conditionalRemove: false,
+            objectsWithinObjects,
+            attributes
+          }
         })
       }))
 
-    test("PUT saves all or nothing, under its conditions, and DELETE removes", () =>
+    test("PUT saves all or nothing, and DELETE removes, both under their preconditions", () =>
       Effect.gen(function*() {
         const served = yield* serve(writable)
         const put = (headers: Record<string, string>, body: string) => ask(served, "PUT", "/objects/a/b", headers, body)
@@ -267,17 +288,25 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         expect((yield* put({ "if-match": `"x", "${info.etag}"` }, "three")).status).toBe(412)
         expect((yield* put({ "if-match": "*" }, "four")).status).toBe(200)
         expect((yield* put({ "if-none-match": `"x"` }, "five")).status).toBe(501)
+        const withoutLength = "PUT /objects/a/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        expect(yield* raw(served, withoutLength)).toMatch(/^HTTP\/1.1 411 /)
         expect((yield* put({ "content-range": "bytes 0-3/10" }, "five")).status).toBe(400)
         expect((yield* put({ "transfer-encoding": "chunked" }, "without a length")).status).toBe(200)
         expect(new TextDecoder().decode(yield* served.storage.load("a/b"))).toBe("without a length")
         expect((yield* ask(served, "PUT", "/objects/none", { "if-match": "*" }, "x")).status).toBe(412)
-        expect((yield* ask(served, "DELETE", "/objects/a/b", { "if-match": `"x"` })).status).toBe(501)
-        expect((yield* ask(served, "DELETE", "/objects/a/b")).status).toBe(204)
-        expect((yield* ask(served, "DELETE", "/objects/a/b")).status).toBe(204)
+        const remove = (headers: Record<string, string>) => ask(served, "DELETE", "/objects/a/b", headers)
+        const { etag } = yield* served.storage.head("a/b")
+        const stale = yield* remove({ "if-match": `"x"` })
+        expect([stale.status, failureOf(stale.text)._tag]).toEqual([412, "PreconditionFailed"])
+        expect((yield* remove({ "if-none-match": `"x"` })).status).toBe(501)
+        expect((yield* remove({ "if-unmodified-since": new Date(0).toUTCString() })).status).toBe(412)
+        expect((yield* remove({ "if-match": `"x", "${etag}"` })).status).toBe(204)
+        expect((yield* remove({ "if-match": "*" })).status).toBe(412)
+        expect((yield* remove({})).status).toBe(204)
         expect(yield* served.storage.list()).toEqual([])
       }))
 
-    test("it lists by pages and by lines, with prefix, startAfter, delimiter and limit", () =>
+    test("listings are pages or lines of JSON, with prefix, startAfter, delimiter and limit", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         const keys = ["a/1", "a/2", "a/b/3", "b", "c d", "ü"]
@@ -314,7 +343,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         }
       }))
 
-    test("what is not there is told by status, and as the failure that it is", () =>
+    test("a missing object is a 404 with its failure, in a header where the response has no body", () =>
       Effect.gen(function*() {
         const served = yield* serve()
         const got = yield* ask(served, "GET", "/objects/none")
@@ -326,7 +355,7 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
         expect([path.status, JSON.parse(path.text)]).toEqual([404, { error: "there is nothing at this path" }])
       }))
 
-    test("one connection is enough for one request after the other, whatever the answers are", () =>
+    test("one connection serves one request after the other, whatever the responses are", () =>
       Effect.gen(function*() {
         const served = yield* serve(writable)
         const { etag } = yield* served.storage.save("object", bytes(1000))
@@ -377,33 +406,45 @@ const overMemory = (
   body: () => Effect.Effect<void, unknown, Storage.Storage | Scope.Scope>
 ) => it.live(name, () => Effect.scoped(body()).pipe(Effect.provide(MemoryStorage.layer())))
 
-/** A storage whose every operation fails as told. */
+/** A storage with some operations replaced. */
 const broken = (override: Partial<StorageBackend.StorageBackend>) =>
   Effect.map(MemoryStorage.make(), (memory) => Storage.make({ ...memory.backend, ...override }))
 
 describe("failures", () => {
-  const context = { backend: "S3(weights)", operation: "load", key: "object" }
+  const reason = "/srv/weights in bucket-7 at host.internal"
   const cases: ReadonlyArray<readonly [StorageError.LoadError, number]> = [
-    [new StorageError.AccessDenied({ ...context, reason: "no" }), 403],
-    [new StorageError.StorageNotFound({ ...context, reason: "gone" }), 502],
-    [new StorageError.StorageUnavailable({ ...context, reason: "down", retryAfter: Duration.millis(2500) }), 503],
-    [new StorageError.StorageTimeout({ ...context, limit: Duration.seconds(1) }), 504],
-    [new StorageError.CorruptObject({ ...context, problem: "checksum", reason: "bad" }), 502],
-    [new StorageError.UnexpectedStorageError({ ...context, reason: "?", cause: new Error("secret inside") }), 500]
+    [new StorageError.AccessDenied({ reason }), 403],
+    [new StorageError.StorageNotFound({ reason }), 502],
+    [new StorageError.StorageUnavailable({ reason, retryAfter: Duration.millis(2500) }), 503],
+    [new StorageError.StorageTimeout({ limit: Duration.seconds(1) }), 504],
+    [new StorageError.CorruptObject({ problem: "checksum", reason: "another checksum" }), 502],
+    [new StorageError.UnexpectedStorageError({ reason, cause: new Error(reason) }), 500]
   ]
+  /** The log of everything that runs under it. */
+  const logged = () => {
+    const lines: Array<string> = []
+    const logger = Logger.map(Logger.logfmtLogger, (line) => void lines.push(line))
+    return { lines, logger: Logger.replace(Logger.defaultLogger, logger) }
+  }
+
   for (const [error, status] of cases) {
-    it.live(`${error._tag} comes over the wire as what it was, with status ${status}`, () =>
+    it.live(`${error._tag} is a ${status} that names nothing of the server, and is logged in full`, () =>
       Effect.scoped(Effect.gen(function*() {
-        const served = yield* Effect.flatMap(broken({ open: () => Effect.fail(error) }), serveOf)
+        const { lines, logger } = logged()
+        const storage = yield* broken({ name: "S3(bucket-7)", open: () => Effect.fail(error) })
+        const served = yield* Effect.provide(serveOf(storage), logger)
         const got = yield* ask(served, "GET", "/objects/object")
         expect(got.status).toBe(status)
-        expect(failureOf(got.text)).toMatchObject({ _tag: error._tag, message: error.message })
-        expect(got.text).not.toContain("secret inside")
+        expect(failureOf(got.text)).toMatchObject({ _tag: error._tag, backend: "WeightServer", key: "object" })
+        expect(JSON.stringify([got.text, got.headers])).not.toMatch(/srv|bucket-7|host\.internal/)
         expect(got.headers["retry-after"]).toBe(error._tag === "StorageUnavailable" ? "3" : undefined)
+        expect(lines.length).toBe(1)
+        expect(lines[0]).toContain(`open \\"object\\" on S3(bucket-7)`)
+        if ("reason" in error) expect(lines[0]).toContain(error.reason)
       })))
   }
 
-  it.live("a bug in a storage is 500 without a stack trace", () =>
+  it.live("a defect of a storage is a 500 without a stack trace", () =>
     Effect.scoped(Effect.gen(function*() {
       const served = yield* Effect.flatMap(broken({ open: () => Effect.die(new Error("secret inside")) }), serveOf)
       const got = yield* ask(served, "GET", "/objects/object")
@@ -411,9 +452,9 @@ describe("failures", () => {
       expect(got.text).not.toMatch(/secret|\bat\b.*\.ts/)
     })))
 
-  it.live("a client never has the whole of an object that turns out to be wrong at its end", () =>
+  it.live("a client never receives all bytes of an object that proves to be corrupt at its end", () =>
     Effect.scoped(Effect.gen(function*() {
-      const wrong = new StorageError.CorruptObject({ ...context, problem: "checksum", reason: "bad" })
+      const wrong = new StorageError.CorruptObject({ problem: "checksum", reason: "another checksum" })
       const memory = yield* MemoryStorage.make()
       // More than is read when it is opened.
       const content = new Uint8Array(3 * 1024 * 1024).fill(7)
@@ -435,12 +476,95 @@ describe("failures", () => {
       expect(got).toEqual([200, "broken off"])
     })))
 
-  it.live("health is 503 while the storage cannot be reached", () =>
+  it.live("health is a 503 while the storage cannot be reached", () =>
     Effect.scoped(Effect.gen(function*() {
-      const denied = new StorageError.AccessDenied({ backend: "S3(weights)", operation: "head", reason: "expired" })
-      const served = yield* Effect.flatMap(broken({ head: () => Effect.fail(denied) }), serveOf)
+      const denied = new StorageError.AccessDenied({ reason })
+      const storage = yield* broken({ name: "S3(bucket-7)", head: () => Effect.fail(denied) })
+      const served = yield* serveOf(storage)
       const got = yield* ask(served, "GET", "/health")
       expect([got.status, failureOf(got.text)._tag]).toEqual([503, "AccessDenied"])
+      expect(got.text).not.toMatch(/srv|bucket-7|host\.internal/)
+    })))
+})
+
+describe("attributes", () => {
+  const headers = {
+    "content-type": "application/x-npy",
+    "cache-control": "public, max-age=31536000, immutable",
+    "content-disposition": "attachment; filename=\"a.npy\"",
+    "content-encoding": "gzip",
+    "content-language": "de",
+    "x-object-meta-model": "bert",
+    "x-object-meta-author": "=?UTF-8?B?SsO8cmdlbg==?="
+  }
+  const attributes = {
+    contentType: "application/x-npy",
+    cacheControl: "public, max-age=31536000, immutable",
+    contentDisposition: "attachment; filename=\"a.npy\"",
+    contentEncoding: "gzip",
+    contentLanguage: "de",
+    metadata: { model: "bert", author: "J\u00fcrgen" }
+  }
+
+  overMemory("PUT keeps them with the object, and GET and HEAD return them", () =>
+    Effect.gen(function*() {
+      const served = yield* serve(writable)
+      const put = yield* ask(served, "PUT", "/objects/a", headers, "bytes")
+      expect(JSON.parse(put.text)).toMatchObject({ attributes })
+      expect((yield* served.storage.head("a")).attributes).toEqual(attributes)
+      for (const [method, range] of [["GET", {}], ["GET", { range: "bytes=0-1" }], ["HEAD", {}]] as const) {
+        const got = yield* ask(served, method, "/objects/a", range)
+        expect(got.headers).toMatchObject({ ...headers, vary: "accept-encoding" })
+        expect(got.headers["x-object-attributes"]).toBe("content-type, cache-control")
+        // A saved page must not run on the origin of the server.
+        expect(got.headers["content-security-policy"]).toBe("default-src 'none'; sandbox")
+      }
+    }))
+
+  overMemory(
+    "a request that accepts no encoding receives the object's under another name, so that no client decodes",
+    () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        yield* ask(served, "PUT", "/objects/a", headers, "bytes")
+        for (const method of ["GET", "HEAD"]) {
+          const got = yield* ask(served, method, "/objects/a", { "accept-encoding": "identity" })
+          expect([got.headers["content-encoding"], got.headers["x-object-content-encoding"]]).toEqual([
+            undefined,
+            "gzip"
+          ])
+        }
+      })
+  )
+
+  overMemory(
+    "without attributes the defaults are sent, and are not named as the object's",
+    () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        yield* ask(served, "PUT", "/objects/a", {}, "bytes")
+        const got = yield* ask(served, "GET", "/objects/a")
+        expect(got.headers).toMatchObject({ "content-type": "application/octet-stream", "cache-control": "no-cache" })
+        for (const name of ["x-object-attributes", "vary", "content-security-policy"]) {
+          expect(got.headers[name]).toBeUndefined()
+        }
+        expect((yield* served.storage.head("a")).attributes).toBeUndefined()
+      })
+  )
+
+  it.live("a storage without attributes ignores the content type, and refuses an encoding and metadata", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const storage = Storage.make({
+        ...memory.backend,
+        capabilities: { ...memory.backend.capabilities, attributes: false }
+      })
+      const served = yield* serveOf(storage, writable)
+      const put = (headers: Record<string, string>) =>
+        Effect.map(ask(served, "PUT", "/objects/a", headers, "bytes"), ({ status }) => status)
+      expect(yield* put({ "content-type": "application/x-npy", "cache-control": "no-store" })).toBe(200)
+      expect((yield* memory.head("a")).attributes).toBeUndefined()
+      expect([yield* put({ "content-encoding": "gzip" }), yield* put({ "x-object-meta-a": "b" })]).toEqual([501, 501])
     })))
 })
 
@@ -455,26 +579,29 @@ describe("tokens", () => {
   }
   const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
 
-  overMemory("readers read, writers read and write, and others do neither", () =>
-    Effect.gen(function*() {
-      const served = yield* serve(options)
-      const put = (headers: Record<string, string>) =>
-        Effect.map(ask(served, "PUT", "/objects/a", headers, "x"), ({ status }) => status)
-      const get = (headers: Record<string, string>, path = "/objects/a") =>
-        Effect.map(ask(served, "GET", path, headers), ({ status }) => status)
-      expect([yield* put({}), yield* put(bearer(reader)), yield* put(bearer(writer))]).toEqual([401, 403, 200])
-      expect([yield* get({}), yield* get(bearer(reader)), yield* get(bearer(writer))]).toEqual([401, 200, 200])
-      for (const path of ["/objects", "/metrics", "/objects/none", "/", "/nowhere"]) {
-        expect([path, yield* get({}, path)]).toEqual([path, 401])
-      }
-      for (const path of ["/health", "/openapi.json", "/docs"]) {
-        expect([path, yield* get({}, path)]).toEqual([path, 200])
-      }
-      expect((yield* ask(served, "DELETE", "/objects/a", bearer(reader))).status).toBe(403)
-      expect((yield* ask(served, "DELETE", "/objects/a", bearer(writer))).status).toBe(204)
-    }))
+  overMemory(
+    "readers read, writers read and write, and clients without a token do neither",
+    () =>
+      Effect.gen(function*() {
+        const served = yield* serve(options)
+        const put = (headers: Record<string, string>) =>
+          Effect.map(ask(served, "PUT", "/objects/a", headers, "x"), ({ status }) => status)
+        const get = (headers: Record<string, string>, path = "/objects/a") =>
+          Effect.map(ask(served, "GET", path, headers), ({ status }) => status)
+        expect([yield* put({}), yield* put(bearer(reader)), yield* put(bearer(writer))]).toEqual([401, 403, 200])
+        expect([yield* get({}), yield* get(bearer(reader)), yield* get(bearer(writer))]).toEqual([401, 200, 200])
+        for (const path of ["/objects", "/metrics", "/objects/none", "/", "/nowhere"]) {
+          expect([path, yield* get({}, path)]).toEqual([path, 401])
+        }
+        for (const path of ["/health", "/openapi.json", "/docs"]) {
+          expect([path, yield* get({}, path)]).toEqual([path, 200])
+        }
+        expect((yield* ask(served, "DELETE", "/objects/a", bearer(reader))).status).toBe(403)
+        expect((yield* ask(served, "DELETE", "/objects/a", bearer(writer))).status).toBe(204)
+      })
+  )
 
-  overMemory("guesses are refused clearly, without a hint", () =>
+  overMemory("unknown tokens are refused, without a hint", () =>
     Effect.gen(function*() {
       const served = yield* serve(options)
       yield* served.storage.save("a", bytes(1))
@@ -501,15 +628,18 @@ describe("tokens", () => {
       }
     }))
 
-  overMemory("a writer without a token sees 401 also behind a body of some megabytes", () =>
-    Effect.gen(function*() {
-      const served = yield* serve(options)
-      const got = yield* ask(served, "PUT", "/objects/a", {}, bytes(8_000_000))
-      expect(got.status).toBe(401)
-      expect(yield* served.storage.exists("a")).toBe(false)
-    }))
+  overMemory(
+    "a save without a token sees the 401 also behind a body of several megabytes",
+    () =>
+      Effect.gen(function*() {
+        const served = yield* serve(options)
+        const got = yield* ask(served, "PUT", "/objects/a", {}, bytes(8_000_000))
+        expect(got.status).toBe(401)
+        expect(yield* served.storage.exists("a")).toBe(false)
+      })
+  )
 
-  overMemory("an app's own middleware decides instead", () =>
+  overMemory("a middleware decides instead, except on public paths", () =>
     Effect.gen(function*() {
       const { HttpServerRequest, HttpServerResponse } = yield* Effect.promise(() => import("@effect/platform"))
       const served = yield* serve({
@@ -536,10 +666,10 @@ describe("options", () => {
     )
 
   overMemory(
-    "a server that anybody could write to does not start, but on a loopback address",
+    "a writable server without auth starts only on a loopback address",
     () =>
       Effect.gen(function*() {
-        expect(yield* refusal({ writable: true }, "0.0.0.0")).toMatchObject({ _tag: "UnsupportedOperation" })
+        expect(yield* refusal({ writable: true }, "0.0.0.0")).toMatchObject({ _tag: "InvalidOptions", option: "auth" })
         expect(yield* refusal({ writable: true }, "127.0.0.1")).toBeUndefined()
         expect(yield* refusal({}, "0.0.0.0")).toBeUndefined()
         const token = Redacted.make("0123456789abcdef")
@@ -550,32 +680,66 @@ describe("options", () => {
       })
   )
 
-  overMemory("a wrong option is refused when the server is built, with what is wrong", () =>
+  overMemory(
+    "an invalid option fails with InvalidOptions, its value and what is allowed",
+    () =>
+      Effect.gen(function*() {
+        const invalid: ReadonlyArray<readonly [WeightServer.Options, option: string, message: string]> = [
+          [{ maxTransfers: 0 }, "maxTransfers", "maxTransfers must be a whole number of at least 1 (got 0)"],
+          [
+            { maxBodySize: 1.5 },
+            "maxBodySize",
+            "maxBodySize must be a whole number of bytes of at least 1 (got 1.5 bytes)"
+          ],
+          [{ idleTimeout: 0 }, "idleTimeout", "idleTimeout must be greater than zero and at most 24d"],
+          [{ shutdownTimeout: "25 days" }, "shutdownTimeout", "(got 25d)"],
+          [{ origins: ["https://a.example/path"] }, "origins.0", `(got "https://a.example/path")`],
+          [{ redirect: { expiresIn: "8 days" } }, "redirect.expiresIn", "at least 1s and at most 7d (got 8d)"],
+          [{ redirect: { expiresIn: 999 } }, "redirect.expiresIn", "(got 999ms)"],
+          [{ auth: { tokens: [] } }, "auth.tokens", "must have at least one token"],
+          [
+            { auth: { tokens: [{ token: Redacted.make("short-secret"), scope: "read" }] } },
+            "auth.tokens.0.token",
+            "16"
+          ],
+          [{ webSocket: { maxObjectSize: 300 * 1024 * 1024 } }, "webSocket.maxObjectSize", "to 255 MiB"]
+        ]
+        for (const [options, option, message] of invalid) {
+          const error = yield* refusal(options)
+          expect(error).toMatchObject({ _tag: "InvalidOptions", module: "WeightServer", option })
+          expect(error?.message).toContain(message)
+          expect(error?.message).not.toContain("short-secret")
+        }
+        expect(yield* refusal({ maxTransfers: undefined, auth: undefined, webSocket: undefined })).toBeUndefined()
+        expect(yield* refusal({ maxBodySize: 10n, redirect: { expiresIn: "1 minute" } })).toBeUndefined()
+      })
+  )
+
+  overMemory("layerConfig reads options from the configuration", () =>
     Effect.gen(function*() {
-      const wrong: ReadonlyArray<readonly [WeightServer.Options, string]> = [
-        [{ maxTransfers: 0 }, "maxTransfers"],
-        [{ maxBodySize: 1.5 }, "maxBodySize"],
-        [{ idleLimit: 0 }, "idleLimit"],
-        [{ origins: ["https://a.example/path"] }, "origin"],
-        [{ redirect: { expiresIn: "8 days" } }, "expiresIn"],
-        [{ auth: { tokens: [] } }, "token"],
-        [{ auth: { tokens: [{ token: Redacted.make("short-secret"), scope: "read" }] } }, "token"],
-        [{ webSocket: { maxObjectSize: 300 * 1024 * 1024 } }, "maxObjectSize"]
-      ]
-      for (const [options, word] of wrong) {
-        const error = yield* refusal(options)
-        expect([word, error?.message]).toEqual([word, expect.stringContaining(word)])
-        expect(error?.message).not.toContain("short-secret")
-      }
+      const token = "reader-0123456789abcdef"
+      const fromConfig = (settings: Record<string, string>) =>
+        WeightServer.layerConfig({
+          maxTransfers: Config.withDefault(Config.integer("MAX_TRANSFERS"), 10),
+          auth: Config.map(Config.redacted("READ_TOKEN"), (token) => ({ tokens: [{ token, scope: "read" as const }] }))
+        }).pipe(Layer.provide(Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(settings))))))
+      const served = yield* serveLayer(fromConfig({ READ_TOKEN: token }))
+      const status = (headers: Record<string, string>) =>
+        Effect.map(ask(served, "GET", "/objects", headers), ({ status }) => status)
+      expect([yield* status({}), yield* status({ authorization: `Bearer ${token}` })]).toEqual([401, 200])
+      const failures = yield* Effect.forEach([{}, { READ_TOKEN: token, MAX_TRANSFERS: "0" }], (settings) =>
+        Effect.flip(serveLayer(fromConfig(settings))))
+      expect(JSON.stringify(failures[0])).toContain("READ_TOKEN")
+      expect(failures[1]).toMatchObject({ _tag: "InvalidOptions", option: "maxTransfers" })
     }))
 
-  it("listens on 127.0.0.1:8765 unless told otherwise", () => {
+  it("the default address is 127.0.0.1:8765", () => {
     expect(WeightServer.defaultAddress).toEqual({ host: "127.0.0.1", port: 8765 })
   })
 })
 
 describe("limits", () => {
-  overMemory("a body larger than allowed is 413, whether it says its length or not", () =>
+  overMemory("a body that is too large is a 413, with content-length or without", () =>
     Effect.gen(function*() {
       const served = yield* serve({ writable: true, maxBodySize: 1000 })
       const sizes: ReadonlyArray<readonly [number, number]> = [[1000, 200], [1001, 413], [5_000_000, 413]]
@@ -589,7 +753,7 @@ describe("limits", () => {
       expect((yield* served.storage.head("a")).size).toBe(1000)
     }))
 
-  overMemory("pages of the allowed origins may use it, and no others", () =>
+  overMemory("pages of the allowed origins may use it, and those of no others", () =>
     Effect.gen(function*() {
       const served = yield* serve({ writable: true, origins: ["https://app.example"] })
       yield* served.storage.save("a", bytes(5))
@@ -602,19 +766,23 @@ describe("limits", () => {
       const allowed = yield* preflight("https://app.example")
       expect(allowed.status).toBe(204)
       expect(allowed.headers["access-control-allow-origin"]).toBe("https://app.example")
-      expect(allowed.headers["access-control-allow-headers"]).toMatch(/if-match.*range/)
+      expect(allowed.headers["access-control-allow-headers"]).toBe("range,if-match")
       expect(allowed.headers["access-control-allow-methods"]).toBe("GET, HEAD, PUT, DELETE")
       expect((yield* preflight("https://evil.example")).headers["access-control-allow-origin"]).toBeUndefined()
       const got = yield* ask(served, "GET", "/objects/a", { origin: "https://app.example", range: "bytes=0-1" })
-      expect(got.headers).toMatchObject({ "access-control-allow-origin": "https://app.example", vary: "origin" })
-      expect(got.headers["access-control-expose-headers"]).toMatch(/content-range.*etag.*storage-error/)
+      expect(got.headers).toMatchObject({ "access-control-allow-origin": "https://app.example" })
+      // Also where the origin is not allowed, or caches would answer allowed ones with the same response.
+      for (const headers of [{ origin: "https://app.example" }, { origin: "https://evil.example" }, {}]) {
+        expect((yield* ask(served, "GET", "/objects/a", headers)).headers.vary).toBe("origin, accept-encoding")
+      }
+      expect(got.headers["access-control-expose-headers"]).toMatch(/content-range.*etag.*storage-error.*\*/)
       const closed = yield* serve()
       const none = yield* ask(closed, "GET", "/health", { origin: "https://app.example" })
       expect(none.headers["access-control-allow-origin"]).toBeUndefined()
     }))
 
   overMemory(
-    "without auth nothing is written under a name that a page could have led to loopback",
+    "without auth, writes are refused under names that a web page could have resolved to loopback",
     () =>
       Effect.gen(function*() {
         const served = yield* serve(writable)
@@ -631,9 +799,12 @@ describe("limits", () => {
         ) {
           for (const method of ["PUT", "DELETE"]) {
             const got = yield* ask(served, method, "/objects/a", { host }, method === "PUT" ? "new" : undefined)
-            expect([got.status, JSON.parse(got.text)], `${method} under ${host}`).toEqual([
+            expect([got.status, failureOf(got.text)], `${method} under ${host}`).toMatchObject([
               403,
-              { error: "without auth it is written to under a name of loopback alone, such as localhost" }
+              {
+                _tag: "AccessDenied",
+                reason: "without authorization, writes are allowed only under a loopback name, such as localhost"
+              }
             ])
           }
           expect((yield* ask(served, "GET", "/objects/a", { host })).body, `GET under ${host}`).toEqual(Buffer.alloc(3))
@@ -659,9 +830,9 @@ describe("limits", () => {
   )
 })
 
-describe("what it tells of itself", () => {
+describe("metrics and documentation", () => {
   overMemory(
-    "metrics are text that Prometheus reads, with cumulative buckets and escaped labels",
+    "metrics are in the text format of Prometheus, with cumulative buckets and escaped labels",
     () =>
       Effect.gen(function*() {
         const { Metric, MetricBoundaries } = yield* Effect.promise(() => import("effect"))
@@ -701,7 +872,7 @@ describe("what it tells of itself", () => {
   )
 
   overMemory(
-    "the OpenAPI document names each route that is there, and the page shows it without scripts",
+    "the OpenAPI document has each route of the server, and the page needs no other server",
     () =>
       Effect.gen(function*() {
         interface Document {
@@ -714,7 +885,7 @@ describe("what it tells of itself", () => {
         const document = JSON.parse((yield* ask(readOnly, "GET", "/openapi.json")).text) as Document
         expect(document.openapi).toBe("3.1.0")
         expect(methods(document)).toEqual(["get", "head"])
-        expect(Object.keys(document.paths)).toEqual(["/objects/{key}", "/objects", "/health", "/metrics"])
+        expect(Object.keys(document.paths)).toEqual(["/objects/{key}", "/objects", "/metrics", "/health"])
         const refs = [...JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name = ""]) =>
           name
         )
@@ -725,16 +896,16 @@ describe("what it tells of itself", () => {
           ["get", "head", "put", "delete"]
         )
         const page = yield* ask(written, "GET", "/docs")
-        expect(page.headers["content-type"]).toBe("text/html; charset=utf-8")
-        expect(page.headers["content-security-policy"]).toMatch(/default-src 'none'/)
-        expect(page.text).toContain("<code>PUT /objects/{key}</code>")
-        expect(page.text).not.toMatch(/<script|https?:\/\//)
+        expect(page.headers["content-type"]).toBe("text/html")
+        expect(page.headers["content-security-policy"]).toMatch(/^default-src 'none';.* connect-src 'self'$/)
+        expect(page.text).toContain("\"operationId\":\"put\"")
+        expect(page.text).not.toMatch(/<(script|link|img)[^>]* (src|href)=/)
       })
   )
 })
 
 describe("redirects", () => {
-  it.live("GET leads to a URL of the store's own where there are such, and HEAD is answered here", () =>
+  it.live("GET redirects to a presigned URL where the storage supports them; HEAD is answered by the server", () =>
     Effect.scoped(Effect.gen(function*() {
       const storage = yield* Effect.flatMap(MemoryStorage.make(), (memory) =>
         Effect.succeed(Storage.make({
@@ -758,8 +929,8 @@ describe("redirects", () => {
 
 const hasCurl = spawnSync("curl", ["--version"]).status === 0
 
-describe("clients that know nothing of this library", () => {
-  overMemory("fetch saves, loads a range, checks a hash and lists", () =>
+describe("clients without this library", () => {
+  overMemory("fetch saves, loads, loads a range and lists", () =>
     Effect.gen(function*() {
       const served = yield* serve(writable)
       const weights = bytes(2_000_000)
@@ -777,7 +948,7 @@ describe("clients that know nothing of this library", () => {
     }))
 
   const curl = hasCurl ? overMemory : it.skip
-  curl("curl sees ranges, conditions, HEAD and odd paths as they should be", () =>
+  curl("curl receives ranges, preconditions, HEAD and unusual paths as in RFC 9110", () =>
     Effect.gen(function*() {
       const served = yield* serve()
       const { etag } = yield* served.storage.save("a/b c", bytes(1000))
@@ -813,7 +984,7 @@ describe("clients that know nothing of this library", () => {
     }))
 
   overMemory(
-    "a request that is no HTTP, or smuggles one, gets 400 and the end of the connection",
+    "a malformed request, or one that smuggles another, is a 400 and closes the connection",
     () =>
       Effect.gen(function*() {
         const served = yield* serve(writable)

@@ -8,17 +8,15 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Supervisor from "effect/Supervisor"
 import { S3Storage, type Storage } from "surfing-weights"
-import { bytes, MiB, print } from "./content.js"
+import { bytes, eventually, MiB, print } from "./bytes.js"
 import * as FaultProxy from "./faultProxy.js"
-import { startOf } from "./faultProxy.js"
 import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
+import { partSize, quick } from "./s3Policy.js"
 import { client } from "./s3Server.js"
-import { eventually, quick } from "./timing.js"
 
+export { bytes, eventually, gather, MiB, print, timed } from "./bytes.js"
 export { Fault } from "./faultProxy.js"
-
-/** The smallest that there is. */
-export const partSize = 5 * MiB
+export { partSize, quick } from "./s3Policy.js"
 
 const isEmulator = server.kind === "emulator"
 
@@ -28,6 +26,12 @@ export const onServers = (name: string, test: () => Effect.Effect<void, unknown,
     isEmulator ? `${name} (skipped: the emulator knows no conditions of writes)` : name,
     test
   )
+
+/** What ends at once ends within this, in milliseconds, also on a busy machine; a wait for the idle timeout takes longer. */
+export const soon = 30_000
+
+/** An idle timeout, in milliseconds, that no server here exceeds unless it is told to, also on a busy machine. */
+export const idle = 2000
 
 /** Fits one request. */
 export const small = bytes(1000)
@@ -54,6 +58,10 @@ export const refusal = (
 export type Match = Parameters<FaultProxy.FaultProxy["add"]>[0]["match"]
 
 type SeenRequest = FaultProxy.FaultProxy["requests"][number]
+
+/** Where the range begins that a request asks for; 0 if it asks for none. */
+export const startOf = ({ headers }: Parameters<Match>[0]): number =>
+  Number(/^bytes=(\d+)-/.exec(headers.range ?? "")?.[1] ?? 0)
 
 /** The requests of a storage, by what they are for. */
 export const is = {
@@ -103,15 +111,15 @@ export const behindProxy = <Err, R>(
   Effect.gen(function*() {
     const bucket = yield* makeBucket
     const proxy = yield* FaultProxy.make(server.endpoint)
-    const direct = yield* S3Storage.make({ ...options, bucket, partSize, verifyBucket: false })
+    const direct = yield* S3Storage.make({ ...options, bucket, partSize, verify: false })
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
     const open: Setup["open"] = ({ ownClient = false, ...more }) => {
       const ofBucket = {
         bucket,
         partSize,
         retry: quick,
-        idleLimit: "10 seconds",
-        verifyBucket: false,
+        idleTimeout: "60 seconds",
+        verify: false,
         ...more
       } as const
       const ofClient = Effect.acquireRelease(

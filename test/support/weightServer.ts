@@ -1,6 +1,7 @@
 /**
- * Weight servers of the tests' own, on a real port, and clients that know nothing of this library.
+ * Weight servers on a real port, and clients without this library.
  */
+import type { HttpServer } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { once } from "node:events"
@@ -12,27 +13,30 @@ export interface Served {
   readonly url: string
   readonly port: number
   readonly storage: Storage.Service
-  /** All that there have been. */
+  /** All connections so far. */
   readonly connections: ReadonlyArray<net.Socket>
-  /** Stops the server as its layer does; ended with the scope of the test otherwise. */
+  /** Shuts the server down as its layer does; otherwise it is shut down with the scope of the test. */
   readonly stop: Effect.Effect<void>
 }
 
 const listening = (server: http.Server, host: string) =>
   Layer.provideMerge(
-    // By the time it stops, transfers have ended; what is left has sent no request, or half of one.
+    // Transfers have ended by then; the connections that remain have sent no request, or half of one.
     Layer.scopedDiscard(Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))),
     NodeHttpServer.layerServer(() => server, { host, port: 0 })
   )
 
-/** A server of the storage in the context, until the scope ends. */
-export const serve = (options: WeightServer.Options = {}, host = "127.0.0.1") =>
+/** A server on the storage in the context, until the scope closes. */
+export const serveLayer = <E>(
+  layer: Layer.Layer<never, E, HttpServer.HttpServer | Storage.Storage>,
+  host = "127.0.0.1"
+) =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
     const connections: Array<net.Socket> = []
     const server = http.createServer({ requestTimeout: 0 }).on("connection", (socket) => connections.push(socket))
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-    yield* Layer.buildWithScope(Layer.provide(WeightServer.layer(options), listening(server, host)), scope)
+    yield* Layer.buildWithScope(Layer.provide(layer, listening(server, host)), scope)
     const address = server.address()
     const port = typeof address === "object" && address !== null ? address.port : 0
     const served: Served = {
@@ -45,7 +49,10 @@ export const serve = (options: WeightServer.Options = {}, host = "127.0.0.1") =>
     return served
   })
 
-/** The same of a given storage. */
+export const serve = (options: WeightServer.Options = {}, host?: string) =>
+  serveLayer(WeightServer.layer(options), host)
+
+/** A server on a given storage. */
 export const serveOf = (storage: Storage.Service, options: WeightServer.Options = {}) =>
   Effect.provide(serve(options), Context.make(Storage.Storage, storage))
 
@@ -56,7 +63,7 @@ export interface Answer {
   readonly text: string
 }
 
-/** A request as it is written, by `node:http`, on a connection of its own: nothing is normalized, or retried. */
+/** Sends a request by `node:http` on a connection of its own: nothing is normalized, or retried. */
 export const ask = (
   { port }: Pick<Served, "port">,
   method: string,
@@ -74,7 +81,7 @@ export const ask = (
     return { status: response.statusCode ?? 0, headers: response.headers, body: whole, text: whole.toString() }
   })
 
-/** Sends bytes as they are, and gives all that comes back until the server ends the connection. */
+/** Sends text as it is, and returns all that comes back until the connection closes. */
 export const raw = ({ port }: Pick<Served, "port">, text: string): Effect.Effect<string> =>
   Effect.promise(async () => {
     const socket = net.connect(port, "127.0.0.1")

@@ -1,0 +1,176 @@
+/**
+ * Reads objects with one request each. A stream that breaks goes on at the byte where it broke, under the etag of the first
+ * response.
+ */
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as ByteRange from "../../ByteRange.js"
+import { copyOf } from "../../internal/bytes.js"
+import { isHeadError, isLoadError } from "../../internal/errors.js"
+import type { Response } from "../../internal/httpCall.js"
+import { openResuming, retry } from "../../internal/retry.js"
+import type { RetryPolicy } from "../../RetryPolicy.js"
+import {
+  checkLoad,
+  type LoadOptions,
+  type ObjectInfo,
+  opened,
+  openedBytes,
+  type OpenedObject,
+  type StreamOptions
+} from "../../StorageBackend.js"
+import * as E from "../../StorageError.js"
+import { ask, type Exchange, type Peer, readPathOf, type Reply, send, toReply } from "./request.js"
+import {
+  failureOf,
+  type FoundObject,
+  isUnknown,
+  notUnderstood,
+  objectOf,
+  only,
+  protocolEtags,
+  staticEtags
+} from "./responses.js"
+
+interface LocatedObject extends FoundObject {
+  /** The range that was asked for. */
+  readonly range: ByteRange.ResolvedRange
+}
+
+/** A body of up to this size is read at once, in bytes: to stream it costs more than the request. */
+const shortBody = 64 * 1024
+
+export class Reader {
+  readonly #peer: Peer
+  readonly #policy: RetryPolicy
+
+  constructor(peer: Peer, policy: RetryPolicy) {
+    this.#peer = peer
+    this.#policy = policy
+  }
+
+  head(key: string): Effect.Effect<ObjectInfo, E.HeadError> {
+    return retry(this.#head(key), this.#policy)
+  }
+
+  open(key: string, options: StreamOptions): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
+    return openResuming((options) => this.#open(key, options), options, this.#policy)
+  }
+
+  #head(key: string): Effect.Effect<ObjectInfo, E.HeadError> {
+    return Effect.flatMap(
+      ask(this.#peer, { method: "HEAD", path: readPathOf(this.#peer, key) }),
+      (reply): Either.Either<ObjectInfo, E.HeadError> =>
+        reply.status !== 200
+          ? Either.left(only(this.#failureOf(reply), isHeadError))
+          : Either.mapBoth(objectOf(key, reply, this.#peer), {
+            onLeft: notUnderstood,
+            onRight: ({ info }) => info
+          })
+    )
+  }
+
+  #open(key: string, options: LoadOptions): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
+    const request = { method: "GET", path: readPathOf(this.#peer, key), headers: this.#headers(options) } as const
+    return Effect.flatMap(send(this.#peer, request), (exchange) => {
+      const { status } = exchange.response
+      if (status === 200 || status === 206) return this.#opened(key, options, exchange)
+      return Effect.flatMap(toReply(exchange), (reply) =>
+        status === 416
+          ? this.#unsatisfiable(key, options, reply)
+          : Effect.fail(only(this.#failureOf(reply), isLoadError)))
+    })
+  }
+
+  #headers({ ifMatch, ifNoneMatch, range }: LoadOptions): Record<string, string> {
+    const etags = this.#peer.isStatic ? staticEtags : protocolEtags
+    const precondition = (name: string, etag: string | undefined) => {
+      const tag = etag === undefined ? undefined : etags.format(etag)
+      // A weak one never matches there (RFC 9110, section 13.1.1).
+      return tag === undefined || (name === "if-match" && tag.startsWith("W/")) ? {} : { [name]: tag }
+    }
+    return {
+      ...(range !== undefined && { range: ByteRange.toHttp(range) }),
+      ...precondition("if-match", ifMatch),
+      ...precondition("if-none-match", ifNoneMatch)
+    }
+  }
+
+  /** The object of a response, whatever the server made of the preconditions and the range. */
+  #opened(
+    key: string,
+    options: LoadOptions,
+    { call, response }: Exchange
+  ): Effect.Effect<OpenedObject, E.LoadError> {
+    return Effect.flatMap(this.#locate(key, options, response), ({ info, range, sent }) => {
+      const isExact = range.start === sent.start && range.endExclusive === sent.endExclusive
+      const length = sent.endExclusive - sent.start
+      if (length > shortBody) {
+        const stream = call.stream()
+        return Effect.succeed(opened({ info, range, stream: isExact ? stream : section(stream, range) }))
+      }
+      const bytes = new Uint8Array(length)
+      return Effect.map(
+        call.into(bytes),
+        () => openedBytes(info, range, isExact ? bytes : copyOf(bytes, range.start, range.endExclusive))
+      )
+    })
+  }
+
+  #locate(key: string, options: LoadOptions, response: Response): Either.Either<LocatedObject, E.LoadError> {
+    return Either.gen(this, function*() {
+      const { info, sent } = yield* Either.mapLeft(objectOf(key, response, this.#peer), notUnderstood)
+      if (options.ifMatch !== undefined && isUnknown(info.etag)) {
+        const reason = "the server sends neither etag nor date, so that a version of an object cannot be recognized"
+        return yield* Either.left(new E.UnsupportedOperation({ reason }))
+      }
+      const range = yield* checkLoad(info, options)
+      // A server without ranges sends the whole object.
+      const isPart = response.status === 206
+      if (isPart && (range.start !== sent.start || range.endExclusive !== sent.endExclusive)) {
+        return yield* Either.left(notUnderstood("has other bytes than those requested"))
+      }
+      return { info, range, sent }
+    })
+  }
+
+  /** A range that is not satisfiable: the last bytes of an empty object are all of its bytes. */
+  #unsatisfiable(key: string, options: LoadOptions, reply: Reply): Effect.Effect<OpenedObject, E.LoadError> {
+    const failure = Effect.fail(only(this.#failureOf(reply), isLoadError))
+    return options.range?._tag !== "Last" ?
+      failure :
+      Effect.flatMap(this.#head(key), (info) =>
+        Effect.flatMap(checkLoad(info, options), (range) =>
+          info.size === 0
+            ? Effect.succeed(openedBytes(info, range, new Uint8Array(0)))
+            : failure))
+  }
+
+  #failureOf(reply: Reply): E.StorageError {
+    return failureOf(reply, { about: "object", isStatic: this.#peer.isStatic })
+  }
+}
+
+/** Some of the bytes of a stream. */
+const section = <Err>(
+  stream: Stream.Stream<Uint8Array<ArrayBuffer>, Err>,
+  { endExclusive, start }: ByteRange.ResolvedRange
+): Stream.Stream<Uint8Array<ArrayBuffer>, Err> =>
+  Stream.suspend(() => {
+    let at = 0
+    return stream.pipe(
+      Stream.map((bytes) => {
+        const before = at
+        at += bytes.byteLength
+        return {
+          bytes: bytes.subarray(Math.max(0, start - before), Math.max(0, endExclusive - before)),
+          isLast: at >= endExclusive
+        }
+      }),
+      Stream.takeUntil(({ isLast }) => isLast),
+      Stream.filterMap(({ bytes }) => bytes.byteLength > 0 ? Option.some(bytes) : Option.none())
+    )
+  })

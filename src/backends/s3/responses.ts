@@ -1,0 +1,221 @@
+/**
+ * What the responses of S3 mean: the failure behind a status and an error code, the object behind the headers.
+ *
+ * Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+ */
+import * as Data from "effect/Data"
+import type { ResolvedRange } from "../../ByteRange.js"
+import type { Response } from "../../internal/httpCall.js"
+import { parseContentLength, parseContentRange, parseRetryAfter } from "../../internal/httpHeaders.js"
+import type { Checksum, ObjectInfo } from "../../StorageBackend.js"
+import * as E from "../../StorageError.js"
+import { toAttributes, toEtag } from "./dialect.js"
+import * as xml from "./xml.js"
+
+/** A response that reports an error; what that means depends on the request. */
+export class ErrorResponse extends Data.TaggedError("ErrorResponse")<{
+  readonly status: number
+  readonly code: string
+  readonly message: string
+  readonly requestId: string | undefined
+  readonly headers: Response["headers"]
+  /** The body. */
+  readonly text: string
+}> {
+  /** The response to a `HEAD` has no body, so its status decides; where a status reports success, the code does. */
+  static from({ headers, status }: Response, text: string, code = xml.text(text, "Code")): ErrorResponse {
+    return new ErrorResponse({
+      status: status < 300 ? statusOf.get(code ?? "") ?? status : status,
+      code: code ?? codeOf[status] ?? `HTTP ${status}`,
+      message: xml.text(text, "Message") ?? "",
+      requestId: headers["x-amz-request-id"] ?? xml.text(text, "RequestId"),
+      headers,
+      text
+    })
+  }
+}
+
+const codeOf: Readonly<Record<number, string>> = {
+  304: "NotModified",
+  403: "AccessDenied",
+  404: "NoSuchKey",
+  412: "PreconditionFailed",
+  416: "InvalidRange",
+  429: "TooManyRequests",
+  503: "SlowDown"
+}
+
+const statusOf: ReadonlyMap<string, number> = new Map([
+  ["AccessDenied", 403],
+  ["NoSuchKey", 404],
+  ["NoSuchUpload", 404],
+  ["NoSuchBucket", 404],
+  ["PreconditionFailed", 412]
+])
+
+/** Codes that mean the same for every operation, whatever their status. */
+const retryable: ReadonlySet<string> = new Set([
+  "SlowDown",
+  "ServiceUnavailable",
+  "RequestTimeout",
+  "RequestTimeoutException",
+  "InternalError",
+  "OperationAborted",
+  "ConditionalRequestConflict",
+  "ConcurrentModification",
+  "Throttling",
+  "ThrottlingException",
+  "RequestLimitExceeded",
+  "RequestThrottled",
+  "TooManyRequests",
+  "BandwidthLimitExceeded",
+  "RequestTimeTooSkewed"
+])
+
+const badCredentials: ReadonlyMap<string, string> = new Map([
+  ["InvalidAccessKeyId", "the server does not know this access key id; correct the credentials"],
+  ["SignatureDoesNotMatch", "the secret access key does not belong to the access key id; correct the credentials"],
+  ["ExpiredToken", "the credentials have expired; get new ones"],
+  ["TokenRefreshRequired", "the credentials have expired; get new ones"],
+  ["InvalidToken", "the session token is not valid; correct the credentials"],
+  ["AccountProblem", "there is a problem with the account of these credentials"],
+  ["InvalidPayer", "the account of these credentials cannot pay"],
+  ["AllAccessDisabled", "all access to this has been disabled"]
+])
+
+/** Whether credentials are right and not sufficient. */
+export const isForbidden = ({ code, status }: ErrorResponse): boolean =>
+  !badCredentials.has(code) && (status === 401 || (status === 403 && !notAboutAccess.has(code)))
+
+const notAboutAccess: ReadonlySet<string> = new Set(["InvalidObjectState", "QuotaExceeded", "RequestTimeTooSkewed"])
+
+type Failure = E.CommonError | E.StorageFull | E.UnsupportedOperation
+
+/** The failure that an error response means, as far as that does not depend on the request. */
+export const failureOf = (error: ErrorResponse, bucket: string): Failure => {
+  const { code, message, status } = error
+  const details = detailsOf(error)
+  if (isUnavailable(error)) return unavailable(error, details)
+  if (code === "NoSuchBucket") {
+    const reason = `the bucket ${JSON.stringify(bucket)} does not exist; create it, or correct bucket or endpoint`
+    return new E.StorageNotFound({ reason: `${reason}${details}` })
+  }
+  const region = regionOf(error)
+  if (region !== undefined || code === "PermanentRedirect" || code === "IllegalLocationConstraintException") {
+    const advice = region === undefined ? "set the region of the bucket" : `set region: ${JSON.stringify(region)}`
+    return new E.StorageNotFound({
+      reason: `the bucket ${JSON.stringify(bucket)} is not in this region; ${advice}${details}`
+    })
+  }
+  const problem = badCredentials.get(code)
+  if (problem !== undefined) return new E.AccessDenied({ reason: `${problem}${details}` })
+  if (isForbidden(error)) {
+    const reason = "these credentials do not allow this; allow it in the policy of the user or of the bucket"
+    return new E.AccessDenied({ reason: `${reason}${details}` })
+  }
+  if (code === "EntityTooLarge") {
+    return new E.StorageFull({ reason: `the object is larger than the server allows${details}` })
+  }
+  if (code === "QuotaExceeded" || code === "StorageFull" || status === 507) {
+    return new E.StorageFull({ reason: `no space is left${details}` })
+  }
+  if (code === "InvalidObjectState") {
+    return new E.UnsupportedOperation({ reason: `the object is archived; restore it, then load it${details}` })
+  }
+  if (status === 501) return new E.UnsupportedOperation({ reason: `the server does not support this${details}` })
+  const reason = message === "" ? "the server refused the request" : `the server refused the request: ${message}`
+  return new E.UnexpectedStorageError({ reason: `${reason}${details}` })
+}
+
+const isUnavailable = ({ code, status }: ErrorResponse): boolean =>
+  retryable.has(code) || status === 408 || status === 429 || (status >= 500 && status !== 501 && status !== 507)
+
+const unavailable = ({ code, headers }: ErrorResponse, details: string): E.StorageUnavailable => {
+  const retryAfter = parseRetryAfter(headers["retry-after"])
+  const reason = code === "RequestTimeTooSkewed"
+    ? "the clocks of this machine and of the server are too far apart"
+    : "the server is not available now"
+  return new E.StorageUnavailable({
+    reason: `${reason}${details}`,
+    ...(retryAfter !== undefined && { retryAfter })
+  })
+}
+
+/** The region of a bucket, where the response is to a request in another one. */
+const regionOf = ({ code, headers, status, text }: ErrorResponse): string | undefined =>
+  code === "AuthorizationHeaderMalformed"
+    ? xml.text(text, "Region")
+    : status === 301 || status === 307 || code === "PermanentRedirect"
+    ? headers["x-amz-bucket-region"]
+    : undefined
+
+const detailsOf = ({ code, requestId, status }: ErrorResponse): string =>
+  ` (${code.startsWith("HTTP") ? code : `${code}, HTTP ${status}`}` +
+  `${requestId === undefined ? "" : `, request ${requestId}`})`
+
+/** For operations that a lack of space cannot affect. */
+export const withoutFull = (failure: Failure): E.CommonError | E.UnsupportedOperation =>
+  failure._tag === "StorageFull" ? new E.UnexpectedStorageError({ reason: failure.reason }) : failure
+
+/** For operations that every server supports, too. */
+export const onlyCommon = (failure: Failure): E.CommonError =>
+  failure._tag === "StorageFull" || failure._tag === "UnsupportedOperation"
+    ? new E.UnexpectedStorageError({ reason: failure.reason })
+    : failure
+
+/** The failure of what reads an object for a 404. */
+export const notFound = (error: ErrorResponse, bucket: string): E.ObjectNotFound | E.CommonError =>
+  error.code === "NoSuchBucket" ? onlyCommon(failureOf(error, bucket)) : new E.ObjectNotFound()
+
+/** Which bytes a response with bytes has, and how many the object has; `undefined` where it does not say. */
+export const extentOf = (
+  { headers, status }: Response
+): { readonly range: ResolvedRange; readonly size: number } | undefined => {
+  if (status === 200) {
+    const size = parseContentLength(headers["content-length"])
+    return size === undefined ? undefined : { range: { start: 0, endExclusive: size }, size }
+  }
+  const { range, size } = parseContentRange(headers["content-range"]) ?? {}
+  return range === undefined || size === undefined ? undefined : { range, size }
+}
+
+/** The failure of what needs the size of an object that a response does not tell. */
+export const sizeUnknown = (): E.UnexpectedStorageError =>
+  new E.UnexpectedStorageError({
+    reason: "the response does not tell the size of the object; " +
+      "ask the server, or the proxy before it, to send Content-Length and Content-Range"
+  })
+
+/** What the headers of a response tell of an object. */
+export const toInfo = (
+  key: string,
+  headers: Response["headers"],
+  size: number,
+  attributes = toAttributes(headers)
+): ObjectInfo => {
+  const checksum = toChecksum(headers)
+  return {
+    key,
+    size,
+    lastModified: new Date(headers["last-modified"] ?? headers["date"] ?? Date.now()),
+    etag: toEtag(headers["etag"] ?? ""),
+    ...(checksum !== undefined && { checksum }),
+    ...(attributes !== undefined && { attributes })
+  }
+}
+
+const checksumHeaders = [
+  ["CRC32C", "x-amz-checksum-crc32c"],
+  ["CRC64NVME", "x-amz-checksum-crc64nvme"],
+  ["SHA256", "x-amz-checksum-sha256"]
+] as const
+
+const toChecksum = (headers: Response["headers"]): Checksum | undefined => {
+  if (headers["x-amz-checksum-type"] === "COMPOSITE") return undefined
+  for (const [algorithm, header] of checksumHeaders) {
+    const value = headers[header]
+    // One of the checksums of parts ends in their number, and is not that of the bytes.
+    if (value !== undefined && !value.includes("-")) return { algorithm, value }
+  }
+  return undefined
+}
