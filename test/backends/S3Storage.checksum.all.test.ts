@@ -14,7 +14,11 @@ import * as Checksums from "../../src/backends/s3/checksums.js"
 import * as ChecksumServer from "../support/checksumServer.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options as realOptions, server as realServer, unfinishedUploads } from "../support/s3Bucket.js"
+<<<<<<< HEAD
 import { bytes, Fault, gather, is, isPart, MiB, partSize, print, quick } from "../support/s3Faults.js"
+=======
+import { Fault, is, isPart, partSize } from "../support/s3Faults.js"
+>>>>>>> room/s3
 import { makeSaver } from "../support/s3Saver.js"
 import { client } from "../support/s3Server.js"
 

@@ -10,7 +10,10 @@ import {
   bytes,
   eventually,
   Fault,
+<<<<<<< HEAD
   gather,
+=======
+>>>>>>> room/s3
   idle,
   is,
   isGetFrom,
@@ -27,8 +30,12 @@ import {
   refusal,
   type Setup,
   small,
+<<<<<<< HEAD
   soon,
   timed
+=======
+  soon
+>>>>>>> room/s3
 } from "../support/s3Faults.js"
 import { client } from "../support/s3Server.js"
 

@@ -12,7 +12,10 @@ import {
   contentOf,
   eventually,
   Fault,
+<<<<<<< HEAD
   gather,
+=======
+>>>>>>> room/s3
   idle,
   is,
   isGetFrom,
@@ -25,9 +28,13 @@ import {
   refusal,
   type Setup,
   small,
+<<<<<<< HEAD
   soon,
   startOf,
   timed
+=======
+  soon
+>>>>>>> room/s3
 } from "../support/s3Faults.js"
 
 interface Reading {

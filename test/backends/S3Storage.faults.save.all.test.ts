@@ -28,8 +28,12 @@ import {
   refusal,
   type Setup,
   small,
+<<<<<<< HEAD
   soon,
   timed
+=======
+  soon
+>>>>>>> room/s3
 } from "../support/s3Faults.js"
 
 const longer = bytes(2 * partSize + MiB, 4)

@@ -8,21 +8,34 @@ import { createHash } from "node:crypto"
 import * as os from "node:os"
 import { Readable } from "node:stream"
 import { text } from "node:stream/consumers"
+<<<<<<< HEAD
 import { ByteRange, ObjectKey, S3Storage, type StorageError } from "surfing-weights"
 import { limits } from "../../src/backends/s3/parts.js"
 import { fromHandler, type Handler } from "../../src/backends/s3/transport.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
 import { bytes, Fault, gather, MiB, partSize, print } from "../support/s3Faults.js"
+=======
+import { ByteRange, ObjectKey, S3Storage } from "surfing-weights"
+import { limits } from "../../src/backends/s3/parts.js"
+import { fromHandler, type Handler } from "../../src/backends/s3/transport.js"
+import { bytes, gather, MiB, print } from "../support/content.js"
+import * as FaultProxy from "../support/faultProxy.js"
+import { makeBucket, options, put, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
+import { partSize } from "../support/s3Faults.js"
+>>>>>>> room/s3
 import { makeSaver, type SaverOptions } from "../support/s3Saver.js"
 
 const GiB = 1024 * MiB
 const TiB = 1024 * GiB
 
+<<<<<<< HEAD
 /** Saves as others do, without the storage. */
 const put = (Bucket: string, Key: string, Body: Uint8Array | string = Key, ContentType?: string) =>
   Effect.promise(() => sdk.send(new PutObjectCommand({ Bucket, Key, Body, ContentType })))
 
+=======
+>>>>>>> room/s3
 interface Sent {
   readonly method: string
   readonly query: URLSearchParams
@@ -359,6 +372,7 @@ describe("an object of more than 2 GiB", () => {
         yield* Stream.runForEach(storage.stream("copy"), (bytes) => Effect.sync(() => copied.update(bytes)))
         expect(copied.digest("hex")).toBe(hash.digest("hex"))
         expect(yield* unfinishedUploads(bucket)).toEqual([])
+<<<<<<< HEAD
       })
   )
 })
@@ -496,6 +510,8 @@ describe("a prefix", () => {
           /is not a valid key: a key in the folder "p+" must not exceed 523 bytes \(got 524\)$/
         )
         expect(proxy.requests.length).toBe(before)
+=======
+>>>>>>> room/s3
       })
   )
 

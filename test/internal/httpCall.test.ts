@@ -10,11 +10,12 @@ import * as http from "node:http"
 import { Readable } from "node:stream"
 import { sendWith, uploadOfStream } from "../../src/backends/http/transport.js"
 import { call, type HttpCall, make, type Receiver, type Send } from "../../src/internal/httpCall.js"
-import { bytes, eventually, gather, MiB, print, timed } from "../support/bytes.js"
+import { bytes, gather, MiB, print } from "../support/content.js"
 import { thenHeldUp } from "../support/heldUp.js"
 import { clients } from "../support/httpClients.js"
 import { type HttpTransport, type Request, transports } from "../support/httpTransports.js"
 import { listen } from "../support/loopback.js"
+import { eventually, timed } from "../support/timing.js"
 
 const content = bytes(3 * MiB)
 const options = { idleTimeout: 10_000 }

@@ -8,15 +8,23 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Supervisor from "effect/Supervisor"
 import { S3Storage, type Storage } from "surfing-weights"
+<<<<<<< HEAD
 import { bytes, eventually, MiB, print } from "./bytes.js"
+=======
+import { bytes, MiB, print } from "./content.js"
+>>>>>>> room/s3
 import * as FaultProxy from "./faultProxy.js"
 import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
-import { partSize, quick } from "./s3Policy.js"
 import { client } from "./s3Server.js"
 
-export { bytes, eventually, gather, MiB, print, timed } from "./bytes.js"
 export { Fault } from "./faultProxy.js"
+<<<<<<< HEAD
 export { partSize, quick } from "./s3Policy.js"
+=======
+
+/** The smallest that there is. */
+export const partSize = 5 * MiB
+>>>>>>> room/s3
 
 const isEmulator = server.kind === "emulator"
 

@@ -9,7 +9,8 @@ import { limits, type UploadParts } from "../../src/backends/s3/parts.js"
 import { Bucket, type Signer } from "../../src/backends/s3/request.js"
 import { Saver } from "../../src/backends/s3/saver.js"
 import { fromHandler, type Transport } from "../../src/backends/s3/transport.js"
-import { partSize, quick } from "./s3Policy.js"
+import { partSize } from "./s3Faults.js"
+import { quick } from "./timing.js"
 
 export interface SaverOptions extends Partial<UploadParts> {
   /** In bytes. */
