@@ -12,15 +12,13 @@ import { Effect, Exit, Redacted, Stream } from "effect"
 import { ByteRange, S3Storage, type Storage, type StorageError } from "surfing-weights"
 import * as Checksums from "../../src/backends/s3/checksums.js"
 import * as ChecksumServer from "../support/checksumServer.js"
+import { bytes, gather, MiB, print } from "../support/content.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options as realOptions, server as realServer, unfinishedUploads } from "../support/s3Bucket.js"
-<<<<<<< HEAD
-import { bytes, Fault, gather, is, isPart, MiB, partSize, print, quick } from "../support/s3Faults.js"
-=======
 import { Fault, is, isPart, partSize } from "../support/s3Faults.js"
->>>>>>> room/s3
 import { makeSaver } from "../support/s3Saver.js"
 import { client } from "../support/s3Server.js"
+import { quick } from "../support/timing.js"
 
 const { checksumOf, digests } = ChecksumServer
 

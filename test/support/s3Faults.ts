@@ -8,23 +8,17 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Supervisor from "effect/Supervisor"
 import { S3Storage, type Storage } from "surfing-weights"
-<<<<<<< HEAD
-import { bytes, eventually, MiB, print } from "./bytes.js"
-=======
 import { bytes, MiB, print } from "./content.js"
->>>>>>> room/s3
 import * as FaultProxy from "./faultProxy.js"
+import { startOf } from "./faultProxy.js"
 import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
 import { client } from "./s3Server.js"
+import { eventually, quick } from "./timing.js"
 
 export { Fault } from "./faultProxy.js"
-<<<<<<< HEAD
-export { partSize, quick } from "./s3Policy.js"
-=======
 
 /** The smallest that there is. */
 export const partSize = 5 * MiB
->>>>>>> room/s3
 
 const isEmulator = server.kind === "emulator"
 
@@ -66,10 +60,6 @@ export const refusal = (
 export type Match = Parameters<FaultProxy.FaultProxy["add"]>[0]["match"]
 
 type SeenRequest = FaultProxy.FaultProxy["requests"][number]
-
-/** Where the range begins that a request asks for; 0 if it asks for none. */
-export const startOf = ({ headers }: Parameters<Match>[0]): number =>
-  Number(/^bytes=(\d+)-/.exec(headers.range ?? "")?.[1] ?? 0)
 
 /** The requests of a storage, by what they are for. */
 export const is = {

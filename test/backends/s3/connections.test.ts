@@ -10,11 +10,8 @@ import * as Connections from "../../../src/backends/s3/connections.js"
 import type { Transport } from "../../../src/backends/s3/transport.js"
 import type { Flow, Receiver, Response } from "../../../src/internal/httpCall.js"
 import { certificate } from "../../support/certificate.js"
-<<<<<<< HEAD
-=======
 import { bytes, MiB, print } from "../../support/content.js"
 import { eventually } from "../../support/timing.js"
->>>>>>> room/s3
 
 const content = bytes(8 * MiB)
 
