@@ -13,7 +13,7 @@ import * as Schema from "effect/Schema"
 import mime from "mime"
 import { createHash } from "node:crypto"
 import type { Attributes, ObjectInfo } from "../../StorageBackend.js"
-import type { AccessDenied, CommonError } from "../../StorageError.js"
+import type { CommonError } from "../../StorageError.js"
 import { isMissing, toReadError } from "./errors.js"
 import * as nodeFs from "./nodeFs.js"
 import * as Owner from "./owner.js"
@@ -103,7 +103,7 @@ const pathOf = (directory: Directory, key: string, etag: string): string => {
   return `${parentOf(directory)}/${hash.slice(0, 2)}/${hash}-${etag}`
 }
 
-const readFile = (path: string): Effect.Effect<typeof File.Type | undefined, nodeFs.SystemError> =>
+const readFile = (path: string) =>
   nodeFs.readText(path).pipe(
     Effect.map((text) => Option.getOrUndefined(decode(text))),
     Effect.catchIf(isMissing, () => Effect.succeed(undefined))
@@ -181,7 +181,7 @@ export const sweepSometimes = (directory: Directory, key: string): Effect.Effect
       : Effect.void
   )
 
-const sweepFolder = (directory: Directory, folder: string): Effect.Effect<number, nodeFs.SystemError> =>
+const sweepFolder = (directory: Directory, folder: string) =>
   Effect.gen(function*() {
     const entries = (yield* nodeFs.readFolder(folder)) ?? []
     for (const { name } of entries) {
@@ -193,11 +193,9 @@ const sweepFolder = (directory: Directory, folder: string): Effect.Effect<number
     return entries.length
   })
 
-const isAbandoned = (
-  directory: Directory,
-  path: string
-): Effect.Effect<boolean, AccessDenied | nodeFs.SystemError> =>
+const isAbandoned = (directory: Directory, path: string) =>
   Effect.gen(function*() {
+    if (!/\/[0-9a-f]{32}(?:-[0-9a-z]+){3}$/.test(path)) return false
     const writtenAt = Number((yield* nodeFs.lstat(path)).mtimeMs)
     const file = yield* readFile(path)
     // The writer first: once it is gone, it renames no more objects.

@@ -54,7 +54,7 @@ const makeFolders = (
     })
   )
 
-const link = (source: string, path: string): Effect.Effect<void, E.UnsupportedOperation | nodeFs.SystemError> =>
+const link = (source: string, path: string) =>
   Effect.catchIf(nodeFs.link(source, path), lacksLinks, ({ cause, code }) =>
     new E.UnsupportedOperation({
       reason: `ifNoneMatch: "*" is not supported, since the file system has no hard links (${code})`,
@@ -64,7 +64,7 @@ const link = (source: string, path: string): Effect.Effect<void, E.UnsupportedOp
 const lacksLinks = nodeFs.hasCode("EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EMLINK")
 
 /** Succeeds where what kept a file from its name is out of the way now, and fails otherwise. */
-const clear = (directory: Directory, key: string, error: nodeFs.SystemError): Effect.Effect<void, E.SaveError> =>
+const clear = (directory: Directory, key: string, error: nodeFs.SystemError) =>
   Effect.gen(function*() {
     if (error.code === "ENOTDIR") {
       const above = yield* objectAbove(directory, key)
@@ -80,7 +80,7 @@ const clear = (directory: Directory, key: string, error: nodeFs.SystemError): Ef
   })
 
 /** Removes the folder that has the name of a key. One without objects may go; no object is lost with it. */
-const clearFolder = (directory: Directory, key: string): Effect.Effect<void, E.UnsupportedOperation> =>
+const clearFolder = (directory: Directory, key: string) =>
   Effect.gen(function*() {
     const within = yield* Effect.orElseSucceed(
       Stream.runHead(keys(directory, { prefix: `${key}/` })),
@@ -94,7 +94,7 @@ const clearFolder = (directory: Directory, key: string): Effect.Effect<void, E.U
   })
 
 /** The object whose file stands where a key needs a folder. */
-const objectAbove = (directory: Directory, key: string): Effect.Effect<string | undefined> =>
+const objectAbove = (directory: Directory, key: string) =>
   Effect.gen(function*() {
     for (let slash = key.indexOf("/"); slash !== -1; slash = key.indexOf("/", slash + 1)) {
       const above = key.slice(0, slash)
@@ -104,7 +104,7 @@ const objectAbove = (directory: Directory, key: string): Effect.Effect<string | 
     return undefined
   })
 
-const conflict = (key: string, other: string): E.UnsupportedOperation =>
+const conflict = (key: string, other: string) =>
   new E.UnsupportedOperation({
     key,
     reason: `a file system cannot hold ${JSON.stringify(key)} beside ${JSON.stringify(other)}; ` +

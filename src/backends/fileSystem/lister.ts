@@ -7,7 +7,6 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as StorageBackend from "../../StorageBackend.js"
-import type * as E from "../../StorageError.js"
 import { checkDirectory, isMissing, toReadError } from "./errors.js"
 import * as nodeFs from "./nodeFs.js"
 import { type Directory, pathOf } from "./paths.js"
@@ -38,26 +37,17 @@ export const lister = (
  * A listing. Folders that are removed meanwhile are skipped, so the base directory is looked at before and after: its absence
  * must not be taken for an empty listing, nor for the end of one.
  */
-const listing = (
-  directory: Directory,
-  names: Stream.Stream<string, nodeFs.SystemError>
-): Stream.Stream<string, E.CommonError> =>
+const listing = (directory: Directory, names: Stream.Stream<string, nodeFs.SystemError>) =>
   Stream.execute(checkDirectory(directory)).pipe(
     Stream.concat(Stream.mapError(names, (error) => toReadError(directory.path, error))),
     Stream.concat(Stream.execute(checkDirectory(directory)))
   )
 
-const describeAll = (
-  directory: Directory,
-  keys: Iterable<string>
-): Effect.Effect<Array<StorageBackend.ObjectInfo>, E.CommonError> =>
+const describeAll = (directory: Directory, keys: Iterable<string>) =>
   Effect.map(Effect.forEach(keys, (key) => describe(directory, key), { concurrency: statsAtOnce }), Arr.getSomes)
 
 /** The info of a key that was listed, unless the object is gone. */
-const describe = (
-  directory: Directory,
-  key: string
-): Effect.Effect<Option.Option<StorageBackend.ObjectInfo>, E.CommonError> => {
+const describe = (directory: Directory, key: string) => {
   const path = pathOf(directory, key)
   return nodeFs.stat(path).pipe(
     Effect.map((stats) => stats.isFile() ? Option.some(infoOf(key, stats)) : Option.none()),

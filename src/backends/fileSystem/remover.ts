@@ -33,18 +33,14 @@ export const remove = (
     yield* Attributes.remove(directory, key, outgoing)
   })
 
-const unlink = (directory: Directory, key: string): Effect.Effect<void, E.RemoveError> =>
+const unlink = (directory: Directory, key: string) =>
   checkFolder(directory, key).pipe(
     Effect.zipRight(nodeFs.unlink(pathOf(directory, key))),
     Effect.zipRight(prune(directory, folderOf(directory, key))),
     Effect.catchTag("SystemError", (error) => unlinkFailed(directory, key, error))
   )
 
-const unlinkFailed = (
-  directory: Directory,
-  key: string,
-  error: nodeFs.SystemError
-): Effect.Effect<void, E.RemoveError> => {
+const unlinkFailed = (directory: Directory, key: string, error: nodeFs.SystemError) => {
   if (isMissing(error)) return checkDirectory(directory)
   // A folder is not an object. Linux says EISDIR, others EPERM.
   if (error.code === "EISDIR") return Effect.void

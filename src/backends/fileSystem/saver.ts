@@ -3,7 +3,6 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
 import { unexpected, withPlace } from "../../internal/errors.js"
 import { withSource } from "../../internal/source.js"
 import * as StorageBackend from "../../StorageBackend.js"
@@ -45,32 +44,28 @@ const commit = (
   key: string,
   { attributes, path, stats }: Incoming,
   options: StorageBackend.SaveOptions
-): Effect.Effect<ReadonlyArray<string>, E.SaveError> =>
+) =>
   Effect.gen(function*() {
     if (options.ifMatch !== undefined) {
       const current = yield* existing(directory, key)
       yield* StorageBackend.checkSave(current && { etag: etagOf(current) }, { ifMatch: options.ifMatch })
     }
     const outgoing = yield* Attributes.outgoing(directory, key)
-    yield* attributes === undefined
+    // So in a move onto another name of the same file.
+    const isSame = outgoing !== undefined && etagOf(outgoing) === etagOf(stats)
+    if (isSame && options.ifNoneMatch !== undefined) return yield* new E.ObjectAlreadyExists()
+    const keepAttributes = attributes === undefined
       ? Attributes.remove(directory, key, stats)
       : Attributes.write(directory, key, stats, attributes)
     const changed = yield* Effect.onError(
-      install(directory, key, path, options.ifNoneMatch),
+      Effect.zipRight(keepAttributes, install(directory, key, path, options.ifNoneMatch)),
       () => Attributes.remove(directory, key, stats)
     )
-    // A move onto another name of the same file keeps the version.
-    if (outgoing !== undefined && etagOf(outgoing) !== etagOf(stats)) {
-      yield* Attributes.remove(directory, key, outgoing)
-    }
+    if (!isSame) yield* Attributes.remove(directory, key, outgoing)
     return changed
   }).pipe(Effect.catchTag("SystemError", writeFailed(directory, key)))
 
-const syncFolders = (
-  directory: Directory,
-  key: string,
-  folders: ReadonlyArray<string>
-): Effect.Effect<void, E.SaveError> =>
+const syncFolders = (directory: Directory, key: string, folders: ReadonlyArray<string>) =>
   directory.durable
     ? Effect.forEach(folders, (folder) =>
       Effect.catchAll(nodeFs.syncFolder(folder), (error) =>
@@ -85,7 +80,7 @@ const save = (
   key: string,
   data: StorageBackend.SaveData,
   options: StorageBackend.SaveOptions
-): Effect.Effect<StorageBackend.ObjectInfo, E.SaveError> =>
+) =>
   Effect.gen(function*() {
     const file = yield* TemporaryFiles.create(directory)
     const attributes = Attributes.nonEmpty(options.attributes)
@@ -109,7 +104,7 @@ const writeFile = (
   { descriptor }: TemporaryFiles.TemporaryFile,
   data: StorageBackend.SaveData,
   hasAttributes: boolean
-): Effect.Effect<nodeFs.Stats, E.UnsupportedOperation | nodeFs.SystemError, Scope.Scope> =>
+) =>
   Effect.gen(function*() {
     yield* writeAll({
       write: (batch, position) => nodeFs.write(descriptor, batch, position),
@@ -133,16 +128,15 @@ const copy = (
   from: string,
   to: string,
   { attributes, ifNoneMatch }: StorageBackend.CopyOptions
-): Effect.Effect<StorageBackend.ObjectInfo, E.CopyError> =>
-  Effect.scoped(
-    Effect.flatMap(open(directory, from, {}), ({ kept, object }) =>
-      withSource(object.bytes ?? object.stream, (data) =>
-        Effect.mapError(
-          save(directory, to, data, { ifNoneMatch, attributes: attributes ?? kept }),
-          (error) =>
-            withPlace(error, { key: to })
-        )))
-  ).pipe(
+) =>
+  Effect.gen(function*() {
+    const { kept, object } = yield* open(directory, from, {})
+    const options = { ifNoneMatch, attributes: attributes ?? kept }
+    return yield* withSource(object.bytes ?? object.stream, (data) =>
+      Effect.mapError(save(directory, to, data, options), (error) => withPlace(error, { key: to })))
+  }).pipe(
+    Effect.scoped,
+    // No option was given that could cause these.
     Effect.catchTags({ ObjectNotModified: unexpected, InvalidRange: unexpected })
   )
 
@@ -185,7 +179,7 @@ const rename = (
   from: string,
   to: string,
   options: StorageBackend.CopyOptions
-): Effect.Effect<{ readonly incoming: Incoming; readonly changed: ReadonlyArray<string> } | undefined, E.CopyError> =>
+) =>
   Effect.gen(function*() {
     const stats = yield* statObject(directory, from)
     const version = yield* Attributes.versionOf(directory, from, stats)

@@ -41,7 +41,7 @@ export const reap = (directory: Directory): Effect.Effect<void> =>
   Effect.flatMap(Effect.orElseSucceed(nodeFs.readFolder(directory.hidden), () => undefined), (entries = []) =>
     Effect.forEach(entries, ({ name }) => Effect.ignore(reapFile(directory, name)), { discard: true }))
 
-const reapFile = (directory: Directory, name: string): Effect.Effect<void, nodeFs.SystemError> =>
+const reapFile = (directory: Directory, name: string) =>
   Effect.gen(function*() {
     const [, owner] = /^([^-]+-[^-]*-\d+-\d*)-[^-]+-\d+$/.exec(name) ?? []
     if (owner === undefined) return

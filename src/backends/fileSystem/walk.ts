@@ -65,7 +65,7 @@ const pages = (
         Chunk.isNonEmpty(page) ? Option.some([page, nextPage(walk)] as const) : Option.none()))
   })
 
-const start = (walk: Walk): Effect.Effect<Chunk.Chunk<string>, nodeFs.SystemError> =>
+const start = (walk: Walk) =>
   Effect.gen(function*() {
     const { directory, prefix } = walk
     const folder = prefix.slice(0, prefix.lastIndexOf("/") + 1)
@@ -98,7 +98,7 @@ const nextPage = (walk: Walk): Effect.Effect<Chunk.Chunk<string>, nodeFs.SystemE
     return Chunk.unsafeFromArray(found)
   })
 
-const enter = (walk: Walk, prefix: string, path: string, after = ""): Effect.Effect<void, nodeFs.SystemError> =>
+const enter = (walk: Walk, prefix: string, path: string, after = "") =>
   Effect.map(orGone(readNames(pathOf(walk.directory, prefix), after), noNames), (names) => {
     walk.folders.push({ prefix, path, next: 0, ...names })
   })
@@ -106,11 +106,7 @@ const enter = (walk: Walk, prefix: string, path: string, after = ""): Effect.Eff
 const noNames = { names: [], doubtful: new Set<string>(), cutAfter: undefined }
 
 /** Enters a folder, or returns its prefix where that is to be listed in place of its keys. */
-const visitFolder = (
-  walk: Walk,
-  parent: Folder,
-  name: string
-): Effect.Effect<string | undefined, nodeFs.SystemError> =>
+const visitFolder = (walk: Walk, parent: Folder, name: string) =>
   Effect.gen(function*() {
     const prefix = parent.prefix + name
     const path = parent.doubtful.has(name)
@@ -137,7 +133,7 @@ const isWanted = ({ prefix, startAfter }: Walk, key: string): boolean =>
   (key.length * 3 <= ObjectKey.maxBytes || ObjectKey.problem(key) === undefined)
 
 /** Whether what looks like the file of a key is one: not a dead link, nor one that leads where it may not. */
-const isFile = (directory: Directory, key: string): Effect.Effect<boolean, nodeFs.SystemError> =>
+const isFile = (directory: Directory, key: string) =>
   orGone(
     Effect.gen(function*() {
       const path = yield* nodeFs.realPath(pathOf(directory, key))

@@ -231,6 +231,48 @@ describe("attributes on files", () => {
   )
 
   it.live(
+    "of the old object stay where a save fails to keep the new ones",
+    onDirectory((directory) =>
+      Effect.gen(function*() {
+        yield* save("k")
+        const { fsync } = fs
+        const failing = (descriptor: number, done: fs.NoParamCallback) =>
+          fs.fstatSync(descriptor).isDirectory()
+            ? done(Object.assign(new Error("broken"), { code: "EIO" }))
+            : fsync(descriptor, done)
+        const { message } = yield* failure(replacing({ fsync: failing })(save("k", "new", "2")))
+        expect(message).toContain("EIO")
+        expect(yield* versionOf("k")).toBe("1")
+        expect(text(yield* Storage.load("k"))).toBe("content")
+        expect(attributeFiles(directory).length).toBe(1)
+        expect(yield* leftovers).toEqual([])
+      })
+    )
+  )
+
+  it.live(
+    "stay where a move was cut off between the new name and the old, and is tried again",
+    onDirectory((directory) =>
+      Effect.gen(function*() {
+        yield* save("old")
+        const { unlink } = fs
+        const cutOff = (file: string, done: fs.NoParamCallback) =>
+          file.endsWith("/old") ? done(Object.assign(new Error("broken"), { code: "EIO" })) : unlink(file, done)
+        const move = Storage.move("old", "new", { ifNoneMatch: "*" })
+        yield* Effect.flip(replacing({ unlink: cutOff })(move))
+        expect(yield* Storage.list()).toEqual(["new", "old"])
+        expect((yield* failure(move)).tag).toBe("ObjectAlreadyExists")
+        expect(yield* versionOf("new")).toBe("1")
+        expect(yield* versionOf("old")).toBe("1")
+        yield* Storage.move("old", "new")
+        expect(yield* Storage.list()).toEqual(["new"])
+        expect(yield* versionOf("new")).toBe("1")
+        expect(attributeFiles(directory).length).toBe(1)
+      })
+    )
+  )
+
+  it.live(
     "and the object that is opened are of one version, also when it is overwritten in between",
     onDirectory((directory) =>
       Effect.gen(function*() {
@@ -393,8 +435,12 @@ describe("abandoned attributes", () => {
             expect(fs.existsSync(file), `${what}, ${age}`).toBe(stays)
           }
         }
+        const others = path.join(directory, ".surfing-weights/attributes/00/notes.txt")
+        put(others, "of somebody else")
+        fs.utimesSync(others, yesterday, yesterday)
         put(file, "damaged")
         yield* FileSystemStorage.make({ directory })
+        expect(fs.existsSync(others)).toBe(true)
         expect(fs.existsSync(file)).toBe(true)
         fs.utimesSync(file, yesterday, yesterday)
         yield* FileSystemStorage.make({ directory })
