@@ -95,6 +95,11 @@ export interface LoadOptions {
   readonly ifMatch?: string | undefined
   /** Fail with `ObjectNotModified` if the object has this etag. */
   readonly ifNoneMatch?: string | undefined
+  /**
+   * Read what the store has: caches on the way neither answer nor keep the answer, and drop what they have of the object. For
+   * readers that found the bytes damaged or have to be sure of them. Default: false.
+   */
+  readonly bypassCache?: boolean | undefined
 }
 
 /**

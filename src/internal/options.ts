@@ -11,6 +11,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import * as ObjectKey from "../ObjectKey.js"
 import * as RetryPolicy from "../RetryPolicy.js"
 import { InvalidOptions } from "../StorageError.js"
 
@@ -49,6 +50,8 @@ export const show = (value: unknown): string =>
   typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
 
 const hidden = () => undefined
+
+const withoutSlash = (key: string): string => key.replace(/\/$/, "")
 
 /** Text that passes a test. */
 export const string = (be = "a string", isAllowed: (value: string) => boolean = () => true): Schema.Schema<string> =>
@@ -124,6 +127,20 @@ export const redacted: Schema.Schema<Redacted.Redacted> = must(
 export const retry = Schema.optionalWith(
   must(Schema.declare((value): value is RetryPolicy.RetryPolicy => Schedule.isSchedule(value)), "a Schedule", show),
   { default: () => RetryPolicy.default }
+)
+
+/** The key of a folder, with or without a slash at its end. */
+export const folder: Schema.Schema<string> = must(
+  Schema.transform(Schema.String, Schema.String, {
+    strict: true,
+    decode: withoutSlash,
+    encode: (key) => key
+  }).pipe(Schema.filter((key) => ObjectKey.problem(key) === undefined)),
+  "a key, such as \"models/bert\"",
+  (value) => {
+    const problem = typeof value === "string" ? ObjectKey.problem(withoutSlash(value)) : undefined
+    return problem === undefined ? show(value) : `${show(value)}: ${problem}`
+  }
 )
 
 /** A function. */
