@@ -8,11 +8,13 @@ import type * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as ObjectKey from "../ObjectKey.js"
 import * as RetryPolicy from "../RetryPolicy.js"
+import type { Service } from "../Storage.js"
 import { InvalidOptions } from "../StorageError.js"
 
 /** Decodes the options of `module`, or fails with the first that is not allowed. */
@@ -33,7 +35,7 @@ export const decode = <A, I>(
   })
 
 /** The same schema, whose message is what is allowed, and the value unless that may be a secret. */
-const must = <A, I, R>(
+export const must = <A, I, R>(
   schema: Schema.Schema<A, I, R>,
   be: string,
   show: (value: unknown) => string | undefined = String
@@ -47,7 +49,11 @@ const must = <A, I, R>(
 
 /** Shows a value as it would stand in a program. */
 export const show = (value: unknown): string =>
-  typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
+  Redacted.isRedacted(value)
+    ? "a Redacted value"
+    : typeof value === "string" || Predicate.isRecord(value)
+    ? JSON.stringify(value)
+    : String(value)
 
 const hidden = () => undefined
 
@@ -141,6 +147,12 @@ export const folder: Schema.Schema<string> = must(
     const problem = typeof value === "string" ? ObjectKey.problem(withoutSlash(value)) : undefined
     return problem === undefined ? show(value) : `${show(value)}: ${problem}`
   }
+)
+
+/** A storage. */
+export const storage: Schema.Schema<Service> = must(
+  Schema.declare((value): value is Service => Predicate.hasProperty(value, "backend")),
+  "a storage"
 )
 
 /** A function. */
