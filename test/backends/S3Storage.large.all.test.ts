@@ -14,9 +14,11 @@ import type { Connection } from "../../src/internal/s3/exchange.js"
 import * as Requests from "../../src/internal/s3/requests.js"
 import { type Handler, overHandler } from "../../src/internal/s3/transport.js"
 import * as Uploads from "../../src/internal/s3/uploads.js"
+import { bytes, gather, MiB, print } from "../support/content.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
-import { bytes, Fault, gather, MiB, partSize, print, quick } from "../support/s3Faults.js"
+import { Fault, partSize } from "../support/s3Faults.js"
+import { quick } from "../support/timing.js"
 
 const GiB = 1024 * MiB
 const TiB = 1024 * GiB
