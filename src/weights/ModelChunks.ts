@@ -46,7 +46,6 @@ import * as ByteRange from "../ByteRange.js"
 import { collect } from "../internal/bytes.js"
 import * as Grouping from "../internal/chunks/grouping.js"
 import { hashOf, type Sha256, sha256 } from "../internal/chunks/sha256.js"
-import { pastCaches } from "../internal/pastCaches.js"
 import { shown } from "../internal/safetensors/error.js"
 import * as Header from "../internal/safetensors/header.js"
 import * as ObjectKey from "../ObjectKey.js"
@@ -456,7 +455,7 @@ export const verify = (
     const folder = yield* folderOf(storage, "verify", prefix)
     const at = { backend: storage.backend.name, operation: "verify" as const, key: folder + manifestName }
     yield* atLeast(at, 1, { concurrency })
-    const { chunks } = yield* pastCaches(readManifest(storage, "verify", folder))
+    const { chunks } = yield* readManifest(bypassingCaches(storage), "verify", folder)
 
     const total = chunks.reduce((sum, { size }) => sum + size, 0)
     let verified = 0
@@ -693,9 +692,9 @@ const describe = (
 ): Effect.Effect<ChunkInfo, E.LoadError | Safetensors.SafetensorsError> =>
   Effect.gen(function*() {
     const file = key.endsWith(".safetensors")
-      ? yield* Effect.provideService(Safetensors.open(folder + key), Storage.Storage, storage)
+      ? yield* Effect.provideService(Safetensors.open(folder + key), Storage.Storage, bypassingCaches(storage))
       : undefined
-    const { info, stream } = yield* storage.open(folder + key, file === undefined ? {} : { ifMatch: file.info.etag })
+    const { info, stream } = yield* storage.open(folder + key, { ifMatch: file?.info.etag, bypassCache: true })
     const hash = begin()
     yield* Stream.runDrain(Stream.map(stream, (bytes) => hash.update(bytes)))
     return new ChunkInfo({
@@ -705,7 +704,16 @@ const describe = (
       sha256: hash.digest(),
       ...(file !== undefined && { tensors: [...file.tensors.keys()] })
     })
-  }).pipe(Effect.scoped, pastCaches)
+  }).pipe(Effect.scoped)
+
+/** The same storage, whose reads bypass caches. */
+const bypassingCaches = (storage: Storage.Service): Storage.Service => ({
+  ...storage,
+  load: (key, options) => storage.load(key, { ...options, bypassCache: true }),
+  loadRanges: (key, ranges, options) => storage.loadRanges(key, ranges, { ...options, bypassCache: true }),
+  open: (key, options) => storage.open(key, { ...options, bypassCache: true }),
+  stream: (key, options) => storage.stream(key, { ...options, bypassCache: true })
+})
 
 /** Reads a chunk past caches, and yields how many bytes have come each time; fails where they are the wrong ones. */
 const readChunk = (
@@ -716,7 +724,7 @@ const readChunk = (
 ): Stream.Stream<number, E.LoadError> =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const place = { backend: storage.backend.name, operation: "verify", key: folder + chunk.key }
-    const { info, stream } = yield* pastCaches(storage.open(place.key))
+    const { info, stream } = yield* storage.open(place.key, { bypassCache: true })
     yield* checkSize(place, chunk, info.size)
     const hash = begin()
     const lengths = Stream.mapChunks(stream, (pieces) =>
@@ -765,14 +773,15 @@ const makeModel = (storage: Storage.Service, begin: Sha256, folder: string, mani
 
   const loadChunk = (chunk: ChunkInfo): Effect.Effect<Uint8Array, E.LoadError> => {
     const place = { backend, operation: "load", key: folder + chunk.key }
-    const attempt = Effect.gen(function*() {
-      const bytes = yield* storage.load(place.key)
-      yield* checkSize(place, chunk, bytes.byteLength)
-      yield* checkDigest(place, chunk, yield* hashOf(begin, bytes))
-      return bytes
-    })
-    return Effect.catchIf(attempt, isDamaged, (first) =>
-      Effect.matchEffect(pastCaches(attempt), {
+    const attempt = (bypassCache?: boolean) =>
+      Effect.gen(function*() {
+        const bytes = yield* storage.load(place.key, { bypassCache })
+        yield* checkSize(place, chunk, bytes.byteLength)
+        yield* checkDigest(place, chunk, yield* hashOf(begin, bytes))
+        return bytes
+      })
+    return Effect.catchIf(attempt(), isDamaged, (first) =>
+      Effect.matchEffect(attempt(true), {
         onFailure: (error) => Effect.fail(isDamaged(error) ? E.exhausted(error, 2) : error),
         onSuccess: (bytes) =>
           Effect.as(Effect.logWarning(`a cache gave damaged bytes; the storage has the right ones`, first), bytes)
