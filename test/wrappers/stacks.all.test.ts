@@ -19,7 +19,7 @@ import { leftovers, storageOnDirectory } from "../support/directory.js"
 
 const MiB = 1024 * 1024
 
-const timeouts: StorageTimeout.Options = { deadline: "10 minutes", idleLimit: "5 minutes" }
+const timeouts: StorageTimeout.Options = { deadline: "10 minutes", idleTimeout: "5 minutes" }
 
 StorageContract.suite("Prefix(Cache(Retry(Limit(Timeout(FileSystem)))))", {
   layer: StoragePrefix.layer("f").pipe(
