@@ -380,7 +380,6 @@ describe("S3Storage, the answer to a listing", () => {
           expect(error).toMatchObject({ _tag: "StorageUnavailable", attempts: 4 })
           expect(given).toBe(1000)
           expect(seen().length).toBe(5)
-        })),
-    60_000
+        }))
   )
 })

@@ -772,7 +772,7 @@ describe("StorageContract", () => {
         const exit = yield* Effect.exit(StorageContract.run(theCase(rule), { layer }))
         if (Exit.isSuccess(exit)) assert.fail(`"${rule}" passed`)
         else expect(Cause.pretty(exit.cause)).toMatch(says)
-      }), 60_000)
+      }))
   }
 
   it.live("looks for what a listing does not show with the effect that it is given", () =>
@@ -816,7 +816,7 @@ describe("StorageContract", () => {
             )
         }))
       })
-    }, 60_000)
+    })
   }
 
   it("refuses to skip a case that there is not", () => {
