@@ -82,7 +82,7 @@ StorageContract.suite("StorageRetry(StorageFailover(StorageChaos(Memory)))", {
         ]),
         MemoryStorage.layer()
       )
-    ], { failures: 1 }))
+    ], { failureThreshold: 1 }))
   ),
   skip: {
     "a thousand mixed operations, 32 at a time, see whole objects and fail only where there is none":
