@@ -1,6 +1,6 @@
 /**
- * A model split into its layers, a forward pass in which each layer loads while the one before it is in use, and what is
- * said of a layer that is damaged. The model is a small one that is made up here, with the names that BERT has.
+ * Splits a model into its layers, runs a forward pass in which each layer loads while the previous one is in use, and
+ * detects a damaged layer. The model is small and generated here, with the tensor names of BERT.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect, Stream } from "effect"
@@ -10,7 +10,7 @@ import { MemoryStorage, ModelChunks, Safetensors, Storage } from "surfing-weight
 const width = 64
 const layers = 4
 
-/** A matrix that is the same in every run. */
+/** A matrix with the same content in every run. */
 const matrix = (name: string, seed: number): Safetensors.TensorSource => ({
   name,
   dtype: "F32",
@@ -27,7 +27,7 @@ const tensors = [
   matrix("bert.pooler.dense.weight", 99)
 ]
 
-/** What one matrix makes of the state: tanh(W x). */
+/** The state after one matrix: tanh(W x). */
 const apply = (state: Float32Array, weights: Float32Array): Float32Array =>
   state.map((_, row) =>
     Math.tanh(state.reduce((sum, value, column) => sum + value * (weights[row * width + column] ?? 0), 0))
@@ -38,9 +38,9 @@ const start: Float32Array = new Float32Array(width).fill(0.1)
 const main = Effect.gen(function*() {
   yield* Safetensors.save("bert/model.safetensors", tensors, { metadata: { format: "pt" } })
 
-  // #region make
-  // One object a layer, and a manifest of them, written as the bytes come.
-  const { chunks } = yield* ModelChunks.make({ source: "bert/model.safetensors", target: "bert/chunks" })
+  // #region split
+  // One object for each layer, and a manifest. Bytes are streamed from the source into the chunks.
+  const { chunks } = yield* ModelChunks.split({ source: "bert/model.safetensors", target: "bert/chunks" })
   // #endregion
   for (const { key, size, tensors = [] } of chunks) {
     yield* Console.log(`bert/chunks/${key}: ${size} bytes, ${tensors.length} tensors`)
@@ -49,7 +49,7 @@ const main = Effect.gen(function*() {
   // #region pass
   const model = yield* ModelChunks.open("bert/chunks")
 
-  // While a layer is in use the next two load. Each is held against its SHA-256 first.
+  // While a layer is in use, the next two load. The SHA-256 of each is checked before it is emitted.
   const result = yield* model.stream({ prefetch: 2 }).pipe(
     Stream.runFoldEffect(start, (state, { bytes, chunk }) =>
       Effect.gen(function*() {
@@ -66,29 +66,29 @@ const main = Effect.gen(function*() {
     (state, { name }) => Effect.map(whole.load(name), (tensor) => apply(state, tensor.toFloat32()))
   )
   deepStrictEqual(result, expected)
-  yield* Console.log(`A pass over ${chunks.length} chunks gives what the whole model gives`)
+  yield* Console.log(`A pass over ${chunks.length} chunks has the same result as the whole model`)
 
   const damaged = yield* Storage.load("bert/chunks/layer_2.safetensors")
   damaged[5000] = (damaged[5000] ?? 0) ^ 1
   yield* Storage.save("bert/chunks/layer_2.safetensors", damaged)
 
   // #region damaged
-  const said = yield* model.load("layer_2").pipe(
-    Effect.as("all is well"),
+  const outcome = yield* model.load("layer_2").pipe(
+    Effect.as("intact"),
     Effect.catchTag("CorruptObject", ({ message }) => Effect.succeed(message))
   )
 
-  // All chunks again, with progress. It fails in the end if any of them is damaged.
+  // Reads all chunks again and reports progress. The stream fails at the end if any chunk is damaged.
   const verified = yield* ModelChunks.verify("bert/chunks").pipe(
     Stream.tap((event) => Console.log(`${event._tag} ${event.name}, ${event.verified} of ${event.total} bytes`)),
     Stream.runDrain,
     Effect.either
   )
   // #endregion
-  yield* Console.log(`One bit flipped: ${said}`)
+  yield* Console.log(`One bit flipped: ${outcome}`)
 
   strictEqual(verified._tag, "Left")
-  ok(said.includes("chunk \"layer_2\" has the SHA-256"))
+  ok(outcome.includes("chunk \"layer_2\" has the SHA-256"))
 })
 
 main.pipe(Effect.provide(MemoryStorage.layer()), NodeRuntime.runMain)

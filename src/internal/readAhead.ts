@@ -11,13 +11,16 @@ import * as Stream from "effect/Stream"
  * What `load` gives of each item, in order, with so many loads under way or done ahead of the consumer. What fails ahead
  * fails when it is its turn; what is under way when the stream ends is interrupted.
  *
+ * `initial` loads, at least one, start together at the beginning: with one, the first load has the whole bandwidth.
+ *
  * A place is empty as soon as what was in it is taken. A fiber that was joined keeps what it gave, and V8 keeps the fiber
  * until its next full collection, which large arrays would then bring on too often.
  */
 export const readAhead = <A, B, Err, R>(
   items: Iterable<A>,
   load: (item: A) => Effect.Effect<Chunk.Chunk<B>, Err, R>,
-  ahead: number
+  ahead: number,
+  initial = Math.max(1, ahead)
 ): Stream.Stream<B, Err, R> =>
   Stream.fromPull(Effect.gen(function*() {
     const scope = yield* Effect.scope
@@ -38,7 +41,7 @@ export const readAhead = <A, B, Err, R>(
     const take = Effect.suspend(() =>
       places[0] === undefined ? Effect.fail(Option.none()) : Effect.mapError(places[0].take, Option.some)
     )
-    return fill(Math.max(1, ahead)).pipe(
+    return fill(initial).pipe(
       Effect.zipRight(take),
       Effect.zipLeft(Effect.suspend(() => {
         places.shift()

@@ -4,45 +4,15 @@
 import { describe, expect } from "@effect/vitest"
 import { it } from "@effect/vitest"
 import { Chunk, Deferred, Effect, Fiber, Stream } from "effect"
-import { execFileSync, spawn } from "node:child_process"
-import { once } from "node:events"
+import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { ByteRange, Storage } from "surfing-weights"
-import { bytes, inDirectory, isRoot, needs, on, onDirectory, put, temporaryFiles, text } from "../support/fileSystem.js"
+import { temporaryFiles } from "../support/directory.js"
+import { bytes, inDirectory, isRoot, needs, on, onDirectory, put, text } from "../support/fileSystem.js"
+import { child, childProgram, output, untilReady } from "../support/fileSystemProcesses.js"
 import { eventually } from "../support/timing.js"
-
-const childProgram = fileURLToPath(new URL("../support/fileSystemChild.ts", import.meta.url))
-
-/** Another process that uses a storage on the directory. */
-const child = (...args: ReadonlyArray<string>) =>
-  Effect.acquireRelease(
-    Effect.sync(() => spawn(process.execPath, ["--import", "tsx", childProgram, ...args])),
-    (process) =>
-      Effect.promise(async () => {
-        if (process.exitCode !== null || process.signalCode !== null) return
-        process.kill("SIGKILL")
-        await once(process, "exit")
-      })
-  )
-
-const output = (process: ReturnType<typeof spawn>) =>
-  Effect.promise(async () => {
-    let out = ""
-    let errors = ""
-    process.stdout?.on("data", (data) => void (out += String(data)))
-    process.stderr?.on("data", (data) => void (errors += String(data)))
-    await once(process, "close")
-    return process.exitCode === 0 ? out : `${out}${errors}`
-  })
-
-const untilReady = (process: ReturnType<typeof spawn>) =>
-  Effect.promise(async () => {
-    process.stderr?.pipe(globalThis.process.stderr)
-    if (process.stdout !== null) await once(process.stdout, "data")
-  })
 
 describe("FileSystemStorage", () => {
   describe("a folder that goes with its last object", () => {

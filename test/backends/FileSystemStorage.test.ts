@@ -7,7 +7,6 @@ import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import fs from "node:fs"
 import { syncBuiltinESMExports } from "node:module"
-import * as os from "node:os"
 import * as path from "node:path"
 import { ByteRange, FileSystemStorage, Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
@@ -15,10 +14,10 @@ import { expect } from "vitest"
 import { type Directory, leftovers, storageOnDirectory } from "../support/directory.js"
 import {
   bytes,
+  canMount,
   failure,
   inDirectory,
   isLinux,
-  isRoot,
   needs,
   on,
   onDirectory,
@@ -30,19 +29,6 @@ StorageContract.suite("FileSystemStorage", {
   layer: storageOnDirectory({ durability: "relaxed" }),
   leftovers
 })
-
-const canMount = isLinux && isRoot && (() => {
-  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "surfing-weights-mount-"))
-  try {
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], { stdio: "ignore" })
-    execFileSync("umount", [directory])
-    return true
-  } catch {
-    return false
-  } finally {
-    fs.rmdirSync(directory)
-  }
-})()
 
 const descriptors = () => fs.readdirSync("/proc/self/fd").length
 
@@ -72,6 +58,65 @@ const linked = <E>(
     ), options)
 
 describe("FileSystemStorage", () => {
+  describe("options that are not allowed", () => {
+    const cases: ReadonlyArray<readonly [option: string, reason: string, options: unknown]> = [
+      ["directory", "must be the path of a directory (got \"\")", { directory: "" }],
+      ["directory", "must be the path of a directory (got \"a\\u0000b\")", { directory: "a\0b" }],
+      ["directory", "is required", {}],
+      ["durability", "must be \"full\" or \"relaxed\" (got \"most\")", { directory: "x", durability: "most" }],
+      ["symlinks", "must be \"refuse\" or \"follow\" (got true)", { directory: "x", symlinks: true }],
+      ["durable", "is not an option of this module; remove it or correct its name", { directory: "x", durable: true }]
+    ]
+    for (const [option, reason, options] of cases) {
+      it.live(`are InvalidOptions: ${option} ${reason}`, () =>
+        Effect.gen(function*() {
+          const { error, message } = yield* failure(FileSystemStorage.make(options as FileSystemStorage.Options))
+          expect(error).toMatchObject({ _tag: "InvalidOptions", module: "FileSystemStorage", option })
+          expect(message).toBe(`FileSystemStorage: ${option} ${reason}`)
+          expect(fs.existsSync("x")).toBe(false)
+        }))
+    }
+
+    it.live(
+      "may be undefined, where they have a default",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          yield* FileSystemStorage.make({ directory, durability: undefined, symlinks: undefined })
+        })
+      )
+    )
+  })
+
+  describe("a removal with ifMatch", () => {
+    it.live(
+      "never removes another version than the one that it names",
+      onDirectory(() =>
+        Effect.gen(function*() {
+          let first = 0
+          for (let i = 0; i < 200; i++) {
+            const { etag } = yield* Storage.save("k", bytes("old"))
+            const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+            const [removed] = yield* Effect.zip(
+              Effect.zipRight(
+                Effect.repeatN(turn, i % 20),
+                Effect.either(Storage.remove("k", { ifMatch: etag }))
+              ),
+              Storage.save("k", bytes("new")),
+              { concurrent: true }
+            )
+            // Where the removal came second, it found another version.
+            if (removed._tag === "Left") expect(removed.left._tag).toBe("PreconditionFailed")
+            else first++
+            expect(text(yield* Storage.load("k"))).toBe("new")
+          }
+          expect(first).toBeGreaterThan(0)
+          const { etag } = yield* Storage.head("k")
+          yield* Storage.remove("k", { ifMatch: etag })
+          expect((yield* failure(Storage.remove("k", { ifMatch: etag }))).tag).toBe("PreconditionFailed")
+        }), { durability: "relaxed" })
+    )
+  })
+
   describe("on disk", () => {
     it.live(
       "keeps an object in a file of its own name, in its own folders",
@@ -584,13 +629,15 @@ describe("FileSystemStorage", () => {
 
   describe("a system that refuses", () => {
     it.live(
-      "because the base directory is a file, is below one, or has no name",
+      "because the base directory is a file, or is below one, is StorageNotFound",
       inDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, "file"), "x")
-          for (const bad of [path.join(directory, "file"), path.join(directory, "file/below"), "", "a\0b"]) {
-            const { tag } = yield* failure(FileSystemStorage.make({ directory: bad }))
+          for (const bad of [path.join(directory, "file"), path.join(directory, "file/below")]) {
+            const { error, message, tag } = yield* failure(FileSystemStorage.make({ directory: bad }))
             expect(tag).toBe("StorageNotFound")
+            expect(message).toContain("is not a directory")
+            expect(error).toMatchObject({ backend: `FileSystem(${bad})`, operation: "make" })
           }
         })
       )

@@ -1,6 +1,6 @@
 /**
- * What is measured of models in chunks: how much of the time of loading them is hidden behind that of using them, and
- * how fast they are verified against a bare SHA-256 of the same files.
+ * Benchmark rows of models in chunks: how much of the loading time is hidden behind the use of the chunks, and how fast
+ * they are verified compared with a bare SHA-256 of the same files.
  */
 import { Effect, Stream } from "effect"
 import assert from "node:assert/strict"
@@ -22,15 +22,15 @@ const saveModel = async (directory: string): Promise<void> => {
   for (let i = 0; i < count; i++) {
     fs.writeFileSync(`${directory}/model/chunk_${i}`, bytes.subarray(i * chunkSize, (i + 1) * chunkSize))
   }
-  await run(await storageOn(directory), ModelChunks.index("model"))
+  await run(await storageOn(directory), ModelChunks.writeManifest("model"))
 }
 
 const run = <A, E>(storage: Storage.Service, effect: Effect.Effect<A, E, Storage.Storage>): Promise<A> =>
   Effect.runPromise(Effect.provideService(effect, Storage.Storage, storage))
 
 /**
- * A pass in which each chunk is in use for so many milliseconds, as by a device that computes beside this process. Gives
- * how long its reader waited for a chunk.
+ * A pass in which each chunk is in use for some milliseconds, as by a device that computes beside this process. Returns
+ * the average wait for a chunk.
  */
 const pass = (storage: Storage.Service, prefetch: number, milliseconds: number, see: See): Promise<number> =>
   run(
@@ -51,11 +51,11 @@ const pass = (storage: Storage.Service, prefetch: number, milliseconds: number, 
     })
   )
 
-/** Passes over the model with each chunk in use as long as a load of one takes, which is measured first. */
+/** Passes over the model with each chunk in use for as long as its load takes, which is measured first. */
 const passing = (what: string, prefetch: number): Contestant => ({
   what,
   open: async (directory) => {
-    // What is hidden is the time of waiting: here as of a server on a network, 100 ms for each chunk.
+    // Only waiting can be hidden: here 100 ms for each chunk, as for a server on a network.
     const storage = await Effect.runPromise(StorageChaos.make(await storageOn(directory), [
       { operation: "load", delay: "100 millis", times: Infinity, error: "none" }
     ]))

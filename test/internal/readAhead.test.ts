@@ -42,6 +42,17 @@ describe("readAhead", () => {
       expect(yield* timeWith(1)).toBe("Duration(5s)")
     }))
 
+  it.effect("starts one load alone if asked to, and the others when it is done", () =>
+    Effect.gen(function*() {
+      const { load, seen } = makeLoads()
+      const fiber = yield* Effect.fork(Stream.runForEach(readAhead([1, 9, 9, 9], load, 2, 1), () => Effect.never))
+      yield* TestClock.adjust("900 millis")
+      expect(seen.begun).toBe(1)
+      yield* TestClock.adjust("100 millis")
+      expect(seen).toEqual({ begun: 3, ended: 1, interrupted: 0 })
+      yield* Fiber.interrupt(fiber)
+    }))
+
   it.effect("misses no load that ends while its consumer makes way for others", () =>
     Effect.gen(function*() {
       const items = Array.from({ length: 50 }, (_, i) => i)

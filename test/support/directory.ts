@@ -23,8 +23,11 @@ export const storageOnDirectory = (options: Omit<FileSystemStorage.Options, "dir
       Layer.merge(FileSystemStorage.layer({ ...options, directory }), Layer.succeed(Directory, directory)))
   )
 
-/** What saves have left in the folder of temporary files. */
-export const leftovers = Effect.map(Directory, (directory) => {
+/** What saves have left in the hidden folder, beside the attributes of objects. */
+export const leftovers = Effect.map(Directory, (directory) => temporaryFiles(directory))
+
+/** The names of the temporary files in a directory. */
+export const temporaryFiles = (directory: string): ReadonlyArray<string> => {
   const folder = path.join(directory, ".surfing-weights")
-  return fs.existsSync(folder) ? fs.readdirSync(folder) : []
-})
+  return fs.existsSync(folder) ? fs.readdirSync(folder).filter((name) => name !== "attributes") : []
+}

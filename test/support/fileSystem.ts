@@ -3,13 +3,29 @@
  */
 import { it } from "@effect/vitest"
 import { Effect } from "effect"
+import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { FileSystemStorage, type Storage } from "surfing-weights"
 import { Directory, storageOnDirectory, temporaryDirectory } from "./directory.js"
 
 export const isLinux = process.platform === "linux"
 export const isRoot = process.getuid?.() === 0
+
+/** Whether this process can mount file systems. */
+export const canMount = isLinux && isRoot && (() => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "surfing-weights-mount-"))
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], { stdio: "ignore" })
+    execFileSync("umount", [directory])
+    return true
+  } catch {
+    return false
+  } finally {
+    fs.rmdirSync(directory)
+  }
+})()
 
 /** A test that needs something of the machine; where it is missing, the test is skipped and its name says so. */
 export const needs = (what: string, has: boolean) => ({
@@ -44,8 +60,11 @@ export const failure = <A, E extends { readonly _tag: string; readonly message: 
   effect: Effect.Effect<A, E, R>
 ) => Effect.map(Effect.flip(effect), (error) => ({ tag: error._tag, message: error.message, error }))
 
-/** The names of the temporary files in a directory. */
-export const temporaryFiles = (directory: string): ReadonlyArray<string> => {
-  const folder = path.join(directory, ".surfing-weights")
-  return fs.existsSync(folder) ? fs.readdirSync(folder) : []
+/** The paths of the files that keep attributes in a directory, in its hidden folder. */
+export const attributeFiles = (directory: string): ReadonlyArray<string> => {
+  const folder = path.join(directory, ".surfing-weights/attributes")
+  const buckets = fs.existsSync(folder) ? fs.readdirSync(folder) : []
+  return buckets.flatMap((bucket) =>
+    fs.readdirSync(path.join(folder, bucket)).map((name) => path.join(folder, bucket, name))
+  )
 }

@@ -22,6 +22,35 @@ const saveForever = Effect.gen(function*() {
   }
 })
 
+/**
+ * Saves, copies, moves and removes objects over and over until it is killed, each with one number in all of its bytes and in
+ * its metadata, or, where the number is divisible by five, without attributes and as zeros.
+ */
+const saveVersionsForever = Effect.gen(function*() {
+  const save = (key: string, version: number) =>
+    Storage.save(
+      key,
+      new Uint8Array(1024).fill(version % 5 === 0 ? 0 : version),
+      version % 5 === 0 ? {} : { attributes: { metadata: { version: String(version) } } }
+    )
+  yield* save("model/0", 1)
+  yield* say("ready")
+  for (let round = 1;; round++) {
+    yield* Effect.forEach(
+      Array.from({ length: 10 }, (_, i) => i),
+      (i) =>
+        Effect.gen(function*() {
+          yield* save(`model/${i}`, (round + i) % 256)
+          yield* Storage.copy(`model/${i}`, `copy/${i}`)
+          yield* Storage.move(`model/${i}`, `moved/${i}`)
+          if ((round + i) % 4 === 0) yield* Storage.remove(`moved/${i}`)
+          yield* save(`model/${i}`, (round + i + 1) % 256)
+        }),
+      { concurrency: 4 }
+    )
+  }
+})
+
 /** Begins a save that never ends. */
 const stall = Storage.save(
   "stalled",
@@ -52,6 +81,8 @@ const operation = (name: string): Effect.Effect<unknown, StorageError.StorageErr
   switch (what) {
     case "load":
       return Storage.load(key)
+    case "head":
+      return Storage.head(key)
     case "save":
       return Storage.save(key, new Uint8Array([1]))
     case "remove":
@@ -93,6 +124,7 @@ const withoutDescriptors = Effect.gen(function*() {
 
 const programs: Record<string, Effect.Effect<unknown, unknown, Storage.Storage>> = {
   saveForever,
+  saveVersionsForever,
   stall,
   createMany,
   asNobody,

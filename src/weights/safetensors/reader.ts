@@ -1,0 +1,137 @@
+/**
+ * Reads tensors of an opened model. Every read is conditional on the etag that was opened, so it never returns bytes of
+ * another version of the file.
+ */
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import * as ByteRange from "../../ByteRange.js"
+import { coalesce } from "../../internal/ranges.js"
+import { readAhead } from "../../internal/readAhead.js"
+import type { LoadError } from "../../StorageError.js"
+import { invalid, type SafetensorsError } from "./errors.js"
+import * as Header from "./header.js"
+import { type Model, type ReadError, shardConcurrency } from "./model.js"
+import * as Tensor from "./tensor.js"
+
+export const load = (model: Model, name: string): Effect.Effect<Tensor.Tensor, ReadError> =>
+  Effect.flatMap(find(model, name), (tensor) => loadTensor(model, tensor))
+
+export const loadSlice = (
+  model: Model,
+  name: string,
+  start: number,
+  endExclusive: number
+): Effect.Effect<Tensor.Tensor, ReadError> =>
+  find(model, name).pipe(
+    Effect.flatMap((tensor) => Header.slice(tensor, start, endExclusive)),
+    Effect.flatMap((slice) => loadTensor(model, slice))
+  )
+
+/** Several tensors, in the order of the names. */
+export const loadMany = (
+  model: Model,
+  names: Iterable<string>
+): Effect.Effect<ReadonlyArray<Tensor.Tensor>, ReadError> =>
+  Effect.gen(function*() {
+    const tensors = yield* Effect.forEach(names, (name) => find(model, name))
+    const slots = tensors.map((tensor): Slot => ({ tensor, bytes: new Uint8Array(0) }))
+    const byKey = groupByKey(slots.filter(({ tensor }) => !isEmpty(tensor.range)), ({ tensor }) => tensor.key)
+    yield* Effect.forEach(
+      byKey,
+      ([key, slots]) =>
+        Effect.map(
+          model.storage.loadRanges(key, slots.map(({ tensor }) => toByteRange(tensor.range)), ifMatch(model, key)),
+          (arrays) => slots.forEach((slot, i) => slot.bytes = arrays[i] ?? slot.bytes)
+        ),
+      { concurrency: shardConcurrency, discard: true }
+    )
+    return slots.map(({ bytes, tensor }) => Tensor.make(tensor, bytes))
+  })
+
+/** A tensor that was asked for, and where its bytes go. */
+interface Slot {
+  readonly tensor: Header.TensorInfo
+  bytes: Uint8Array
+}
+
+/** The tensors of these names, or all, in the order of their bytes, with `prefetch` reads ahead of the consumer. */
+export const stream = (
+  model: Model,
+  names: Iterable<string> | undefined,
+  prefetch: number
+): Stream.Stream<Tensor.Tensor, ReadError> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const tensors = [...model.tensors.values()]
+    const selected = names === undefined
+      ? undefined
+      : new Set(yield* Effect.forEach(names, (name) => find(model, name)))
+    const reads = planReads(selected === undefined ? tensors : tensors.filter((tensor) => selected.has(tensor)))
+    return readAhead(reads, (read) => loadRead(model, read), prefetch)
+  }))
+
+/** One read with the bytes of several tensors. */
+interface Read {
+  readonly key: string
+  readonly range: ByteRange.ResolvedRange
+  readonly tensors: ReadonlyArray<Header.TensorInfo>
+}
+
+/**
+ * The size up to which neighbours are read together. Larger arrays cost more than they save, since V8 collects the whole
+ * heap for them (benchmark rows `tensors` and `small-tensors`).
+ */
+const maxReadSize = 4 * 1024 * 1024
+
+/** The reads of a stream of tensors that are in the order of their bytes. */
+const planReads = (tensors: ReadonlyArray<Header.TensorInfo>): ReadonlyArray<Read> =>
+  [...groupByKey(tensors, ({ key }) => key)].flatMap(([key, tensors]) => {
+    let next = 0
+    return coalesce(tensors.map(({ range }) => range), { maxLength: maxReadSize }).map((range) => {
+      const first = next
+      while ((tensors[next]?.range.endExclusive ?? Infinity) <= range.endExclusive) next++
+      return { key, range, tensors: tensors.slice(first, next) }
+    })
+  })
+
+const loadRead = (model: Model, { key, range, tensors }: Read): Effect.Effect<Chunk.Chunk<Tensor.Tensor>, LoadError> =>
+  Effect.map(loadBytes(model, key, range), (bytes) =>
+    Chunk.unsafeFromArray(tensors.map((tensor) => {
+      const { endExclusive, start } = tensor.range
+      return Tensor.make(tensor, bytes.subarray(start - range.start, endExclusive - range.start))
+    })))
+
+const loadTensor = (model: Model, tensor: Header.TensorInfo): Effect.Effect<Tensor.Tensor, LoadError> =>
+  Effect.map(loadBytes(model, tensor.key, tensor.range), (bytes) => Tensor.make(tensor, bytes))
+
+const loadBytes = (model: Model, key: string, range: ByteRange.ResolvedRange): Effect.Effect<Uint8Array, LoadError> =>
+  isEmpty(range)
+    ? Effect.sync(() => new Uint8Array(0))
+    : model.storage.load(key, { range: toByteRange(range), ...ifMatch(model, key) })
+
+const ifMatch = ({ files }: Model, key: string): { readonly ifMatch?: string } => {
+  const file = files.get(key)
+  return file === undefined ? {} : { ifMatch: file.info.etag }
+}
+
+const find = ({ info, tensors }: Model, name: string): Effect.Effect<Header.TensorInfo, SafetensorsError> => {
+  const tensor = tensors.get(name)
+  return tensor === undefined
+    ? Effect.fail(invalid(info.key, "name", "there is no tensor of this name", name))
+    : Effect.succeed(tensor)
+}
+
+const isEmpty = ({ endExclusive, start }: ByteRange.ResolvedRange): boolean => start === endExclusive
+
+const toByteRange = ({ endExclusive, start }: ByteRange.ResolvedRange): ByteRange.ByteRange =>
+  ByteRange.make(start, endExclusive)
+
+const groupByKey = <A>(items: Iterable<A>, keyOf: (item: A) => string): ReadonlyMap<string, ReadonlyArray<A>> => {
+  const groups = new Map<string, Array<A>>()
+  for (const item of items) {
+    const group = groups.get(keyOf(item))
+    if (group === undefined) groups.set(keyOf(item), [item])
+    else group.push(item)
+  }
+  return groups
+}

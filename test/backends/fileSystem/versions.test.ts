@@ -1,0 +1,49 @@
+import { describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { expect } from "vitest"
+import { etagOf, mayHaveAttributes, nextTime } from "../../../src/backends/fileSystem/versions.js"
+import { inDirectory } from "../../support/fileSystem.js"
+
+describe("the time of a saved file", () => {
+  it.live(
+    "differs from all others, and says whether there are attributes, as the file system keeps it",
+    inDirectory((directory) =>
+      Effect.sync(() => {
+        const file = path.join(directory, "file")
+        fs.writeFileSync(file, "")
+        const etags = new Set<string>()
+        for (let i = 0; i < 2000; i++) {
+          const hasAttributes = i % 3 === 0
+          const time = nextTime(hasAttributes)
+          fs.utimesSync(file, time, time)
+          const stats = fs.statSync(file, { bigint: true })
+          expect(mayHaveAttributes(stats), `at ${stats.mtimeNs} ns`).toBe(hasAttributes)
+          etags.add(etagOf(stats))
+        }
+        expect(etags.size).toBe(2000)
+        expect(Math.abs(fs.statSync(file).mtimeMs - Date.now())).toBeLessThan(10_000)
+      })
+    )
+  )
+
+  const statsAt = (mtimeNs: bigint) => {
+    const stats = fs.statSync(".", { bigint: true })
+    return Object.assign(stats, { mtimeNs })
+  }
+
+  it("may hide attributes where the file system keeps no fractions of a millisecond", () => {
+    for (const mtimeNs of [1_790_000_000_000_000_000n, 1_790_000_000_120_000_000n, 1_790_000_000_123_000_000n]) {
+      expect(mayHaveAttributes(statsAt(mtimeNs))).toBe(true)
+    }
+  })
+
+  it("says of few files of other programs that there may be attributes", () => {
+    let count = 0
+    for (let i = 0n; i < 10_000n; i++) {
+      if (mayHaveAttributes(statsAt(1_790_000_000_000_000_000n + i * 7_919_993n))) count++
+    }
+    expect(count).toBeLessThan(500)
+  })
+})
