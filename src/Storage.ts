@@ -187,12 +187,12 @@ export interface Service extends Pipeable {
     keys: Stream.Stream<string, Err, R> | Iterable<string>
   ) => Effect.Effect<RemovedSummary, E.RemoveError | Err, R>
 
-  /** Copies an object, within the store where it can. To its own key, it changes nothing. */
+  /** Copies an object, within the store where it can. To its own key, it changes nothing, and refuses `attributes`. */
   readonly copy: (from: string, to: string, options?: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
 
   /**
    * Renames an object. Where the store has no rename, this is a copy and then a removal: a failure between the two leaves
-   * both objects. To its own key, it changes nothing.
+   * both objects. To its own key, it changes nothing, and refuses `attributes`.
    */
   readonly move: (from: string, to: string, options?: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
 
@@ -378,7 +378,8 @@ const removals = (entrance: Entrance): Pick<Service, "remove" | "removeAll"> => 
     remove: (key, options = {}) =>
       entrance.effect(
         { operation: "remove", keys: [key] },
-        entrance.badKey(key) ?? refusal ?? entrance.unsupported("conditionalRemove", options.ifMatch !== undefined),
+        entrance.badKey(key) ?? refusal ??
+          (options.ifMatch === undefined ? undefined : entrance.unsupported("conditionalRemove")),
         () => backend.remove(key, options)
       ),
     removeAll: <Err, R>(keys: Stream.Stream<string, Err, R> | Iterable<string>) =>
@@ -408,7 +409,7 @@ const relocation = (entrance: Entrance, operation: "copy" | "move"): Service["co
   const { attributes, ifNoneMatch } = options
   return entrance.effect(
     { operation, keys: [from, to] },
-    entrance.badKey(from) ?? entrance.badSave(to, options),
+    entrance.badRelocation(from, to, options),
     () =>
       from !== to
         ? entrance.backend[operation](from, to, { ifNoneMatch, attributes: attributes && normalized(attributes) })

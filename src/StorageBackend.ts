@@ -60,7 +60,8 @@ export interface Checksum {
 }
 
 /**
- * What is kept with an object beside its bytes, as HTTP has it (RFC 9110, section 8).
+ * What is kept with an object beside its bytes, as in HTTP (RFC 9110, section 8). All but `metadata` are printable ASCII, at
+ * most 2 KiB together.
  *
  * @since 0.1.0
  * @category models
@@ -76,8 +77,9 @@ export interface Attributes {
   readonly contentEncoding?: string | undefined
   readonly contentLanguage?: string | undefined
   /**
-   * Values under names of your own, at most 2 KiB in all. Names consist of letters, digits, `-`, `_` and `.`, and are kept in
-   * lower case; values may hold any characters but control characters.
+   * Values under names of your own. Names consist of letters, digits, `-`, `_` and `.`, and are kept in lower case; values
+   * may contain any characters but control characters. At most 2 KiB in all as HTTP headers carry them, where a value that
+   * is not plain ASCII takes a third more.
    */
   readonly metadata?: Readonly<Record<string, string>> | undefined
 }

@@ -58,7 +58,9 @@ describe("MemoryStorage", () => {
         list: true,
         createOnly: true,
         compareAndSwap: true,
+        conditionalRemove: true,
         objectsWithinObjects: true,
+        attributes: true,
         presign: false
       })
       const error = yield* Effect.flip(Storage.load("missing"))

@@ -78,7 +78,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
   [
     "ignores ifNoneMatch",
     ({ save }) => ({ save: (key, data) => save(key, data, {}) }),
-    "ifNoneMatch where there is an object is ObjectAlreadyExists, and changes nothing",
+    "ifNoneMatch on an existing object fails with ObjectAlreadyExists and changes nothing",
     /expected the failure ObjectAlreadyExists, but it succeeded/
   ],
   [
@@ -92,25 +92,25 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           return yield* save(key, data, {})
         })
     }),
-    "of eight fibers that create one object, exactly one does",
+    "of eight concurrent creations of one object, exactly one succeeds",
     /how the other fibers failed/
   ],
   [
     "ignores ifNoneMatch on a copy",
     ({ copy }) => ({ copy: (from, to) => copy(from, to, {}) }),
-    "a copy with ifNoneMatch makes the target, or is ObjectAlreadyExists and changes nothing",
+    "a copy with ifNoneMatch creates the target, or fails with ObjectAlreadyExists and changes nothing",
     /expected the failure ObjectAlreadyExists, but it succeeded/
   ],
   [
     "ignores ifMatch on a save",
     ({ save }) => ({ save: (key, data) => save(key, data, {}) }),
-    "ifMatch with the etag of what was replaced is PreconditionFailed, and changes nothing",
+    "ifMatch with a stale etag fails with PreconditionFailed and changes nothing",
     /expected the failure PreconditionFailed, but it succeeded/
   ],
   [
     "takes ifMatch * for any etag",
     ({ save }) => ({ save: (key, data, options) => save(key, data, options.ifMatch === "*" ? {} : options) }),
-    "ifMatch with any other string is PreconditionFailed, and changes nothing",
+    "ifMatch with any other string fails with PreconditionFailed and changes nothing",
     /ifMatch "\*".*expected the failure PreconditionFailed, but it succeeded/
   ],
   [
@@ -124,67 +124,67 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           return yield* save(key, data, {})
         })
     }),
-    "five fibers that each count up ten times by compare and swap reach fifty",
+    "fifty increments by compare-and-swap lose none",
     /load of "counter": expected 2 bytes/
   ],
   [
     "ignores ifMatch on a load",
     ({ open }) => ({ open: (key, { ifMatch: _, ...options }) => open(key, options) }),
-    "ifMatch loads the object of this etag, and any other is PreconditionFailed",
+    "ifMatch on a load succeeds with the etag of the object and fails with PreconditionFailed otherwise",
     /expected the failure PreconditionFailed, but it succeeded/
   ],
   [
     "ignores ifNoneMatch on a load",
     ({ open }) => ({ open: (key, { ifNoneMatch: _, ...options }) => open(key, options) }),
-    "ifNoneMatch with the object's etag is ObjectNotModified, and any other loads the object",
+    "ifNoneMatch on a load fails with ObjectNotModified for the etag of the object and succeeds otherwise",
     /expected the failure ObjectNotModified, but it succeeded/
   ],
   [
     "decodes percent signs in keys",
     respelled((key) => key.replace(/%([0-7][0-9a-f])/gi, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)))),
-    "keys of percent signs are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: percent signs",
     /the listing/
   ],
   [
     "takes a plus for a space",
     respelled((key) => key.replaceAll("+", " ")),
-    "keys of spaces and punctuation are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: spaces and punctuation",
     /the listing/
   ],
   [
     "takes a backslash for a slash",
     respelled((key) => key.replaceAll("\\", "/")),
-    "keys of spaces and punctuation are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: spaces and punctuation",
     /exists of "back\/slash", never saved/
   ],
   [
     "folds upper and lower case",
     respelled((key) => key.toLowerCase()),
-    "keys of letters of all kinds are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: upper-case and non-ASCII letters",
     /the listing/
   ],
   [
     "normalizes Unicode",
     respelled((key) => key.normalize("NFC")),
-    "keys of letters of all kinds are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: upper-case and non-ASCII letters",
     /the listing/
   ],
   [
     "drops trailing dots and spaces",
     respelled((key) => key.replace(/[. ]+$/, "") || key),
-    "keys of names that a file system reserves are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: reserved file names",
     /exists of ".*", never saved/
   ],
   [
     "cuts long segments",
     respelled((key) => key.split("/").map((segment) => segment.slice(0, 255)).join("/")),
-    "keys of long segments are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: long segments",
     /the listing/
   ],
   [
     "cannot tell a long segment from the start of it",
     respelled((key) => key.length === 1024 ? key.slice(0, 1023) : key),
-    "keys of long segments are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: long segments",
     /the listing/
   ],
   [
@@ -192,7 +192,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     ({ entries }) => ({
       entries: (options) => Stream.filter(entries(options), ({ key }) => !key.startsWith(".surfing-weights"))
     }),
-    "keys of names that a store may want for itself are kept byte for byte, and no other spelling reaches them",
+    "keys are kept byte for byte and distinct: hidden and internal file names",
     /the listing/
   ],
   [
@@ -225,7 +225,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
               : save(key, data, options)
         )
     }),
-    "an object can stand under another object, or is refused with both their names and nothing is lost",
+    "an object beside a folder of the same name is kept, or refused with both keys in the message",
     /the message of save of bytes of upper_one\/lower_one beside upper_one, without upper_one\/lower_one/
   ],
   [
@@ -233,25 +233,25 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     ({ remove, save }) => ({
       save: (key, data, options) => Effect.zipRight(remove(key.split("/")[0] ?? key), save(key, data, options))
     }),
-    "an object can stand under another object, or is refused with both their names and nothing is lost",
+    "an object beside a folder of the same name is kept, or refused with both keys in the message",
     /there is no such object/
   ],
   [
     "shows a stream before its save ends",
     gatheringAt((key) => key),
-    "an object is not to be seen before its save ends, nor changed before its overwriting ends",
+    "an object is not visible before its save ends",
     /load of "new\/folder\/object", which is not there: expected the failure ObjectNotFound, but it succeeded/
   ],
   [
     "leaves what a failed save had gathered",
     gatheringAt((key) => `${key}.part`),
-    "the failure of a source comes through as itself, and nothing changes",
+    "a failure of the source is returned unchanged, and nothing is saved",
     /\.part/
   ],
   [
     "leaves what an interrupted save had gathered",
     gatheringAt((key) => `${key}.part`),
-    "a save interrupted after any number of pieces changes nothing, and closes its source",
+    "a save interrupted after any number of chunks changes nothing and closes its source",
     /\.part/
   ],
   [
@@ -269,7 +269,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         }
       }
     },
-    "two racing saves never interleave: the object is wholly one of them",
+    "two concurrent saves never interleave",
     /the object after two saves: .* none of/
   ],
   [
@@ -277,7 +277,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     ({ remove, save }) => ({
       save: (key, data, options) => Effect.zipRight(remove(key), save(key, data, options))
     }),
-    "a save interrupted after any number of pieces changes nothing, and closes its source",
+    "a save interrupted after any number of chunks changes nothing and closes its source",
     /there is no such object/
   ],
   [
@@ -291,7 +291,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           options
         )
     }),
-    "the failure of a source comes through as itself, and nothing changes",
+    "a failure of the source is returned unchanged, and nothing is saved",
     /the failure of a save whose source fails after 0 pieces/
   ],
   [
@@ -303,7 +303,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           (cause) => Effect.fail(new StorageError.UnexpectedStorageError({ ...here, reason: "the source died", cause }))
         )
     }),
-    "a source that dies stays a defect, and nothing changes",
+    "a defect of the source stays a defect, and nothing is saved",
     /the defect of a save/
   ],
   [
@@ -323,25 +323,25 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         }
       }
     },
-    "bytes changed after their save do not change the object",
+    "changing an array after its save does not change the object",
     /load of "bytes": .* the first difference is at byte 0/
   ],
   [
     "has the size for an etag",
     withEtag((info) => String(info.size)),
-    "the etag changes whenever the content does, even within a millisecond and at the same size",
+    "the etag changes with the content, also within a millisecond and at the same size",
     /what had the etag 64 before it was given to save 1/
   ],
   [
     "has time and size for an etag",
     withEtag((info) => `${info.lastModified.getTime()}-${info.size}`),
-    "the etag changes whenever the content does, even within a millisecond and at the same size",
+    "the etag changes with the content, also within a millisecond and at the same size",
     /what had the etag/
   ],
   [
     "gives another etag each time",
     withEtag(() => String(Math.random())),
-    "the etag stays while nothing is saved",
+    "the etag does not change until the object is saved again",
     /head against save/
   ],
   [
@@ -349,13 +349,13 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     ({ head }) => ({
       head: (key) => Effect.map(head(key), (info) => ({ ...info, lastModified: new Date(Date.now() + 3_600_000) }))
     }),
-    "what save returns is what head, open and entries show",
+    "save, head, open and entries return the same metadata",
     /head against save: milliseconds between/
   ],
   [
     "loads fewer bytes than there are",
     ({ load }) => ({ load: (key, options) => Effect.map(load(key, options), (bytes) => bytes.slice(0, 8 * MiB)) }),
-    "bytes of every size come back as they were saved",
+    "bytes of every size are loaded as they were saved",
     /load of "sizes\/bytes": expected 8388609 bytes and got 8388608/
   ],
   [
@@ -370,7 +370,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           })
         }))
     }),
-    "a stream of every size, in pieces of any size, comes back as it was saved",
+    "streams of every size and chunking are loaded as they were saved",
     /the first difference is at byte 104857[67]/
   ],
   [
@@ -379,7 +379,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
       save: (key, data, options) =>
         Effect.flatMap(bytesOf(data), (bytes) => save(key, bytes.byteLength === 0 ? new Uint8Array(1) : bytes, options))
     }),
-    "an object of no bytes can be read",
+    "an empty object can be read",
     /load: expected 0 bytes and got 1/
   ],
   [
@@ -394,7 +394,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
               : Effect.succeed(opened)
         )
     }),
-    "a range is the bytes it names, clamped at the end of the object",
+    "a range is clamped to the end of the object",
     /it ends past the object/
   ],
   [
@@ -403,7 +403,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
       load: (key, options) =>
         Effect.catchTag(load(key, options), "InvalidRange", () => Effect.succeed(new Uint8Array(0)))
     }),
-    "a range that starts at the end of the object or past it is InvalidRange",
+    "a range that starts at or past the end fails with InvalidRange",
     /load of .* expected the failure InvalidRange, but it succeeded/
   ],
   [
@@ -418,7 +418,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
               : Effect.succeed(opened)
         )
     }),
-    "a range is the bytes it names, clamped at the end of the object",
+    "a range is clamped to the end of the object",
     /the suffix is too long/
   ],
   [
@@ -427,7 +427,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
       loadRanges: (key, ranges, options) =>
         loadRanges(key, [...ranges].sort((a, b) => ByteRange.toHttp(a) < ByteRange.toHttp(b) ? -1 : 1), options)
     }),
-    "loadRanges gives overlapping, repeated and unordered ranges as they were asked for",
+    "loadRanges returns overlapping, repeated and unordered ranges in the order given",
     /loadRanges of bytes=/
   ],
   [
@@ -436,7 +436,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
       loadRanges: (key, ranges, options) =>
         Effect.forEach(ranges, (range) => Effect.zipLeft(load(key, { ...options, range }), Effect.yieldNow()))
     }),
-    "loads and ranges while an object is overwritten are of one version of it",
+    "reads of an object that is being overwritten return one version",
     /loadRanges: .* none of/
   ],
   [
@@ -453,7 +453,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           })
         }))
     }),
-    "a stream half read while its object changes goes on with the old object or fails, and never mixes the two",
+    "a stream whose object changes midway continues with the old version or fails",
     /what came of an object that was overwritten with as many bytes/
   ],
   [
@@ -470,7 +470,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         open
       }
     },
-    "what was loaded is the caller's own: changing it does not change the object",
+    "changing loaded bytes does not change the object",
     /load after what it gave was changed/
   ],
   [
@@ -481,7 +481,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           Stream.fromIterable([...infos].sort((a, b) => a.key < b.key ? -1 : 1)))
       )
     ),
-    "keys are listed in the order of their bytes",
+    "keys are listed in UTF-8 byte order",
     /entries of everything/
   ],
   [
@@ -492,7 +492,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         return Stream.fromIterable([...infos].sort((a, b) => rank(a.key) < rank(b.key) ? -1 : 1))
       }))
     ),
-    "keys are listed in the order of their bytes",
+    "keys are listed in UTF-8 byte order",
     /entries of everything/
   ],
   [
@@ -500,7 +500,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     withEntries((entries, { prefix = "", startAfter = "" }) =>
       entries({ prefix: prefix === "" || prefix.endsWith("/") ? prefix : `${prefix}/`, startAfter })
     ),
-    "a prefix is a plain string: it may end within a name, be a whole key, or end with a slash",
+    "a prefix is a plain string: a part of a name, a whole key, or a folder",
     /entries of the prefix/
   ],
   [
@@ -508,7 +508,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     withEntries((entries, { prefix = "", startAfter = "" }) =>
       Stream.filter(entries({ prefix }), ({ key }) => ObjectKey.compare(key, startAfter) >= 0)
     ),
-    "startAfter begins after any string, whether it is a key or not, and within any prefix",
+    "startAfter lists the keys after any string, within any prefix",
     /entries after/
   ],
   [
@@ -516,13 +516,13 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     withEntries((entries, { prefix = "", startAfter = "" }) =>
       entries(startAfter === "" ? { prefix } : { startAfter })
     ),
-    "startAfter begins after any string, whether it is a key or not, and within any prefix",
+    "startAfter lists the keys after any string, within any prefix",
     /entries of the prefix "a" after "A"/
   ],
   [
     "lists one page",
     withEntries((entries, options) => Stream.take(entries(options), 1000)),
-    "2,500 objects are listed across pages, from anywhere, and in directories of any size",
+    "2,500 objects are listed across pages",
     /entries of everything/
   ],
   [
@@ -533,7 +533,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         ([info, index]) => index % 1000 === 999 ? Stream.make(info, info) : Stream.make(info)
       )
     ),
-    "2,500 objects are listed across pages, from anywhere, and in directories of any size",
+    "2,500 objects are listed across pages",
     /entries of everything/
   ],
   [
@@ -552,7 +552,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           )
       }
     },
-    "a folder is gone when its last object is, however it went",
+    "a folder disappears with its last object",
     /the root/
   ],
   [
@@ -561,7 +561,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
       listDirectory: (prefix) =>
         Effect.map(Stream.runCollect(entries({ prefix })), (objects) => ({ objects: [...objects], prefixes: [] }))
     }),
-    "a directory shows its objects, and each folder below it once",
+    "listDirectory returns the objects of a directory and each folder once",
     /the root/
   ],
   [
@@ -574,7 +574,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           remove(key)
         )
     }),
-    "to remove what is not there is success",
+    "removing a missing object succeeds",
     /there is nothing to remove/
   ],
   [
@@ -583,13 +583,13 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
       remove: (prefix) =>
         Effect.catchTag(Stream.runForEach(keys({ prefix }), remove), "UnsupportedOperation", Effect.die)
     }),
-    "what was removed is gone, and its neighbours stay",
+    "a removed object is gone and its neighbours stay",
     /the listing/
   ],
   [
     "forgets the last key of a batch",
     ({ remove }) => ({ removeAll: (keys) => Effect.as(Effect.forEach(keys.slice(0, -1), remove), []) }),
-    "removeAll removes what an array, a set, a generator or a stream names",
+    "removeAll accepts an array, a set, a generator or a stream of keys",
     /the listing/
   ],
   [
@@ -604,19 +604,19 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         open: (key, options) => open(sources.get(key) ?? key, options)
       }
     },
-    "a copy and what it was made of go their own ways",
+    "a copy is independent of its source",
     /load of "copy"/
   ],
   [
     "moves and leaves the source",
     ({ copy }) => ({ move: copy }),
-    "a move of any size arrives whole, in any folder",
+    "a move of any size is whole, in any folder",
     /load of "from\/object", which is not there: expected the failure ObjectNotFound, but it succeeded/
   ],
   [
     "removes the target before it finds that there is no source",
     ({ move, remove }) => ({ move: (from, to, options) => Effect.zipRight(remove(to), move(from, to, options)) }),
-    "a move of what is not there is ObjectNotFound and leaves the target as it was",
+    "a move of a missing object fails with ObjectNotFound and leaves the target unchanged",
     /there is no such object/
   ],
   [
@@ -625,7 +625,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
       save: (key, data, options) =>
         Effect.zipRight(Effect.forkDaemon(Effect.sleep("5 seconds")), save(key, data, options))
     }),
-    "what was removed can be saved again",
+    "a removed object can be saved again",
     /how many fibers still run when the storage is closed/
   ],
   [
@@ -642,7 +642,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         head: (key) => index.has(key) ? head(key) : Effect.fail(new StorageError.ObjectNotFound({ ...here, key }))
       }
     },
-    "a save and a removal at once leave the whole object or none",
+    "a concurrent save and removal leave the whole object or none",
     /load of "folder\/contested", which is not there: expected the failure ObjectNotFound, but it succeeded/
   ],
   [
@@ -660,7 +660,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
         }
       }
     },
-    "sixteen loads of one object at once all get it whole",
+    "sixteen concurrent loads of one object all return it whole",
     /the object: expected 1048577 bytes and got 0/
   ],
   [
@@ -668,7 +668,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
     withEntries((entries, options) =>
       Stream.concat(Stream.make({ key: ".keep", size: 0, lastModified: new Date(), etag: "keep" }), entries(options))
     ),
-    "an empty store and a prefix that no key has list nothing",
+    "an empty store, and a prefix without objects, list nothing",
     /entries of an empty store/
   ],
   [
@@ -684,7 +684,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: string
           })
       }
     },
-    "any sequence of operations gives what a map would give",
+    "a random sequence of operations has the same results as on a map",
     /Property failed[^]*seed: [^]*Counterexample: \[\[[^]*Shrunk/
   ]
 ]
@@ -696,7 +696,7 @@ const brokenServices: ReadonlyArray<readonly [what: string, change: ServiceChang
   [
     "does not look at the keys that it removes",
     ({ backend }) => ({ remove: backend.remove }),
-    "an invalid key is refused by every operation, and nothing is read, written or removed",
+    "an invalid key fails with InvalidKey on every operation, before any I/O",
     /remove, the key being empty \(""\): expected the failure InvalidKey, but it succeeded/
   ],
   [
@@ -704,13 +704,13 @@ const brokenServices: ReadonlyArray<readonly [what: string, change: ServiceChang
     ({ save }) => ({
       save: (key, data, options) => Effect.flatMap(bytesOf(data), (bytes) => save<never, never>(key, bytes, options))
     }),
-    "an invalid key is refused by every operation, and nothing is read, written or removed",
+    "an invalid key fails with InvalidKey on every operation, before any I/O",
     /how often a source was asked/
   ],
   [
     "loads the whole object where a range is nonsense",
     ({ load }) => ({ load: (key, options) => Effect.catchTag(load(key, options), "InvalidRange", () => load(key)) }),
-    "a range that names no bytes of any object is InvalidRange",
+    "a malformed range fails with InvalidRange",
     /expected the failure InvalidRange, but it succeeded/
   ],
   [
@@ -718,19 +718,19 @@ const brokenServices: ReadonlyArray<readonly [what: string, change: ServiceChang
     ({ backend, entries }) => ({
       entries: (options = {}) => options.prefix === "\ud83d" ? backend.entries(options) : entries(options)
     }),
-    "a prefix that no key can have lists nothing",
+    "a prefix that no valid key has lists nothing",
     /entries of the prefix "\\ud83d"/
   ],
   [
     "reads a stream when it is made",
     ({ load }) => ({ stream: (key, options) => Stream.fromEffect(Effect.runSync(Effect.exit(load(key, options)))) }),
-    "a stream reads what is there when it is run, not when it is made",
+    "a stream reads the object when it is run, not when it is created",
     /there is no such object/
   ],
   [
     "lists when the listing is made",
     ({ list }) => ({ list: (prefix) => Effect.runSync(Effect.exit(list(prefix))) }),
-    "a listing shows what is there when it is run, not when it is made",
+    "a listing reads the store when it is run, not when it is created",
     /expected \[\] to deeply equal \[ 'a', 'b' \]/
   ],
   [
@@ -743,7 +743,7 @@ const brokenServices: ReadonlyArray<readonly [what: string, change: ServiceChang
             Effect.fail(new StorageError.UnexpectedStorageError({ ...here, reason: "the source failed", cause }))
         )
     }),
-    "the failure of a stream of keys comes through as itself",
+    "a failure of the stream of keys is returned unchanged",
     /to be SourceFailure|to be Error/
   ]
 ]
@@ -787,7 +787,7 @@ describe("StorageContract", () => {
           }))
       }))
       const leftovers = Effect.sync(() => open > 0 ? [`${open} open objects`] : [])
-      const rule = theCase("a stream abandoned after one piece lets go of the object")
+      const rule = theCase("a stream that is abandoned after one chunk releases the object")
       const exit = yield* Effect.exit(StorageContract.run(rule, { layer, leftovers }))
       expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(/what is left over/)
       yield* StorageContract.run(rule, { layer })
@@ -798,9 +798,9 @@ describe("StorageContract", () => {
     Effect.flatMap(Effect.forkDaemon(Effect.delay(effect, millis)), Fiber.join)
   for (
     const [rule, everySecondSave] of [
-      ["a move interrupted at any moment loses nothing, and the target is the old object or the new one", 15],
+      ["a move interrupted at any moment loses nothing", 15],
       // Each save of a key comes before the one that was interrupted earlier.
-      ["a save interrupted at any moment leaves the old object or the new one, whole", 1]
+      ["a save interrupted at any moment leaves the old or the new object, whole", 1]
     ] as const
   ) {
     it.live(`grants a store that what it has begun is done after an interruption: ${rule}`, () => {

@@ -1321,7 +1321,7 @@ StorageContract.suite("StorageFailover with writes on all, most reads of the pri
     Layer.sync(Storage.Storage, () => inMemory("B"))
   ], { writes: "all" }),
   skip: {
-    "a move interrupted at any moment loses nothing, and the target is the old object or the new one":
+    "a move interrupted at any moment loses nothing":
       "the backup lacks a write that is interrupted after the primary has taken it"
   }
 })
@@ -1343,7 +1343,7 @@ StorageContract.suite("StorageRetry(StorageFailover(StorageChaos(Memory)))", {
     ], { failures: 1 }))
   ),
   skip: {
-    "a thousand mixed operations, 32 at a time, see whole objects and fail only where there is none":
+    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
       "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
   }
 })

@@ -882,9 +882,9 @@ StorageContract.suite("Retry(Timeout(Limit(Prefix(FileSystem))))", {
   ),
   leftovers,
   skip: {
-    "keys of long segments are kept byte for byte, and no other spelling reaches them":
+    "keys are kept byte for byte and distinct: long segments":
       "the longest keys are too long with a folder before them",
-    "keys with folders of any name and depth are kept byte for byte":
+    "keys are kept byte for byte and distinct: nested folders":
       "the longest keys are too long with a folder before them"
   }
 })
