@@ -18,20 +18,28 @@ const modules = publicFolders.flatMap((folder) =>
 
 const report = process.env["TEST_REPORT"]
 
+const slow = "test/**/*.all.test.ts"
+// Each project can start an S3 server of its own: the emulator or, for the slow tests, Ceph where it is installed.
+const globalSetup = ["test/support/s3GlobalSetup.ts"]
+
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
-    globalSetup: ["test/support/s3GlobalSetup.ts"],
-    // The AWS SDK says in each process that it will need a later Node some day.
+    // `npm test` runs the fast project, `npm run test:all` both.
+    projects: [
+      { extends: true, test: { name: "fast", globalSetup, include: ["test/**/*.test.ts"], exclude: [slow] } },
+      { extends: true, test: { name: "slow", globalSetup, include: [slow] } }
+    ],
+    // Otherwise the AWS SDK warns in each process that it will need a later Node.
     env: { AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: "true" },
-    // Much of what a test does is waiting, so that even two cores have work for two files.
+    // A test waits much of its time, so two files run at a time on two cores, too.
     maxWorkers: Math.max(2, availableParallelism() - 1),
-    // A file a line and every failure in full; what a test logs is shown only where it fails.
+    // One line for each file, and every failure in full; what a test logs is shown only if it fails.
     reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     silent: "passed-only",
     slowTestThreshold: 30_000,
-    testTimeout: 30_000,
-    hookTimeout: 120_000
+    // These limits end a test that hangs. A test on a busy machine must not reach them.
+    testTimeout: 300_000,
+    hookTimeout: 300_000
   },
   resolve: {
     alias: [...modules, { find: "surfing-weights", replacement: `${src}/index.ts` }]

@@ -1,5 +1,5 @@
 /**
- * Buckets for tests: each new and empty, and gone with its scope.
+ * Buckets for tests: each new and empty, and removed with its scope. To import this module starts the S3 server.
  */
 import {
   type _Object,
@@ -21,8 +21,11 @@ import { setTimeout } from "node:timers/promises"
 import { inject } from "vitest"
 import { client, type S3Server } from "./s3Server.js"
 
-/** The server of this run. */
-export const server: S3Server = inject("s3")
+/** The server of this run, started now if no other file has asked for it. */
+export const server: S3Server = await fetch(inject("s3")).then(async (response) => {
+  if (!response.ok) throw new Error(await response.text())
+  return await response.json() as S3Server
+})
 
 /** The SDK's client for it. */
 export const sdk: S3Client = client(server)

@@ -1,5 +1,5 @@
 /**
- * A real S3 server for tests, benchmarks and examples. It is one of these, the first that there is:
+ * An S3 server for tests and benchmarks, the first of these that is available:
  *
  * - `given`: the one at `S3_TEST_ENDPOINT`, with `S3_TEST_REGION`, `S3_TEST_ACCESS_KEY_ID`, `S3_TEST_SECRET_ACCESS_KEY`
  * - `radosgw`: Ceph's gateway, if it is installed (Debian: `apt-get install radosgw ceph-mon ceph-osd ceph-common`)
@@ -7,7 +7,6 @@
  */
 import { S3Client, type S3ClientConfig } from "@aws-sdk/client-s3"
 import * as Effect from "effect/Effect"
-import { buildApp } from "fauxqs"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 import { createServer } from "node:net"
@@ -22,15 +21,15 @@ export interface Credentials {
 
 export interface S3Server extends Credentials {
   readonly kind: "radosgw" | "emulator" | "given"
-  /** To be used with the bucket in the path. */
+  /** For requests with the bucket in the path. */
   readonly endpoint: string
   readonly region: string
-  /** A user who may do nothing with what belongs to the first one. */
+  /** A user without access to the buckets of the first one. */
   readonly other?: Credentials
 }
 
 export interface RunningS3Server extends S3Server {
-  /** Which server it is, and why, for people. */
+  /** Which server this is, and why, in words. */
   readonly description: string
   readonly stop: () => Promise<void>
 }
@@ -47,15 +46,22 @@ export const client = (server: S3Server, options: S3ClientConfig = {}): S3Client
     ...options
   })
 
-/**
- * The server, ready for requests. It ends with this process at the latest. `keepsDeleted` is for how many seconds at the
- * least Ceph keeps what nobody can ask for any more, since somebody may still be reading it.
- */
-export const start = async ({ keepsDeleted = 30 } = {}): Promise<RunningS3Server> => {
+export interface Options {
+  /** Whether Ceph is used where it is installed. Default: true. */
+  readonly ceph?: boolean
+  /** Ceph keeps deleted bytes for at least this many seconds, since they may still be read. Default: 30. */
+  readonly keepsDeleted?: number
+}
+
+/** Starts the server and waits until it answers. It ends with this process at the latest. */
+export const start = async ({ ceph = true, keepsDeleted = 30 }: Options = {}): Promise<RunningS3Server> => {
   const given = process.env["S3_TEST_ENDPOINT"]
   if (given !== undefined) return giveServer(given)
+  if (!ceph) return startEmulator("the fast tests need no more")
   const missing = cephPrograms.filter((program) => !isOnPath(program))
-  return missing.length === 0 ? startCeph(keepsDeleted) : startEmulator(missing)
+  return missing.length === 0
+    ? startCeph(keepsDeleted)
+    : startEmulator(`these are not on the PATH: ${missing.join(", ")}`)
 }
 
 const giveServer = (endpoint: string): RunningS3Server => ({
@@ -74,7 +80,8 @@ const variable = (name: string): string => {
   return value
 }
 
-const startEmulator = async (missing: ReadonlyArray<string>): Promise<RunningS3Server> => {
+const startEmulator = async (reason: string): Promise<RunningS3Server> => {
+  const { buildApp } = await import("fauxqs")
   const app = buildApp({ logger: false })
   const endpoint = await app.listen({ host: "127.0.0.1", port: 0 })
   return {
@@ -83,7 +90,7 @@ const startEmulator = async (missing: ReadonlyArray<string>): Promise<RunningS3S
     region: "us-east-1",
     accessKeyId: "test",
     secretAccessKey: "test-secret",
-    description: `the emulator fauxqs at ${endpoint}, as these are not on the PATH: ${missing.join(", ")}`,
+    description: `the emulator fauxqs at ${endpoint} (${reason})`,
     stop: () => app.close()
   }
 }
@@ -140,12 +147,12 @@ const startCeph = async (keepsDeleted: number): Promise<RunningS3Server> => {
   }
 }
 
-/** A port that is free once the scope is closed. */
+/** A port that is free when the scope is closed. */
 const takePort = () => Effect.map(listen(createServer()), ({ endpoint }) => new URL(endpoint).port)
 
-/** Asks for a bucket that does not exist until the answer is that, for a minute at most. */
+/** Waits for the answer that a bucket does not exist, for five minutes at most. */
 const untilReady = async (endpoint: string, server: ChildProcess): Promise<void> => {
-  const deadline = Date.now() + 60_000
+  const deadline = Date.now() + 300_000
   while (server.exitCode === null && Date.now() < deadline) {
     const request = fetch(`${endpoint}/no-such-bucket`, { method: "HEAD", signal: AbortSignal.timeout(5000) })
     const status = await request.then((answer) => answer.status, () => undefined)

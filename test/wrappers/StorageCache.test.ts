@@ -23,18 +23,13 @@ import {
   ByteRange,
   FileSystemStorage,
   MemoryStorage,
-  RetryPolicy,
   Storage,
   StorageCache,
   StorageChaos,
-  StorageLimit,
-  StoragePrefix,
-  StorageReadOnly,
-  StorageRetry,
-  StorageTimeout
+  StorageReadOnly
 } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { Directory, leftovers, storageOnDirectory, temporaryDirectory } from "../support/directory.js"
+import { temporaryDirectory } from "../support/directory.js"
 import { type Call, filled, type Hooks, intercepting, noting, operations, pattern } from "../support/intercepting.js"
 
 const turns = (count: number) => Effect.repeatN(Effect.yieldNow(), count)
@@ -1484,41 +1479,4 @@ describe("StorageCache, warm", () => {
 
 StorageContract.suite("StorageCache(Memory)", {
   layer: StorageCache.layer({ capacity: MiB, freshness: "immutable" }).pipe(Layer.provide(MemoryStorage.layer()))
-})
-
-StorageContract.suite("StorageCache(FileSystem)", {
-  layer: StorageCache.layer({ capacity: MiB, freshness: { timeToLive: "1 minute" } }).pipe(
-    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
-  ),
-  leftovers
-})
-
-StorageContract.suite("StorageCache(Memory) with a second tier on a file system", {
-  layer: Layer.unwrapScoped(Effect.map(temporaryDirectory, (directory) =>
-    StorageCache.layer({
-      capacity: 1,
-      freshness: "immutable",
-      tier: { layer: FileSystemStorage.layer({ directory, durability: "relaxed" }), capacity: 100 * MiB }
-    }).pipe(
-      Layer.provide(MemoryStorage.layer()),
-      Layer.merge(Layer.succeed(Directory, directory))
-    ))),
-  leftovers
-})
-
-StorageContract.suite("Prefix(Cache(Retry(Limit(Timeout(FileSystem)))))", {
-  layer: StoragePrefix.layer("f").pipe(
-    Layer.provide(StorageCache.layer({ capacity: MiB })),
-    Layer.provide(StorageRetry.layer(RetryPolicy.default)),
-    Layer.provide(StorageLimit.layer({ concurrency: 8 })),
-    Layer.provide(StorageTimeout.layer({ deadline: "1 minute", idleLimit: "10 seconds" })),
-    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
-  ),
-  leftovers,
-  skip: {
-    "keys are kept byte for byte and distinct: long segments":
-      "the longest keys are too long with a folder before them",
-    "keys are kept byte for byte and distinct: nested folders":
-      "the longest keys are too long with a folder before them"
-  }
 })

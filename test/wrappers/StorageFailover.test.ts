@@ -16,25 +16,21 @@ import {
   Fiber,
   Layer,
   Logger,
-  Schedule,
   Stream,
   TestClock
 } from "effect"
 import { createHash } from "node:crypto"
 import {
   ByteRange,
-  FileSystemStorage,
   MemoryStorage,
   ObjectKey,
   Storage,
   StorageBackend,
   StorageChaos,
   StorageError,
-  StorageFailover,
-  StorageRetry
+  StorageFailover
 } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { Directory, leftovers, temporaryDirectory } from "../support/directory.js"
 
 const bytes = (length: number) => Uint8Array.from({ length }, (_, i) => (i * 31 + (i >> 8) * 7) % 251)
 
@@ -1294,56 +1290,4 @@ describe("StorageFailover, writes on all", () => {
 
 StorageContract.suite("StorageFailover(Memory, Memory)", {
   layer: StorageFailover.layer([MemoryStorage.layer(), MemoryStorage.layer()])
-})
-
-StorageContract.suite("StorageFailover(FileSystem, Memory)", {
-  layer: Layer.unwrapScoped(Effect.map(temporaryDirectory, (directory) =>
-    Layer.merge(
-      StorageFailover.layer([FileSystemStorage.layer({ directory, durability: "relaxed" }), MemoryStorage.layer()]),
-      Layer.succeed(Directory, directory)
-    ))),
-  leftovers
-})
-
-StorageContract.suite("StorageFailover(Memory, Memory) with writes on all", {
-  layer: StorageFailover.layer([MemoryStorage.layer(), MemoryStorage.layer()], { writes: "all" })
-})
-
-StorageContract.suite("StorageFailover with writes on all, most reads of the primary failing", {
-  layer: StorageFailover.layer([
-    Layer.provide(
-      StorageChaos.layer([{
-        operation: ["load", "loadRanges", "head", "entries", "keys", "listDirectory"],
-        times: Infinity
-      }]),
-      Layer.sync(Storage.Storage, () => inMemory("A"))
-    ),
-    Layer.sync(Storage.Storage, () => inMemory("B"))
-  ], { writes: "all" }),
-  skip: {
-    "a move interrupted at any moment loses nothing":
-      "the backup lacks a write that is interrupted after the primary has taken it"
-  }
-})
-
-StorageContract.suite("StorageRetry(StorageFailover(StorageChaos(Memory)))", {
-  layer: StorageRetry.layer(Schedule.forever).pipe(
-    Layer.provide(StorageFailover.layer([
-      Layer.provide(
-        StorageChaos.layer([
-          { operation: "open", times: 3 },
-          { operation: "open", afterBytes: 3, times: 20 },
-          { operation: ["load", "loadRanges", "head", "entries", "keys", "listDirectory"], times: 9 },
-          { operation: ["remove", "removeAll"], times: 9 },
-          { operation: ["remove", "removeAll"], when: "after", times: 9 },
-          { operation: "removeAll", key: () => true, times: 20 }
-        ]),
-        MemoryStorage.layer()
-      )
-    ], { failures: 1 }))
-  ),
-  skip: {
-    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
-      "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
-  }
 })

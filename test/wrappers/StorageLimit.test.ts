@@ -8,7 +8,6 @@ import { Chunk, Clock, Deferred, Effect, Exit, Fiber, Layer, Stream, TestClock, 
 import type { StorageError } from "surfing-weights"
 import { MemoryStorage, Storage, StorageChaos, StorageLimit } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { leftovers, storageOnDirectory } from "../support/directory.js"
 import { type Call, filled, type Hooks, intercepting, noting, operations, pattern } from "../support/intercepting.js"
 
 const turns = (count: number) => Effect.repeatN(Effect.yieldNow(), count)
@@ -706,11 +705,4 @@ StorageContract.suite("StorageLimit(Memory)", {
   layer: StorageLimit.layer({ concurrency: 4, requestsPerSecond: Infinity, bytesPerSecond: Infinity }).pipe(
     Layer.provide(MemoryStorage.layer())
   )
-})
-
-StorageContract.suite("StorageLimit(FileSystem)", {
-  layer: StorageLimit.layer({ concurrency: 4 }).pipe(
-    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
-  ),
-  leftovers
 })

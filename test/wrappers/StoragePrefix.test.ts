@@ -15,7 +15,8 @@ import {
   StorageRetry
 } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { leftovers, storageOnDirectory } from "../support/directory.js"
+import { withPrefix } from "../support/contractSkips.js"
+import { storageOnDirectory } from "../support/directory.js"
 import { type Call, filled, noting, type Operation, operations, pattern } from "../support/intercepting.js"
 
 const runCollect = <A, E, R>(stream: Stream.Stream<A, E, R>) =>
@@ -624,22 +625,7 @@ describe("StoragePrefix, what a saved stream fails with", () => {
     }))
 })
 
-const skip = {
-  "keys are kept byte for byte and distinct: long segments":
-    "the longest keys are too long with a folder before them",
-  "keys are kept byte for byte and distinct: nested folders":
-    "the longest keys are too long with a folder before them"
-}
-
 StorageContract.suite("StoragePrefix(Memory)", {
   layer: StoragePrefix.layer("f").pipe(Layer.provide(MemoryStorage.layer())),
-  skip
-})
-
-StorageContract.suite("StoragePrefix(FileSystem)", {
-  layer: StoragePrefix.layer("f").pipe(
-    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
-  ),
-  leftovers,
-  skip
+  skip: withPrefix
 })

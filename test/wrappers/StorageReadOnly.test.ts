@@ -15,7 +15,7 @@ import {
   StorageRetry
 } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { leftovers, storageOnDirectory } from "../support/directory.js"
+import { storageOnDirectory } from "../support/directory.js"
 import { type Call, filled, noting, type Operation, operations, pattern } from "../support/intercepting.js"
 
 const writes: ReadonlyArray<Operation> = ["save", "remove", "removeAll", "copy", "move"]
@@ -202,9 +202,4 @@ describe("StorageReadOnly", () => {
 
 StorageContract.suite("StorageReadOnly(Memory)", {
   layer: StorageReadOnly.layer.pipe(Layer.provide(MemoryStorage.layer()))
-})
-
-StorageContract.suite("StorageReadOnly(FileSystem)", {
-  layer: StorageReadOnly.layer.pipe(Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))),
-  leftovers
 })

@@ -845,27 +845,3 @@ describe("StorageRetry, removeAll", () => {
 StorageContract.suite("StorageRetry(Memory)", {
   layer: StorageRetry.layer().pipe(Layer.provide(MemoryStorage.layer()))
 })
-
-StorageContract.suite("StorageRetry(Chaos(Memory))", {
-  layer: StorageRetry.layer(Schedule.forever).pipe(
-    Layer.provide(StorageChaos.layer([
-      { operation: "open", times: 3 },
-      { operation: "open", when: "after", times: 2 },
-      { operation: "open", afterBytes: 0, times: 3 },
-      { operation: "open", afterBytes: 3, times: 20 },
-      { operation: "open", afterBytes: 100_000, times: 20 },
-      { operation: ["load", "loadRanges", "head"], times: 9 },
-      { operation: ["load", "loadRanges"], afterBytes: 1, times: 9 },
-      { operation: ["entries", "keys", "listDirectory"], times: 9 },
-      { operation: ["entries", "keys"], when: "after", times: 9 },
-      { operation: ["remove", "removeAll"], times: 9 },
-      { operation: ["remove", "removeAll"], when: "after", times: 9 },
-      { operation: "removeAll", key: () => true, times: 20 }
-    ])),
-    Layer.provide(MemoryStorage.layer())
-  ),
-  skip: {
-    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
-      "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
-  }
-})

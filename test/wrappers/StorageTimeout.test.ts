@@ -19,18 +19,8 @@ import {
   TestClock
 } from "effect"
 import type { StorageBackend } from "surfing-weights"
-import {
-  MemoryStorage,
-  Storage,
-  StorageChaos,
-  StorageError,
-  StorageLimit,
-  StoragePrefix,
-  StorageRetry,
-  StorageTimeout
-} from "surfing-weights"
+import { MemoryStorage, Storage, StorageChaos, StorageError, StorageRetry, StorageTimeout } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { leftovers, storageOnDirectory } from "../support/directory.js"
 import {
   type Call,
   filled,
@@ -866,25 +856,4 @@ describe("StorageTimeout, inside of retries", () => {
 
 StorageContract.suite("StorageTimeout(Memory)", {
   layer: StorageTimeout.layer(options).pipe(Layer.provide(MemoryStorage.layer()))
-})
-
-StorageContract.suite("StorageTimeout(FileSystem)", {
-  layer: StorageTimeout.layer(options).pipe(Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))),
-  leftovers
-})
-
-StorageContract.suite("Retry(Timeout(Limit(Prefix(FileSystem))))", {
-  layer: StorageRetry.layer().pipe(
-    Layer.provide(StorageTimeout.layer(options)),
-    Layer.provide(StorageLimit.layer({ concurrency: 4 })),
-    Layer.provide(StoragePrefix.layer("f")),
-    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
-  ),
-  leftovers,
-  skip: {
-    "keys are kept byte for byte and distinct: long segments":
-      "the longest keys are too long with a folder before them",
-    "keys are kept byte for byte and distinct: nested folders":
-      "the longest keys are too long with a folder before them"
-  }
 })

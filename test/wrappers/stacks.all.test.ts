@@ -1,0 +1,91 @@
+/**
+ * The contract suite for several wrappers over one another.
+ */
+import { Layer, Schedule } from "effect"
+import {
+  MemoryStorage,
+  RetryPolicy,
+  StorageCache,
+  StorageChaos,
+  StorageFailover,
+  StorageLimit,
+  StoragePrefix,
+  StorageRetry,
+  StorageTimeout
+} from "surfing-weights"
+import * as StorageContract from "surfing-weights/StorageContract"
+import { withPrefix } from "../support/contractSkips.js"
+import { leftovers, storageOnDirectory } from "../support/directory.js"
+
+const MiB = 1024 * 1024
+
+const timeouts: StorageTimeout.Options = { deadline: "10 minutes", idleLimit: "5 minutes" }
+
+StorageContract.suite("Prefix(Cache(Retry(Limit(Timeout(FileSystem)))))", {
+  layer: StoragePrefix.layer("f").pipe(
+    Layer.provide(StorageCache.layer({ capacity: MiB })),
+    Layer.provide(StorageRetry.layer(RetryPolicy.default)),
+    Layer.provide(StorageLimit.layer({ concurrency: 8 })),
+    Layer.provide(StorageTimeout.layer(timeouts)),
+    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
+  ),
+  leftovers,
+  skip: withPrefix
+})
+
+StorageContract.suite("Retry(Timeout(Limit(Prefix(FileSystem))))", {
+  layer: StorageRetry.layer().pipe(
+    Layer.provide(StorageTimeout.layer(timeouts)),
+    Layer.provide(StorageLimit.layer({ concurrency: 4 })),
+    Layer.provide(StoragePrefix.layer("f")),
+    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
+  ),
+  leftovers,
+  skip: withPrefix
+})
+
+StorageContract.suite("StorageRetry(Chaos(Memory))", {
+  layer: StorageRetry.layer(Schedule.forever).pipe(
+    Layer.provide(StorageChaos.layer([
+      { operation: "open", times: 3 },
+      { operation: "open", when: "after", times: 2 },
+      { operation: "open", afterBytes: 0, times: 3 },
+      { operation: "open", afterBytes: 3, times: 20 },
+      { operation: "open", afterBytes: 100_000, times: 20 },
+      { operation: ["load", "loadRanges", "head"], times: 9 },
+      { operation: ["load", "loadRanges"], afterBytes: 1, times: 9 },
+      { operation: ["entries", "keys", "listDirectory"], times: 9 },
+      { operation: ["entries", "keys"], when: "after", times: 9 },
+      { operation: ["remove", "removeAll"], times: 9 },
+      { operation: ["remove", "removeAll"], when: "after", times: 9 },
+      { operation: "removeAll", key: () => true, times: 20 }
+    ])),
+    Layer.provide(MemoryStorage.layer())
+  ),
+  skip: {
+    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
+      "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
+  }
+})
+
+StorageContract.suite("StorageRetry(StorageFailover(StorageChaos(Memory)))", {
+  layer: StorageRetry.layer(Schedule.forever).pipe(
+    Layer.provide(StorageFailover.layer([
+      Layer.provide(
+        StorageChaos.layer([
+          { operation: "open", times: 3 },
+          { operation: "open", afterBytes: 3, times: 20 },
+          { operation: ["load", "loadRanges", "head", "entries", "keys", "listDirectory"], times: 9 },
+          { operation: ["remove", "removeAll"], times: 9 },
+          { operation: ["remove", "removeAll"], when: "after", times: 9 },
+          { operation: "removeAll", key: () => true, times: 20 }
+        ]),
+        MemoryStorage.layer()
+      )
+    ], { failures: 1 }))
+  ),
+  skip: {
+    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
+      "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
+  }
+})
