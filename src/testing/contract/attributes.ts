@@ -266,7 +266,6 @@ export const attributes = group("attributes", [
   {
     name: "attributes are returned by save, head and open, however the object was saved",
     needs: ["write", "attributes"],
-    slow: true,
     check: eachForm
   },
   { name: "each attribute can be set alone", needs: ["write", "attributes"], check: eachField },
@@ -300,7 +299,6 @@ export const attributes = group("attributes", [
   {
     name: "objects and attributes of concurrent saves are never mixed",
     needs: ["write", "attributes"],
-    slow: true,
     check: concurrentSaves
   },
   {

@@ -17,8 +17,6 @@ export interface Case {
   readonly group: string
   /** The rule as a sentence, different from that of every other case. */
   readonly name: string
-  /** How long the check may take, in milliseconds. */
-  readonly timeout: number
   /** Needs an empty storage. Fails or dies where the storage breaks the rule. */
   readonly effect: Effect.Effect<void, unknown, Storage.Storage>
 }
@@ -30,8 +28,6 @@ interface Definition {
   readonly name: string
   /** The capabilities that the check needs. A store that lacks one of them must refuse what it covers. */
   readonly needs?: ReadonlyArray<keyof typeof refusals>
-  /** Whether the check may take two minutes instead of half a minute. */
-  readonly slow?: boolean
   readonly check: Check
 }
 
@@ -39,7 +35,6 @@ export const group = (name: string, definitions: ReadonlyArray<Definition>): Rea
   definitions.map((definition) => ({
     group: name,
     name: definition.name,
-    timeout: definition.slow === true ? 120_000 : 30_000,
     effect: Effect.scoped(Effect.flatMap(Storage.Storage, (storage) => {
       const missing = definition.needs?.find((need) => !storage.backend.capabilities[need])
       return missing === undefined ? definition.check(storage) : refusals[missing](storage)

@@ -62,7 +62,6 @@ export const concurrency = group("concurrency", [
   {
     name: "a thousand concurrent operations see whole objects and fail only with ObjectNotFound",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         yield* Effect.forEach(
@@ -80,7 +79,6 @@ export const concurrency = group("concurrency", [
   {
     name: "two concurrent saves never interleave",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         for (let round = 0; round < 30; round++) {
@@ -102,7 +100,6 @@ export const concurrency = group("concurrency", [
   {
     name: "eight concurrent saves of equal size leave one of them whole",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const candidates = Array.from({ length: 8 }, (_, index) => pattern(index, 500_000))
@@ -132,7 +129,6 @@ export const concurrency = group("concurrency", [
   {
     name: "a save into a folder that is being emptied succeeds",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.forEach(
         ["shared/a", "shared/deep/b", "shared/deep/c", "shared/deep/er/d"],
@@ -152,7 +148,6 @@ export const concurrency = group("concurrency", [
   {
     name: "a hundred concurrent saves are all whole",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const keys = Array.from({ length: 100 }, (_, index) => `at/once/${index % 5}/${index}`)

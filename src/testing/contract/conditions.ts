@@ -76,7 +76,6 @@ export const conditions = group("conditional saves", [
   {
     name: "of eight concurrent creations of one object, exactly one succeeds",
     needs: ["write", "createOnly"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         for (let round = 0; round < 20; round++) {
@@ -200,7 +199,6 @@ export const conditions = group("conditional saves", [
   {
     name: "fifty increments by compare-and-swap lose none",
     needs: ["write", "compareAndSwap"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         yield* storage.save("counter", encode("0"))

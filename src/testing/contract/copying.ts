@@ -33,7 +33,6 @@ export const copying = group("copying and moving", [
   ...operations.map((operation) => ({
     name: `a ${operation} of any size is whole, in any folder`,
     needs: ["write"] as const,
-    slow: true,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
         for (
@@ -130,7 +129,6 @@ export const copying = group("copying and moving", [
   ...operations.map((operation) => ({
     name: `of eight concurrent attempts to ${operation} to one target with ifNoneMatch, exactly one succeeds`,
     needs: ["write", "createOnly"] as const,
-    slow: true,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
         const fibers = [0, 1, 2, 3, 4, 5, 6, 7]
@@ -194,7 +192,6 @@ export const copying = group("copying and moving", [
   ...operations.map((operation) => ({
     name: `a ${operation} interrupted at any moment loses nothing`,
     needs: ["write"] as const,
-    slow: true,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
         const source = pattern(12, 500_000)

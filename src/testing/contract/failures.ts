@@ -238,5 +238,5 @@ export const failures = group("failures", [
   { name: about("preconditions and sizes of writes"), needs: ["write"], check: preconditionsOfWrites },
   { name: about("what is not supported"), check: unsupported },
   { name: about("objects under objects"), needs: ["write"], check: underAnObject },
-  { name: about("streams whose object changes midway"), needs: ["write"], slow: true, check: midwayFailures }
+  { name: about("streams whose object changes midway"), needs: ["write"], check: midwayFailures }
 ])

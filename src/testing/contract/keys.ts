@@ -254,19 +254,16 @@ export const keys = group("keys", [
   ...Object.entries(segments).map(([what, keys]) => ({
     name: `keys are kept byte for byte and distinct: ${what}`,
     needs: ["write"] as const,
-    slow: true,
     check: roundTrip(keys)
   })),
   {
     name: "keys are kept byte for byte and distinct: nested folders",
     needs: ["write"],
-    slow: true,
     check: roundTrip(nested)
   },
   {
     name: "every segment can be the name of a folder",
     needs: ["write", "list"],
-    slow: true,
     check: segmentsAreFolders
   },
   { name: "a folder is not an object", needs: ["write"], check: foldersAreNoObjects },

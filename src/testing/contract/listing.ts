@@ -311,7 +311,6 @@ export const listing = group("listing", [
   {
     name: "2,500 objects are listed across pages",
     needs: ["write", "list"],
-    slow: true,
     check: manyObjects
   },
   {
@@ -347,7 +346,6 @@ export const listing = group("listing", [
   {
     name: "a listing during concurrent changes contains each unchanged object once and in order",
     needs: ["write", "list"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const staying = inOrder(Array.from({ length: 200 }, (_, index) => `folder-${index % 7}/stays-${index}`))

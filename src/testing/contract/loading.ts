@@ -124,7 +124,6 @@ export const loading = group("loading", [
   {
     name: "sixteen concurrent loads of one object all return it whole",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const bytes = pattern(8, MiB + 1)

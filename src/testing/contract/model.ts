@@ -289,7 +289,6 @@ export const model = group("random operations", [
   {
     name: "a random sequence of operations has the same results as on a map",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.tryPromise({
         try: (signal) =>

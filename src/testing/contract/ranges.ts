@@ -143,7 +143,6 @@ export const ranges = group("ranges", [
   {
     name: "ranges across part boundaries are exact",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const size = 8 * MiB + 1

@@ -123,7 +123,6 @@ export const removing = group("removing", [
   {
     name: "a removal with ifMatch never removes a newer version",
     needs: ["write", "conditionalRemove"],
-    slow: true,
     check: racingSaves
   },
   {
@@ -179,7 +178,6 @@ export const removing = group("removing", [
   {
     name: "removeAll accepts more keys than fit in one request",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const all = Array.from({ length: 2100 }, (_, index) => `folder-${index % 10}/${index}`)

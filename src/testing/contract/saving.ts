@@ -204,7 +204,6 @@ export const saving = group("saving", [
   {
     name: "bytes of every size are loaded as they were saved",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.forEach(boundarySizes, (size) =>
         Effect.gen(function*() {
@@ -217,7 +216,6 @@ export const saving = group("saving", [
   {
     name: "streams of every size and chunking are loaded as they were saved",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.forEach(boundarySizes, (size) =>
         Effect.gen(function*() {
@@ -232,7 +230,6 @@ export const saving = group("saving", [
   {
     name: "empty streams, empty chunks, large chunks and subarrays are saved",
     needs: ["write"],
-    slow: true,
     check: formsOfStreams
   },
   { name: "save, head, open and entries return the same metadata", needs: ["write"], check: sameMetadata },
@@ -284,16 +281,14 @@ export const saving = group("saving", [
   {
     name: "a save of another size than announced fails with CorruptObject and changes nothing",
     needs: ["write"],
-    slow: true,
     check: announcedSize
   },
   {
     name: "a save interrupted at any moment leaves the old or the new object, whole",
     needs: ["write"],
-    slow: true,
     check: interruptedAtAnyMoment
   },
-  { name: "an object is not visible before its save ends", needs: ["write"], slow: true, check: invisibleBeforeItsEnd },
+  { name: "an object is not visible before its save ends", needs: ["write"], check: invisibleBeforeItsEnd },
   {
     name: "a key can become a folder, and a folder a key, once its objects are removed",
     needs: ["write"],

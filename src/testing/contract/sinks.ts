@@ -67,13 +67,11 @@ export const sinks = group("sinks", [
   {
     name: "a sink saves the stream that is run into it",
     needs: ["write"],
-    slow: true,
     check: savesWhatItReceives
   },
   {
     name: "a stream that does not end in success saves nothing through a sink",
     needs: ["write"],
-    slow: true,
     check: endsOfItsStream
   },
   {

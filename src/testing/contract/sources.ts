@@ -116,13 +116,11 @@ export const sources = group("sources of saves", [
   {
     name: "a failure of the source is returned unchanged, and nothing is saved",
     needs: ["write"],
-    slow: true,
     check: failuresAreReturned
   },
   {
     name: "a defect of the source stays a defect, and nothing is saved",
     needs: ["write"],
-    slow: true,
     check: defectsAreReturned
   },
   {
@@ -139,7 +137,6 @@ export const sources = group("sources of saves", [
   {
     name: "a save interrupted after any number of chunks changes nothing and closes its source",
     needs: ["write"],
-    slow: true,
     check: (storage) => atEachEnd(storage, (key, count, size) => interruptAfter(storage, key, count, size))
   },
   { name: "the finalizers of a source run before its save ends", needs: ["write"], check: finalizersRun },

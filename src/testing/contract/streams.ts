@@ -18,7 +18,6 @@ export const streams = group("streams", [
   {
     name: "a stream can be run again, also concurrently",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const bytes = pattern(1, 2 * MiB + 5)
@@ -68,7 +67,6 @@ export const streams = group("streams", [
   {
     name: "a stream that is abandoned after one chunk releases the object",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const bytes = pattern(5, 9 * MiB)
@@ -98,7 +96,6 @@ export const streams = group("streams", [
   {
     name: "a reader that is interrupted at any moment releases the object",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         yield* storage.save("interrupted", pattern(7, 9 * MiB))
@@ -122,7 +119,6 @@ export const streams = group("streams", [
   {
     name: "a stream whose object changes midway continues with the old version or fails",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const old = pattern(8, 9 * MiB + 1)
@@ -157,7 +153,6 @@ export const streams = group("streams", [
   {
     name: "reads of an object that is being overwritten return one version",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const versions = [pattern(13, MiB + 7), pattern(14, MiB + 7)]
