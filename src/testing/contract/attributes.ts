@@ -257,7 +257,8 @@ const concurrentSaves: Check = (storage) =>
       })).pipe(Effect.catchTag("PreconditionFailed", () => Effect.succeed(undefined)))
       const version = versions.find(({ bytes }) => opened !== undefined && sameBytes(bytes, opened.bytes))
       if (opened !== undefined) expectAttributes("open during saves", opened.info, version?.attributes ?? {})
-      yield* Effect.yieldNow()
+      // So that no round meets the writer at the same step as the one before.
+      yield* Effect.repeatN(Effect.yieldNow(), round % 5)
     }
     yield* Fiber.interrupt(writer)
   })

@@ -175,7 +175,8 @@ export const streams = group("streams", [
           if (streamed !== undefined) expectOneOf("stream", streamed, versions)
           const ranges = yield* current(storage.loadRanges("flipping", wanted))
           if (ranges !== undefined) expectOneOf("loadRanges", concat(ranges), parts)
-          yield* Effect.yieldNow()
+          // So that no round meets the writer at the same step as the one before.
+          yield* Effect.repeatN(Effect.yieldNow(), round % 5)
         }
         yield* Fiber.interrupt(writer)
         expectOneOf("the object", yield* storage.load("flipping"), versions)
