@@ -14,11 +14,16 @@ export const none = new Uint8Array(0)
 /** Sizes at which parts and chunks begin and end. */
 export const boundarySizes = [0, 1, MiB - 1, MiB, MiB + 1, 8 * MiB - 1, 8 * MiB, 8 * MiB + 1]
 
+/** A prime, so that no shift by whole chunks or parts equals it. */
+const period = 1_000_003
+
 /** Bytes that depend on the seed and on their position. */
 export const pattern = (seed: number, size: number): Uint8Array<ArrayBuffer> => {
   const bytes = new Uint8Array(size)
   const start = Math.imul(seed + 1, 0x85ebca6b)
-  for (let i = 0; i < size; i++) bytes[i] = Math.imul(start + i, 0x9e3779b1) >>> 24
+  const computed = Math.min(size, period)
+  for (let i = 0; i < computed; i++) bytes[i] = Math.imul(start + i, 0x9e3779b1) >>> 24
+  for (let filled = computed; filled < size; filled *= 2) bytes.copyWithin(filled, 0, filled)
   return bytes
 }
 
@@ -66,16 +71,10 @@ const compareBytes = (a: Uint8Array, b: Uint8Array): number => {
 
 /** The first position at which two arrays differ, if they do. */
 export const firstDifference = (a: Uint8Array, b: Uint8Array): number | undefined => {
+  // Most arrays that are compared are equal and large.
+  if (typeof Buffer !== "undefined" && Buffer.compare(a, b) === 0) return undefined
   const length = Math.min(a.byteLength, b.byteLength)
   let at = 0
-  // Most arrays that are compared are equal and large, so whole words are compared first.
-  if (a.byteOffset % 4 === 0 && b.byteOffset % 4 === 0) {
-    const words = length >> 2
-    const x = new Uint32Array(a.buffer, a.byteOffset, words)
-    const y = new Uint32Array(b.buffer, b.byteOffset, words)
-    while (at < words && x[at] === y[at]) at++
-    at *= 4
-  }
   while (at < length && a[at] === b[at]) at++
   return at === length && a.byteLength === b.byteLength ? undefined : at
 }
