@@ -3,14 +3,16 @@
  * and what is not allowed as `InvalidOptions` with the option's name, its value and what is allowed.
  */
 import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Arr from "effect/Array"
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import * as ParseResult from "effect/ParseResult"
+import type * as ParseResult from "effect/ParseResult"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import * as AST from "effect/SchemaAST"
 import * as RetryPolicy from "../RetryPolicy.js"
 import { InvalidOptions } from "../StorageError.js"
 
@@ -20,27 +22,54 @@ export const decode = <A, I>(
   schema: Schema.Schema<A, I>,
   options: I
 ): Effect.Effect<A, InvalidOptions> =>
-  Either.mapLeft(Schema.decodeUnknownEither(schema, { onExcessProperty: "error" })(options), (error) => {
-    const [issue] = ParseResult.ArrayFormatter.formatErrorSync(error)
-    const option = issue?.path.map(String).join(".") ?? ""
-    const reason = issue?._tag === "Unexpected"
-      ? "is not an option of this module; remove it or correct its name"
-      : issue?._tag === "Missing"
-      ? "is required"
-      : issue?.message ?? "is not valid"
-    return new InvalidOptions({ module, option, reason: option === "" ? reason : `${option} ${reason}` })
+  Either.mapLeft(Schema.decodeUnknownEither(schema, { onExcessProperty: "error" })(options), ({ issue }) => {
+    const { path, problem } = firstProblem(issue)
+    const option = path.map(String).join(".")
+    return new InvalidOptions({ module, option, reason: `${option === "" ? "options" : option} ${problem}` })
   })
+
+interface Problem {
+  readonly path: ReadonlyArray<PropertyKey>
+  readonly problem: string
+}
+
+/** The first problem, in the words of the outermost schema that has any. The formatters of Effect would show secrets. */
+const firstProblem = (issue: ParseResult.ParseIssue, path: ReadonlyArray<PropertyKey> = []): Problem => {
+  switch (issue._tag) {
+    case "Pointer":
+      return firstProblem(issue.issue, [...path, ...Arr.ensure(issue.path)])
+    case "Missing":
+      return { path, problem: "is required" }
+    case "Unexpected":
+      return { path, problem: "is not an option of this module; remove it or correct its name" }
+  }
+  const message = Option.getOrUndefined(AST.getMessageAnnotation(issue.ast))?.(issue)
+  if (typeof message === "string") return { path, problem: message }
+  switch (issue._tag) {
+    case "Composite":
+      return firstProblem("_tag" in issue.issues ? issue.issues : issue.issues[0], path)
+    case "Refinement":
+    case "Transformation":
+      return firstProblem(issue.issue, path)
+    case "Type":
+    case "Forbidden":
+      return { path, problem: problemOf(issue.ast) }
+  }
+}
+
+const problemOf = (ast: AST.AST): string =>
+  AST.isTupleType(ast) ? "must be an array" : AST.isTypeLiteral(ast) ? "must be an object" : "is not valid"
 
 /** The same schema, whose message is what is allowed, and the value unless that may be a secret. */
 const must = <A, I, R>(
   schema: Schema.Schema<A, I, R>,
   be: string,
-  show: (value: unknown) => string | undefined = String
+  show: (value: unknown) => string | undefined
 ): Schema.Schema<A, I, R> =>
   schema.annotations({
     message: ({ actual }) => {
       const shown = show(actual)
-      return { message: `must be ${be}${shown === undefined ? "" : ` (got ${shown})`}`, override: true }
+      return `must be ${be}${shown === undefined ? "" : ` (got ${shown})`}`
     }
   })
 
@@ -92,7 +121,7 @@ export const size = (
       encode: (value) => value
     }).pipe(Schema.filter((value) => Number.isSafeInteger(value) && value >= min && value <= max)),
     range === undefined ? `a whole number of bytes of at least ${min}` : `a whole number of bytes from ${range}`,
-    (value) => `${String(value)}${typeof value === "number" || typeof value === "bigint" ? " bytes" : ""}`
+    (value) => typeof value === "number" || typeof value === "bigint" ? `${value} bytes` : show(value)
   )
 
 /** A timer cannot wait longer, in milliseconds. */
@@ -104,7 +133,11 @@ export const duration = ({ max = longestTimer } = {}): Schema.Schema<number, Dur
     Schema.transform(durationInput, Schema.Number, { strict: true, decode: Duration.toMillis, encode: Duration.millis })
       .pipe(Schema.filter((value) => value > 0 && value <= max)),
     max === Infinity ? "greater than zero" : `greater than zero and at most ${Duration.format(max)}`,
-    (value) => Option.match(Duration.decodeUnknown(value), { onNone: () => show(value), onSome: Duration.format })
+    (value) =>
+      // A negative number would be shown as 0.
+      typeof value === "number"
+        ? `${value} ms`
+        : Option.match(Duration.decodeUnknown(value), { onNone: () => show(value), onSome: Duration.format })
   )
 
 const durationInput = Schema.declare((value): value is Duration.DurationInput =>
@@ -116,7 +149,7 @@ export const redacted: Schema.Schema<Redacted.Redacted> = must(
   Schema.declare((value): value is Redacted.Redacted =>
     Redacted.isRedacted(value) && typeof Redacted.value(value) === "string"
   ),
-  "a Redacted string, as Redacted.make gives it",
+  "a Redacted string, from Redacted.make",
   hidden
 )
 
