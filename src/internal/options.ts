@@ -99,12 +99,19 @@ export const count = ({ max = Infinity, min = 1 } = {}): Schema.Schema<number> =
     show
   )
 
+/** A number that passes a test. */
+export const number = (be: string, isAllowed: (value: number) => boolean): Schema.Schema<number> =>
+  must(Schema.Number.pipe(Schema.filter(isAllowed)), be, show)
+
 /** A number above zero. */
-export const rate: Schema.Schema<number> = must(
-  Schema.Number.pipe(Schema.filter((value) => value > 0)),
-  "a number greater than zero",
-  show
-)
+export const rate: Schema.Schema<number> = number("a number greater than zero", (value) => value > 0)
+
+/** What one of two schemas allows. */
+export const either = <A, I, A2, I2>(
+  one: Schema.Schema<A, I>,
+  other: Schema.Schema<A2, I2>,
+  be: string
+): Schema.Schema<A | A2, I | I2> => must(Schema.Union(one, other), be, show)
 
 /** A size in bytes, from `min` to `max`; `range` is how the message shows these, for instance `5 MiB to 2 GiB`. */
 export const size = (

@@ -143,7 +143,7 @@ const saveOn = (storages: ReadonlyArray<Storage.Service>, content: Uint8Array, k
 const dead: Rules = [{ times: Infinity }]
 
 const failing = (
-  error: (struck: StorageChaos.Struck) => StorageError.StorageError,
+  error: (struck: StorageChaos.Target) => StorageError.StorageError,
   rule: StorageChaos.Rule = {}
 ): StorageChaos.Rule => ({ times: Infinity, error, ...rule })
 
@@ -353,7 +353,7 @@ describe("StorageFailover", () => {
 
   it.effect("gives what the primary cannot do as it is", () =>
     Effect.gen(function*() {
-      const cannot = (struck: StorageChaos.Struck) =>
+      const cannot = (struck: StorageChaos.Target) =>
         new StorageError.UnsupportedOperation({ ...struck, reason: "too large" })
       const { log, storage } = yield* setup({ a: [failing(cannot)] })
       expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ _tag: "UnsupportedOperation", backend: "Chaos(A)" })
@@ -913,8 +913,8 @@ describe("StorageFailover, streams", () => {
 
   it.effect("fails as it is for what does not move on, and where what came may be corrupt", () =>
     Effect.gen(function*() {
-      const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
-      const corrupt = (struck: StorageChaos.Struck) =>
+      const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+      const corrupt = (struck: StorageChaos.Target) =>
         new StorageError.CorruptObject({ ...struck, problem: "checksum", reason: "wrong" })
       for (const [error, when] of [[denied, StorageFailover.isDown], [corrupt, () => true]] as const) {
         for (const afterBytes of [7, 20]) {
@@ -1084,7 +1084,7 @@ describe("StorageFailover, writes on all", () => {
     Effect.forEach(writes, ([operation, , run]) =>
       Effect.gen(function*() {
         const outcomes: Array<StorageFailover.Outcome> = []
-        const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+        const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
         const { a, b, c, log, storage } = yield* toAll({ a: [failing(denied, { operation })] }, outcomes)
         yield* saved([a, b, c])
         expect(yield* Effect.flip(run(storage)), operation).toMatchObject({ _tag: "AccessDenied", backend: "Chaos(A)" })

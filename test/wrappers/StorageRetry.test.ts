@@ -783,7 +783,7 @@ describe("StorageRetry, removeAll", () => {
   const save = (memory: Storage.Service) =>
     Effect.forEach(["a", "b", "c", "d"], (key) => memory.save(key, bytes(1)), { discard: true })
 
-  const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+  const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
 
   it.effect("tries only those keys again that failed for a reason that may pass", () =>
     Effect.gen(function*() {
