@@ -12,6 +12,64 @@ const format = {
   "arrowFunction.useParentheses": "force"
 }
 
+// The rooms of src/. In each: its folders of private code, the public module that each belongs to, and any others that
+// may import it.
+const rooms = {
+  backends: { fileSystem: ["FileSystemStorage"], http: ["HttpStorage"], s3: ["S3Storage"] },
+  wrappers: { cache: ["StorageCache"], failover: ["StorageFailover"], limit: ["StorageLimit"] },
+  weights: {
+    modelChunks: ["ModelChunks"],
+    safetensors: ["Safetensors", "ModelChunks"],
+    tensorFlowIO: ["TensorFlowIO"]
+  },
+  server: { http: ["WeightServer"] },
+  testing: { contract: ["StorageContract"] }
+}
+
+const portable = [
+  {
+    group: ["@effect/platform-node*"],
+    message: "src/ runs on any Effect platform: use @effect/platform and let the app provide the rest."
+  },
+  { group: ["surfing-weights*"], message: "Import the module by its relative path." }
+]
+
+/** Forbids imports of folders of src/, as they are written in a file of src/ or of a folder in it. */
+const without = (folders, message) => ({
+  regex: `^\\.{1,2}/(\\.\\./)*(${folders.join("|")})/`,
+  message
+})
+
+const restrict = (files, ...patterns) => ({
+  files,
+  rules: { "no-restricted-imports": ["error", { patterns: [...portable, ...patterns] }] }
+})
+
+const storage = without(["storage"], "src/storage/ is private to Storage.")
+
+const restrictRoom = ([room, folders]) => {
+  const others = without(
+    Object.keys(rooms).filter((other) => other !== room),
+    `src/${room}/ must not import another room: it may use only the modules in src/ and src/internal/.`
+  )
+  const privateFolders = (module) =>
+    Object.entries(folders).filter(([, users]) => !users.includes(module)).map(([folder, users]) => ({
+      regex: `^\\.{1,2}/${folder}/`,
+      message: `src/${room}/${folder}/ is private to ${users.join(" and ")}.`
+    }))
+  return [
+    restrict([`src/${room}/**`], storage, others, ...privateFolders()),
+    ...Object.entries(folders).map(([folder, [owner]]) =>
+      restrict([`src/${room}/${owner}.ts`, `src/${room}/${folder}/**`], storage, others, ...privateFolders(owner))
+    )
+  ]
+}
+
+const noRoom = without(
+  Object.keys(rooms),
+  "The core and src/internal/ must not import a room. Storage may load a backend with import()."
+)
+
 export default defineConfig(
   { ignores: [".*/**", "dist", "docs", "coverage"] },
   { linterOptions: { reportUnusedDisableDirectives: "error" } },
@@ -32,11 +90,12 @@ export default defineConfig(
     }
   },
   {
-    // The library takes modules one by one, not through barrels, and runs on any Effect platform.
+    // The library takes modules one by one, not through barrels.
     files: ["src/**/*.ts"],
-    rules: {
-      "@effect/no-import-from-barrel-package": ["error", { packageNames: ["effect", "@effect/platform"] }],
-      "no-restricted-imports": ["error", { patterns: ["@effect/platform-node*", "surfing-weights*"] }]
-    }
-  }
+    rules: { "@effect/no-import-from-barrel-package": ["error", { packageNames: ["effect", "@effect/platform"] }] }
+  },
+  restrict(["src/*.ts", "src/internal/**"], storage, noRoom),
+  restrict(["src/Storage.ts", "src/storage/**"], noRoom),
+  restrict(["src/index*.ts"], storage),
+  ...Object.entries(rooms).flatMap(restrictRoom)
 )

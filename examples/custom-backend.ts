@@ -1,6 +1,6 @@
 /**
  * A backend of one's own: objects in any `KeyValueStore` of @effect/platform. It gives `StorageBackend.make` the four
- * operations that it needs and passes the contract suite, in test/examples/custom-backend.test.ts.
+ * operations that it needs and passes the contract suite, in test/examples/custom-backend.all.test.ts.
  *
  * Each object is a value under its etag. An index, in pages since such a store cannot list, says which etag a key has:
  * a save is done when its page is written. One process at a time may use a store, and a crash leaves of a page what the

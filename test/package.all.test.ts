@@ -153,7 +153,7 @@ console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provid
       "[ Uint8Array(2) [ 2, 3 ], [ 'a/b' ] ]",
       ""
     ])
-  }, 60_000)
+  })
 
   it("is bundled for browsers without anything of Node's, but for the backends that are made for Node", async () => {
     // What tests use needs Vitest.
@@ -194,5 +194,5 @@ console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provid
       barrel.push(await time("surfing-weights"))
     }
     expect(Math.min(...barrel)).toBeLessThanOrEqual(Math.min(...peers) + 20)
-  }, 60_000)
+  })
 })

@@ -58,7 +58,7 @@ describe("README.md", () => {
     expect(snippets.length).toBeGreaterThan(9)
     for (const { code, language, source } of snippets) {
       expect(language, code).toBe("ts")
-      expect(source, code).toMatch(/^(?:examples\/[\w-]+\.ts|test\/[\w/-]+\.test\.ts)#[\w-]+$/)
+      expect(source, code).toMatch(/^(?:examples\/[\w-]+\.ts|test\/[\w/.-]+\.test\.ts)#[\w-]+$/)
       expect(code, source).toBe(region(source ?? ""))
     }
   })

@@ -2,11 +2,10 @@ import { describe, expect, it } from "@effect/vitest"
 import { Config, ConfigProvider, Context, Effect, Layer, Redacted, Stream } from "effect"
 import { ByteRange, HttpStorage, MemoryStorage, Storage } from "surfing-weights"
 import { nodeClient } from "../support/httpClients.js"
-import { overFiles, overMemory } from "../support/httpContract.js"
+import { overMemory } from "../support/httpContract.js"
 import { serveOf } from "../support/weightServer.js"
 
 overMemory(nodeClient)
-overFiles(nodeClient)
 
 describe("HttpStorage", () => {
   it.scopedLive("does one operation after the other over one connection, whatever comes of them", () =>

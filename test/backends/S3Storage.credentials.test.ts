@@ -754,7 +754,7 @@ describe("what does not open says what to change", () => {
       expect(failure.message).toMatch(
         /give credentials or a profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY/
       )
-    }), 10_000)
+    }))
 
   it.scopedLive("a profile that is not there", () =>
     Effect.gen(function*() {
@@ -771,7 +771,7 @@ describe("what does not open says what to change", () => {
       const failure = yield* opening({ endpoint, region, idleLimit: "10 seconds" })
       expect(asked).not.toEqual([])
       expect(failure).toBeInstanceOf(StorageError.AccessDenied)
-    }), 20_000)
+    }))
 
   it.scopedLive("credentials whose source hangs, within the idle limit", () =>
     Effect.gen(function*() {
@@ -790,8 +790,7 @@ describe("what does not open says what to change", () => {
         expect(failure).toBeInstanceOf(StorageError.AccessDenied)
         // Some parsers quote a few characters of what they cannot read.
         expect(shown(failure)).not.toContain(wrongSecret.slice(0, 6))
-      }),
-    20_000
+      })
   )
 
   it.scopedLive("credentials with a line break, which cannot be sent", () =>

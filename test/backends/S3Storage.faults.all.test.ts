@@ -5,12 +5,10 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Duration, Effect, Exit, Fiber, Schedule, Stream } from "effect"
 import { RetryPolicy, S3Storage, type Storage, StorageError } from "surfing-weights"
+import { bytes, gather, print } from "../support/content.js"
 import { options, server } from "../support/s3Bucket.js"
 import {
-  bytes,
-  eventually,
   Fault,
-  gather,
   is,
   isGetFrom,
   isPart,
@@ -21,14 +19,12 @@ import {
   onServers,
   type Options,
   partSize,
-  print,
-  quick,
   refusal,
   type Setup,
-  small,
-  timed
+  small
 } from "../support/s3Faults.js"
 import { client } from "../support/s3Server.js"
+import { eventually, quick, timed } from "../support/timing.js"
 
 interface Operation {
   readonly name: string

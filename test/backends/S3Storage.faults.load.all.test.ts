@@ -5,28 +5,24 @@ import { PutObjectCommand } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Effect, Fiber, Stream } from "effect"
 import { ByteRange, type Storage, StorageError } from "surfing-weights"
+import { bytes, gather, MiB, print } from "../support/content.js"
+import { startOf } from "../support/faultProxy.js"
 import { sdk } from "../support/s3Bucket.js"
 import {
   behindProxy,
-  bytes,
   contentOf,
-  eventually,
   Fault,
-  gather,
   is,
   isGetFrom,
   large,
-  MiB,
   onBucket,
   type Options,
   partSize,
-  print,
   refusal,
   type Setup,
-  small,
-  startOf,
-  timed
+  small
 } from "../support/s3Faults.js"
+import { eventually, timed } from "../support/timing.js"
 
 interface Reading {
   readonly name: string
@@ -384,7 +380,6 @@ describe("S3Storage, the answer to a listing", () => {
           expect(error).toMatchObject({ _tag: "StorageUnavailable", attempts: 4 })
           expect(given).toBe(1000)
           expect(seen().length).toBe(5)
-        })),
-    60_000
+        }))
   )
 })

@@ -7,28 +7,25 @@ import { Effect, Exit, Fiber, Logger, Schedule, type Scope, Stream } from "effec
 import * as net from "node:net"
 import { setTimeout } from "node:timers/promises"
 import { S3Storage, type Storage, StorageError } from "surfing-weights"
+import { bytes, MiB, print } from "../support/content.js"
 import { listen } from "../support/loopback.js"
 import { abortUploads, makeBucket, options, server, unfinishedUploads } from "../support/s3Bucket.js"
 import {
   behindProxy,
-  bytes,
-  eventually,
   Fault,
   is,
   isPart,
   large,
   look,
   type Match,
-  MiB,
   onServers,
   type Options,
   partSize,
-  print,
   refusal,
   type Setup,
-  small,
-  timed
+  small
 } from "../support/s3Faults.js"
+import { eventually, timed } from "../support/timing.js"
 
 const longer = bytes(2 * partSize + MiB, 4)
 const other = bytes(100, 2)

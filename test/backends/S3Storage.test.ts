@@ -1,16 +1,12 @@
 /**
- * The contract, on a bucket of a real server. What the emulator cannot do is skipped there by name; on Ceph, and on any
- * server that is given, nothing is.
+ * The contract suite, on a bucket of the emulator. What the emulator cannot do is skipped by name here, and tested on a
+ * real server by S3Storage.all.test.ts.
  */
-import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import { S3Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { makeBucket, options, sdk, server, unfinishedUploads } from "../support/s3Bucket.js"
+import { options, server } from "../support/s3Bucket.js"
+import { onBucket } from "../support/s3Contract.js"
 
-let bucket = ""
-
-const tooLong = "with the prefix some are too long for S3"
 const inOrder = "the emulator does not list in the order of bytes"
 const conditions = "the emulator ignores the conditions of a save"
 
@@ -41,25 +37,6 @@ const emulatorCannot: Readonly<Record<string, string>> = {
 }
 
 StorageContract.suite("S3Storage", {
-  layer: Layer.unwrapScoped(Effect.map(makeBucket, (made) => {
-    bucket = made
-    return S3Storage.layer({ ...options, bucket })
-  })),
-  leftovers: Effect.suspend(() => unfinishedUploads(bucket)),
+  ...onBucket((bucket) => S3Storage.layer({ ...options, bucket })),
   ...(server.kind === "emulator" && { skip: emulatorCannot })
 })
-
-if (server.kind !== "emulator") {
-  StorageContract.suite("S3Storage, by a client of one's own, in a folder of a bucket, streaming ahead", {
-    layer: Layer.unwrapScoped(Effect.map(makeBucket, (made) => {
-      bucket = made
-      return S3Storage.layerFromClient(sdk, { bucket, prefix: "a folder/of the bucket", streamConcurrency: 3 })
-    })),
-    leftovers: Effect.suspend(() => unfinishedUploads(bucket)),
-    skip: {
-      "keys are kept byte for byte and distinct: long segments": tooLong,
-      "keys are kept byte for byte and distinct: nested folders": tooLong,
-      "every segment can be the name of a folder": tooLong
-    }
-  })
-}

@@ -93,7 +93,7 @@ describe("HttpStorage in Chromium", () => {
             await tab.goto(`${origin}/?${new URLSearchParams({ server, ...query }).toString()}`)
             await tab.waitForFunction("document.getElementById('output').textContent !== 'Loading…'", undefined, {
               // What is refused is tried again as the policy says.
-              timeout: 120_000
+              timeout: 240_000
             })
             const text = await tab.textContent("#output")
             await tab.close()
@@ -123,7 +123,6 @@ describe("HttpStorage in Chromium", () => {
         const { url: elsewhere } = yield* serveOf(memory, { origins: ["https://app.example"] })
         const refused = yield* show({ key: "bert/shard 1.bin", server: elsewhere })
         expect(refused.text).toMatch(/Failed with StorageUnavailable/)
-      }),
-    200_000
+      })
   )
 })

@@ -22,11 +22,11 @@ import { connect } from "node:net"
 import { Readable } from "node:stream"
 import { finished } from "node:stream/promises"
 import { setTimeout } from "node:timers/promises"
-import { vi } from "vitest"
 import * as FaultProxy from "./faultProxy.js"
 import { listen } from "./loopback.js"
 import { makeBucket, sdk, server } from "./s3Bucket.js"
 import { client } from "./s3Server.js"
+import { eventually } from "./timing.js"
 
 const { Fault } = FaultProxy
 const MiB = 1024 * 1024
@@ -77,7 +77,6 @@ const receive = (client: S3Client, input: GetObjectCommandInput) =>
     return { received: Buffer.concat(chunks), end }
   })
 
-const eventually = (assertion: () => void) => Effect.promise(() => vi.waitFor(assertion, 5000))
 const aMoment = Effect.promise(() => setTimeout(200))
 
 describe("FaultProxy", () => {

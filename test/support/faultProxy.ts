@@ -49,6 +49,9 @@ interface Request {
   readonly headers: http.IncomingHttpHeaders
 }
 
+/** The start of the range that a request asks for, or 0. */
+export const startOf = ({ headers }: Request): number => Number(/^bytes=(\d+)-/.exec(headers.range ?? "")?.[1] ?? 0)
+
 interface SeenRequest extends Request {
   /** Of the server's answer or of the one in its place; undefined where there is none yet. */
   status: number | undefined

@@ -1,10 +1,8 @@
 /**
- * The contract over a real weight server on loopback. Each client has a file of its own, since they take as long as many
- * others together.
+ * The contract suite over a weight server on loopback.
  */
 import { type HttpClient } from "@effect/platform"
-import { Effect, Layer } from "effect"
-import { setTimeout } from "node:timers/promises"
+import { Effect, Layer, Schedule } from "effect"
 import { HttpStorage, MemoryStorage, Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 import { leftovers, storageOnDirectory } from "./directory.js"
@@ -25,15 +23,14 @@ export const overMemory = ([name, client]: Client): void =>
     layer: Layer.provide(Layer.provide(overHttp, client), MemoryStorage.layer())
   })
 
-/** What is left in the end: a server learns a moment later that its client has gone. */
-const leftInTheEnd = (tries = 250): typeof leftovers =>
-  Effect.flatMap(leftovers, (left) =>
-    left.length === 0 || tries === 0
-      ? Effect.succeed(left)
-      : Effect.zipRight(Effect.promise(() => setTimeout(20)), leftInTheEnd(tries - 1)))
+/** The server learns a moment later that a client has gone. */
+const leftInTheEnd = Effect.retry(
+  Effect.filterOrFail(leftovers, (left) => left.length === 0),
+  { schedule: Schedule.spaced("20 millis"), times: 3000 }
+).pipe(Effect.catchAll(() => leftovers))
 
 export const overFiles = ([name, client]: Client): void =>
   StorageContract.suite(`HttpStorage with ${name}, over a file system`, {
     layer: Layer.provideMerge(Layer.provide(overHttp, client), storageOnDirectory({ durability: "relaxed" })),
-    leftovers: leftInTheEnd()
+    leftovers: leftInTheEnd
   })

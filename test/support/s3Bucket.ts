@@ -11,6 +11,7 @@ import {
   ListObjectsV2Command,
   type MultipartUpload,
   NoSuchUpload,
+  PutObjectCommand,
   type S3Client
 } from "@aws-sdk/client-s3"
 import * as Effect from "effect/Effect"
@@ -49,6 +50,10 @@ export const makeBucket: Effect.Effect<string, never, Scope.Scope> = Effect.acqu
   }),
   (bucket) => Effect.promise(() => removeBucket(bucket))
 )
+
+/** Saves an object as others do, without the storage. */
+export const put = (Bucket: string, Key: string, Body: Uint8Array | string = Key, ContentType?: string) =>
+  Effect.promise(() => sdk.send(new PutObjectCommand({ Bucket, Key, Body, ContentType })))
 
 /** The keys of the uploads that were begun in a bucket and neither completed nor aborted. */
 export const unfinishedUploads = (bucket: string): Effect.Effect<ReadonlyArray<string>> =>

@@ -3,29 +3,22 @@
  * left on its way, no fiber, no connection, no unfinished upload.
  */
 import { expect, it } from "@effect/vitest"
-import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import * as Supervisor from "effect/Supervisor"
-import { createCipheriv, createHash } from "node:crypto"
 import { S3Storage, type Storage } from "surfing-weights"
-import { vi } from "vitest"
+import { bytes, MiB, print } from "./content.js"
 import * as FaultProxy from "./faultProxy.js"
+import { startOf } from "./faultProxy.js"
 import { makeBucket, options, server, unfinishedUploads } from "./s3Bucket.js"
 import { client } from "./s3Server.js"
+import { eventually, quick } from "./timing.js"
 
 export { Fault } from "./faultProxy.js"
 
-export const MiB = 1024 * 1024
-
 /** The smallest that there is. */
 export const partSize = 5 * MiB
-
-/** Makes a request and three more. */
-export const quick = Schedule.intersect(Schedule.spaced("5 millis"), Schedule.recurs(3))
 
 const isEmulator = server.kind === "emulator"
 
@@ -36,12 +29,6 @@ export const onServers = (name: string, test: () => Effect.Effect<void, unknown,
     test
   )
 
-/** Bytes that repeat nowhere, and others for another `seed`. */
-export const bytes = (length: number, seed = 0): Uint8Array =>
-  new Uint8Array(
-    createCipheriv("aes-128-ctr", Buffer.alloc(16, seed), Buffer.alloc(16)).update(Buffer.alloc(length))
-  )
-
 /** Fits one request. */
 export const small = bytes(1000)
 
@@ -50,16 +37,6 @@ export const large = bytes(partSize + MiB, 1)
 
 /** What tests have under a key. */
 export const contentOf = (key: string): Uint8Array => key === "large" ? large : small
-
-/** What bytes are known by, short enough to be read where they differ. */
-export const print = (bytes: Uint8Array): string =>
-  `${bytes.byteLength} bytes, ${createHash("sha1").update(bytes).digest("hex")}`
-
-export const gather = <Err, R>(stream: Stream.Stream<Uint8Array, Err, R>): Effect.Effect<Uint8Array, Err, R> =>
-  Effect.map(Stream.runCollect(stream), (parts) => new Uint8Array(Buffer.concat(Chunk.toArray(parts))))
-
-export const eventually = (assertion: () => void) =>
-  Effect.promise(() => vi.waitFor(assertion, { timeout: 5000, interval: 5 }))
 
 /** An answer as S3 gives it where it refuses, or where it breaks down while it carries out what it has accepted. */
 export const refusal = (
@@ -77,10 +54,6 @@ export const refusal = (
 export type Match = Parameters<FaultProxy.FaultProxy["add"]>[0]["match"]
 
 type SeenRequest = FaultProxy.FaultProxy["requests"][number]
-
-/** Where the range begins that a request asks for; 0 if it asks for none. */
-export const startOf = ({ headers }: Parameters<Match>[0]): number =>
-  Number(/^bytes=(\d+)-/.exec(headers.range ?? "")?.[1] ?? 0)
 
 /** The requests of a storage, by what they are for. */
 export const is = {
@@ -197,11 +170,4 @@ export const look = ({ direct }: Setup, { etag, size }: Storage.ObjectInfo, key 
     const head = yield* direct.head(key)
     expect({ etag, size }).toEqual({ etag: head.etag, size: head.size })
     return print(yield* direct.load(key))
-  })
-
-/** What an effect gives, and after how many milliseconds. */
-export const timed = <A, Err, R>(effect: Effect.Effect<A, Err, R>) =>
-  Effect.suspend(() => {
-    const start = performance.now()
-    return Effect.map(effect, (value) => [value, performance.now() - start] as const)
   })

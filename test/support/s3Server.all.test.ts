@@ -4,10 +4,10 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawnSync } from "node:child_process"
 import { readdirSync } from "node:fs"
-import { vi } from "vitest"
 import { temporaryDirectory } from "./directory.js"
 import { makeBucket, sdk, server } from "./s3Bucket.js"
 import { client } from "./s3Server.js"
+import { eventually } from "./timing.js"
 
 const statusOf = (answer: Promise<unknown>) =>
   Effect.promise(() =>
@@ -56,7 +56,7 @@ describe("the S3 server", () => {
       const left = () => readdirSync(directory).filter((name) => name.startsWith("surfing-weights-"))
       const program = `
         import { start } from ${JSON.stringify(new URL("s3Server.ts", import.meta.url))}
-        const { endpoint } = await start()
+        const { endpoint } = await start({ ceph: ${server.kind === "radosgw"} })
         console.log(endpoint)
         process.kill(process.pid, "SIGKILL")
       `
@@ -66,7 +66,7 @@ describe("the S3 server", () => {
       })
       const endpoint = stdout.trim()
       expect(endpoint).toMatch(/^http/)
-      yield* Effect.promise(() => vi.waitFor(() => expect(left()).toEqual([]), 10_000))
+      yield* eventually(() => expect(left()).toEqual([]))
       if (server.kind !== "given") {
         expect(yield* Effect.promise(() => fetch(endpoint).then(() => "answers", () => "is gone"))).toBe("is gone")
       }

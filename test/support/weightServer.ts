@@ -86,8 +86,8 @@ export const raw = ({ port }: Pick<Served, "port">, text: string): Effect.Effect
     return got
   })
 
-/** Waits until it holds, looking now and then; fails after some seconds. */
-export const eventually = (what: string, holds: () => boolean, seconds = 5): Effect.Effect<void> =>
+/** Waits until a condition holds. Fails after two minutes, which only something that hangs takes. */
+export const eventually = (what: string, holds: () => boolean, seconds = 120): Effect.Effect<void> =>
   Effect.promise(async () => {
     const end = Date.now() + seconds * 1000
     while (!holds()) {

@@ -3,13 +3,11 @@
  * between memory, a directory and buckets.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Either, Exit, FastCheck, Fiber, Stream, TestClock } from "effect"
+import { Chunk, Deferred, Effect, Exit, FastCheck, Fiber, Stream, TestClock } from "effect"
 import type { StorageBackend } from "surfing-weights"
 import {
-  FileSystemStorage,
   MemoryStorage,
   ObjectKey,
-  S3Storage,
   Storage,
   StorageChaos,
   StorageError,
@@ -17,43 +15,10 @@ import {
   StorageMirror,
   StorageReadOnly
 } from "surfing-weights"
-import { Directory, leftovers, temporaryDirectory } from "../support/directory.js"
-import { makeBucket, options } from "../support/s3Bucket.js"
+import { Directory, leftovers } from "../support/directory.js"
+import { eventsOf, memoryOf, type Objects, objectsOf, onDirectory, run, saveAll, text } from "../support/mirror.js"
 
 const { Copied, Removed, Unchanged } = StorageMirror.Event
-
-const text = (content: string) => new TextEncoder().encode(content)
-
-/** The objects of a storage, by their keys. */
-type Objects = Readonly<Record<string, string>>
-
-const saveAll = (storage: Storage.Service, objects: Objects) =>
-  Effect.forEach(Object.entries(objects), ([key, content]) => storage.save(key, text(content)), { discard: true })
-
-const objectsOf = (storage: Storage.Service): Effect.Effect<Objects, StorageError.StorageError> =>
-  Effect.gen(function*() {
-    const keys = yield* storage.list()
-    const contents = yield* Effect.forEach(keys, (key) => storage.load(key))
-    return Object.fromEntries(keys.map((key, i) => [key, new TextDecoder().decode(contents[i])]))
-  })
-
-/** A memory storage with these objects. */
-const memoryOf = (objects: Objects) => Effect.tap(MemoryStorage.make(), (storage) => saveAll(storage, objects))
-
-/** The events of a stream until it ends or fails, and its failure. */
-const run = (sync: Stream.Stream<StorageMirror.Event, StorageError.StorageError>) =>
-  Effect.gen(function*() {
-    const events: Array<StorageMirror.Event> = []
-    const end = yield* Effect.either(Stream.runForEach(sync, (event) => Effect.sync(() => void events.push(event))))
-    return { events, failure: Either.isLeft(end) ? end.left : undefined }
-  })
-
-/** The events of a sync that succeeds, in key order. */
-const eventsOf = (from: Storage.Service, to: Storage.Service, options?: StorageMirror.Options) =>
-  Effect.map(
-    Stream.runCollect(StorageMirror.sync(from, to, options)),
-    (events) => Chunk.toArray(events).sort((a, b) => ObjectKey.compare(a.key, b.key))
-  )
 
 /** The same storage, but for what is given. */
 const altered = (
@@ -658,12 +623,6 @@ describe("StorageMirror.sync, several at once", () => {
     }))
 })
 
-/** A storage on a directory of its own. */
-const onDirectory = Effect.gen(function*() {
-  const directory = yield* temporaryDirectory
-  return { directory, storage: yield* FileSystemStorage.make({ directory, durability: "relaxed" }) }
-})
-
 const odd: Objects = {
   "%25 %": "percent",
   "a b/ c ": "spaces",
@@ -755,25 +714,6 @@ describe("StorageMirror.sync between memory and a directory", () => {
       expect(yield* objectsOf(back)).toEqual(yield* objectsOf(from))
       const again = yield* eventsOf(from, storage, { delete: true })
       expect(again.every(StorageMirror.Event.$is("Unchanged"))).toBe(true)
-    }))
-})
-
-describe("StorageMirror.sync with buckets", () => {
-  it.scopedLive("copies into a bucket and out of it, and between buckets knows by etags what is the same", () =>
-    Effect.gen(function*() {
-      const makeStorage = Effect.flatMap(makeBucket, (bucket) => S3Storage.make({ ...options, bucket }))
-      const from = yield* memoryOf({ "a b/😀": "small", empty: "", large: "0123456789abcdef".repeat(600_000) })
-      const [one, other] = yield* Effect.all([makeStorage, makeStorage])
-      const { storage: directory } = yield* onDirectory
-      for (const [source, target] of [[from, one], [one, other], [other, directory]] as const) {
-        // A bucket tells whole seconds: what was saved in the same one would be copied again.
-        yield* Effect.sleep("1 second")
-        expect((yield* eventsOf(source, target)).every(StorageMirror.Event.$is("Copied"))).toBe(true)
-        expect((yield* eventsOf(source, target)).every(StorageMirror.Event.$is("Unchanged"))).toBe(true)
-      }
-      expect(yield* objectsOf(directory)).toEqual(yield* objectsOf(from))
-      // The other was saved later.
-      expect((yield* eventsOf(other, one)).every(StorageMirror.Event.$is("Unchanged"))).toBe(true)
     }))
 })
 

@@ -1,11 +1,11 @@
 /**
  * How a storage comes to what sends its requests.
  */
+import { S3Client } from "@aws-sdk/client-s3"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { vi } from "vitest"
 import { makeTransport } from "../../../src/internal/s3/connect.js"
-import { sdk } from "../../support/s3Bucket.js"
 
 describe("makeTransport", () => {
   it.scoped("tells by a failure, and what to do, where undici cannot be loaded", () =>
@@ -14,7 +14,7 @@ describe("makeTransport", () => {
       vi.doMock("../../../src/internal/s3/connections.js", () => {
         throw new Error("markAsUncloneable is not a function")
       })
-      const error = yield* Effect.flip(makeTransport("S3(a-bucket)", sdk)).pipe(
+      const error = yield* Effect.flip(makeTransport("S3(a-bucket)", new S3Client({ region: "us-east-1" }))).pipe(
         Effect.ensuring(Effect.sync(() => vi.doUnmock("../../../src/internal/s3/connections.js")))
       )
       expect(error).toMatchObject({ _tag: "UnexpectedStorageError", backend: "S3(a-bucket)", operation: "open" })

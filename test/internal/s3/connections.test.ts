@@ -9,7 +9,8 @@ import * as tls from "node:tls"
 import * as Connections from "../../../src/internal/s3/connections.js"
 import type { Answer, Flow, Transport } from "../../../src/internal/s3/transport.js"
 import { certificate } from "../../support/certificate.js"
-import { bytes, eventually, print } from "../../support/s3Faults.js"
+import { bytes, print } from "../../support/content.js"
+import { eventually } from "../../support/timing.js"
 
 const MiB = 1024 * 1024
 const content = bytes(8 * MiB)

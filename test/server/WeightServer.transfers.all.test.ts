@@ -708,7 +708,6 @@ describe("memory", () => {
         expect(got).toBe(5 * 1024 * MiB)
         // Half a mebibyte for each that is slow, and what the collector leaves for a while.
         expect(most - before).toBeLessThan(350)
-      })),
-    120_000
+      }))
   )
 })

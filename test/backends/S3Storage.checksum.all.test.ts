@@ -16,10 +16,12 @@ import * as Requests from "../../src/internal/s3/requests.js"
 import { overHandler } from "../../src/internal/s3/transport.js"
 import * as Uploads from "../../src/internal/s3/uploads.js"
 import * as ChecksumServer from "../support/checksumServer.js"
+import { bytes, gather, MiB, print } from "../support/content.js"
 import * as FaultProxy from "../support/faultProxy.js"
 import { makeBucket, options as realOptions, server as realServer, unfinishedUploads } from "../support/s3Bucket.js"
-import { bytes, Fault, gather, is, isPart, MiB, partSize, print, quick } from "../support/s3Faults.js"
+import { Fault, is, isPart, partSize } from "../support/s3Faults.js"
 import { client } from "../support/s3Server.js"
+import { quick } from "../support/timing.js"
 
 const { checksumOf, digests } = ChecksumServer
 

@@ -1,4 +1,0 @@
-import { fetchClient } from "../support/httpClients.js"
-import { overMemory } from "../support/httpContract.js"
-
-overMemory(fetchClient)
