@@ -180,8 +180,8 @@ export interface Service extends Pipeable {
 
   /**
    * Removes many objects, a thousand at a time. A key that cannot be removed does not stop the others: its failure is in the
-   * summary. The effect fails only where no key could be removed, for instance because the store cannot be reached, or where
-   * the stream of keys fails.
+   * summary. The effect fails where a whole batch cannot be removed, for instance because the store cannot be reached, or
+   * where the stream of keys fails; earlier batches are removed then.
    */
   readonly removeAll: <Err = never, R = never>(
     keys: Stream.Stream<string, Err, R> | Iterable<string>
@@ -368,7 +368,8 @@ const removals = (entrance: Entrance): Pick<Service, "remove" | "removeAll"> => 
     const invalid = batch.flatMap((key) => entrance.badKey(key) ?? [])
     const bad = new Set(invalid.map(({ key }) => key))
     const valid = batch.filter((key) => !bad.has(key))
-    return Effect.map(entrance.complete(call, backend.removeAll(valid)), (remaining) => ({
+    const removing = valid.length === 0 ? Effect.succeed([]) : entrance.complete(call, backend.removeAll(valid))
+    return Effect.map(removing, (remaining) => ({
       removed: valid.length - remaining.length,
       failed: [...invalid, ...remaining].map((error) => entrance.completed(call, error))
     }))

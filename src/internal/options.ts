@@ -61,10 +61,10 @@ const problemOf = (ast: AST.AST): string =>
   AST.isTupleType(ast) ? "must be an array" : AST.isTypeLiteral(ast) ? "must be an object" : "is not valid"
 
 /** The same schema, whose message is what is allowed, and the value unless that may be a secret. */
-const must = <A, I, R>(
+export const must = <A, I, R>(
   schema: Schema.Schema<A, I, R>,
   be: string,
-  show: (value: unknown) => string | undefined
+  show: (value: unknown) => string | undefined = String
 ): Schema.Schema<A, I, R> =>
   schema.annotations({
     message: ({ actual }) => {
@@ -77,7 +77,8 @@ const must = <A, I, R>(
 export const show = (value: unknown): string =>
   typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
 
-const hidden = () => undefined
+/** Shows nothing of a value that may be a secret. */
+export const hidden = (): undefined => undefined
 
 /** Text that passes a test. */
 export const string = (be = "a string", isAllowed: (value: string) => boolean = () => true): Schema.Schema<string> =>
