@@ -47,6 +47,7 @@ const values: Readonly<Record<string, string>> = {
   decomposed: "e\u0301",
   "encoded-word": "=?UTF-8?B?eA==?=",
   "two-words": "=?UTF-8?Q?a?= =?UTF-8?Q?b?=",
+  "nearly-words": "x?= =?y",
   json: "{\"layers\": [1, 2]}",
   number: "007"
 }
