@@ -153,7 +153,7 @@ const saveOn = (storages: ReadonlyArray<Storage.Service>, content: Uint8Array, k
 const dead: Rules = [{ times: Infinity }]
 
 const failing = (
-  error: (struck: StorageChaos.Struck) => StorageError.StorageError,
+  error: (struck: StorageChaos.Target) => StorageError.StorageError,
   rule: StorageChaos.Rule = {}
 ): StorageChaos.Rule => ({ times: Infinity, error, ...rule })
 
@@ -363,7 +363,7 @@ describe("StorageFailover", () => {
 
   it.effect("passes through that the primary does not support the operation", () =>
     Effect.gen(function*() {
-      const cannot = (struck: StorageChaos.Struck) =>
+      const cannot = (struck: StorageChaos.Target) =>
         new StorageError.UnsupportedOperation({ ...struck, reason: "too large" })
       const { log, storage } = yield* setup({ a: [failing(cannot)] })
       expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ _tag: "UnsupportedOperation" })
@@ -935,8 +935,8 @@ describe("StorageFailover, streams", () => {
 
   it.effect("fail where there is no failover, and where the bytes so far may be corrupt", () =>
     Effect.gen(function*() {
-      const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
-      const corrupt = (struck: StorageChaos.Struck) =>
+      const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+      const corrupt = (struck: StorageChaos.Target) =>
         new StorageError.CorruptObject({ ...struck, problem: "checksum", reason: "wrong" })
       for (const [error, shouldFailover] of [[denied, StorageFailover.isDown], [corrupt, () => true]] as const) {
         for (const afterBytes of [7, 20]) {
@@ -1106,7 +1106,7 @@ describe("StorageFailover, writes on all", () => {
     Effect.forEach(writes, ([operation, , run]) =>
       Effect.gen(function*() {
         const outcomes: Array<StorageFailover.Outcome> = []
-        const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+        const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
         const { a, b, c, log, storage } = yield* toAll({ a: [failing(denied, { operation })] }, outcomes)
         yield* saved([a, b, c])
         expect(yield* Effect.flip(run(storage)), operation).toMatchObject({ _tag: "AccessDenied", reason: "no" })

@@ -320,9 +320,9 @@ describe("StorageMirror.sync, when something fails", () => {
       ])
     }))
 
-  const full = (struck: StorageChaos.Struck) => new StorageError.StorageFull({ ...struck, reason: "full" })
-  const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "denied" })
-  const gone = (struck: StorageChaos.Struck) => new StorageError.StorageNotFound({ ...struck, reason: "gone" })
+  const full = (struck: StorageChaos.Target) => new StorageError.StorageFull({ ...struck, reason: "full" })
+  const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "denied" })
+  const gone = (struck: StorageChaos.Target) => new StorageError.StorageNotFound({ ...struck, reason: "gone" })
 
   it.effect("stops at once where every other object would fail like this", () =>
     Effect.forEach([full, denied, gone], (error) =>

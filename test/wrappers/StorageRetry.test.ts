@@ -833,7 +833,7 @@ describe("StorageRetry, removeAll", () => {
   const save = (memory: Storage.Service) =>
     Effect.forEach(["a", "b", "c", "d"], (key) => memory.save(key, bytes(1)), { discard: true })
 
-  const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+  const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
 
   it.effect("retries only the keys that failed with something retryable", () =>
     Effect.gen(function*() {

@@ -63,7 +63,7 @@ StorageContract.suite("StorageRetry(Chaos(Memory))", {
     Layer.provide(MemoryStorage.layer())
   ),
   skip: {
-    "a thousand mixed operations, 32 at a time, see whole objects and fail only where there is none":
+    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
       "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
   }
 })
@@ -85,7 +85,7 @@ StorageContract.suite("StorageRetry(StorageFailover(StorageChaos(Memory)))", {
     ], { failureThreshold: 1 }))
   ),
   skip: {
-    "a thousand mixed operations, 32 at a time, see whole objects and fail only where there is none":
+    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
       "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
   }
 })
