@@ -2,12 +2,11 @@
  * Models in chunks: manifests, loads and streams in memory and on virtual time, and damaged chunks behind caches.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Option, Stream, TestClock } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Stream, TestClock } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import type { Storage } from "surfing-weights"
 import {
-  ByteRange,
   FileSystemStorage,
   MemoryStorage,
   ModelChunks,

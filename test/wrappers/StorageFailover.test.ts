@@ -124,7 +124,7 @@ type Rules = ReadonlyArray<StorageChaos.Rule>
 /** The same storage under rules, whose failures name it unless they are given. */
 const unreliable = (storage: Storage.Service, rules: Rules) => {
   const { name } = storage.backend
-  const error = ({ key }: StorageChaos.Struck) =>
+  const error = ({ key }: StorageChaos.Target) =>
     new StorageError.StorageUnavailable({ key: key === "" ? undefined : key, reason: `${name} is down` })
   return StorageChaos.make(storage, rules.map((rule) => ({ error, ...rule })))
 }
