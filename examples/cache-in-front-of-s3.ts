@@ -1,6 +1,6 @@
 /**
- * A bucket with a cache in front of it: in memory, and in a directory that outlives the process. An emulator of S3 in this
- * process plays the server.
+ * A bucket with a cache in front of it: in memory, and in a directory that outlives the process. An S3 emulator in this
+ * process is the server.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -26,7 +26,7 @@ const emulator = Effect.gen(function*() {
 const cached = (directory: string) =>
   StorageCache.layer({
     capacity: 64 * MiB,
-    // The keys of these weights are never given to others.
+    // The keys of these weights are never reused.
     freshness: "immutable",
     // Outlives the process.
     tier: {
@@ -38,7 +38,7 @@ const cached = (directory: string) =>
 
 const weights = Array.from({ length: 16 }, (_, i) => new Uint8Array(MiB).fill(i))
 
-/** Loads the weights, and tells how long that took and what the cache made of it. */
+/** Loads the weights, and logs how long that took and where they came from. */
 const load = (when: string) =>
   Effect.gen(function*() {
     const [took, bytes] = yield* Effect.timed(Storage.load("layer_0.bin"))

@@ -1,5 +1,5 @@
 /**
- * A primary storage and a backup as one. `StorageChaos` takes the primary down here and lets it come back.
+ * A primary storage and a backup as one storage. `StorageChaos` takes the primary down and up again.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -11,7 +11,7 @@ import { FileSystemStorage, MemoryStorage, Storage, StorageChaos, StorageError, 
 let isDown = false
 let refused = 0
 
-/** What would be a bucket in production. */
+/** In production, this would be a bucket. */
 const Bucket = StorageChaos.layer([{
   key: () => isDown,
   times: Infinity,
@@ -22,13 +22,13 @@ const Bucket = StorageChaos.layer([{
 }]).pipe(Layer.provide(MemoryStorage.layer()))
 
 // #region failover
-/** Writes go to the bucket and to the disk; reads to the bucket, and while it is down to the disk. */
+/** Writes to the bucket and the disk; reads from the bucket, and while it is down from the disk. */
 const bucketAndDisk = (directory: string) =>
   StorageFailover.layer([Bucket, FileSystemStorage.layer({ directory })], {
     writes: "all",
-    // A bucket that fails three times in a row is left alone for a second.
-    failures: 3,
-    pause: "1 second",
+    // After three failures in a row, the bucket is not used for a second.
+    failureThreshold: 3,
+    openDuration: "1 second",
     onWrite: (outcomes) =>
       Effect.forEach(
         outcomes,
@@ -47,12 +47,12 @@ const program = Effect.gen(function*() {
   isDown = true
   for (let i = 0; i < 20; i++) deepStrictEqual(yield* Storage.load("layer_0.bin"), weights)
   strictEqual(refused, 3)
-  yield* Console.log("The bucket is down: 20 loads came from the disk, and only the first 3 asked the bucket")
+  yield* Console.log("The bucket is down: 20 loads came from the disk, and only the first 3 tried the bucket")
 
   const failure = yield* Effect.flip(Storage.save("layer_1.bin", weights))
   strictEqual(failure._tag, "StorageUnavailable")
   deepStrictEqual(yield* Storage.list(), ["layer_0.bin"])
-  yield* Console.log(`Nothing else takes a write: ${failure.message}`)
+  yield* Console.log(`Writes fail: ${failure.message}`)
 
   isDown = false
   yield* Effect.sleep("1 second")

@@ -1,6 +1,5 @@
 /**
- * Retries are a layer, and their policy is a `Schedule`. `StorageChaos` breaks things here, so that there is something
- * to retry.
+ * Retries are a layer, and their policy is a `Schedule`. `StorageChaos` injects the failures to retry.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Duration, Effect, Layer, Schedule, Stream } from "effect"
@@ -14,14 +13,14 @@ const Default = StorageRetry.layer()
 // Any other schedule can stand in its place.
 const Quick = StorageRetry.layer(Schedule.spaced("20 millis").pipe(Schedule.intersect(Schedule.recurs(2))))
 
-// This one waits as long as the store asks for, as the default does.
+// This one respects retryAfter, as the default does.
 const Polite = StorageRetry.layer(Schedule.recurs(3).pipe(RetryPolicy.respectRetryAfter({ within: "10 seconds" })))
 // #endregion
 
 const key = "layer_0.bin"
 const weights = Buffer.from(Array.from({ length: 3_500_000 }, (_, i) => i % 251))
 
-/** Memory that fails by these rules. */
+/** A memory storage that fails by these rules. */
 const broken = (...rules: ReadonlyArray<StorageChaos.Rule>) =>
   StorageChaos.layer(rules).pipe(Layer.provide(MemoryStorage.layer()))
 
@@ -50,7 +49,7 @@ const waits = Effect.gen(function*() {
   const [waited] = yield* Effect.timed(Storage.load(key))
   // Timers of Node.js may be a millisecond early.
   ok(Duration.greaterThan(waited, "298 millis"))
-  yield* Console.log(`A store asked for 300 ms of patience and got it: ${milliseconds(waited)}`)
+  yield* Console.log(`A retry waited for the 300 ms that the store asked for: ${milliseconds(waited)}`)
 }).pipe(
   Effect.provide(Layer.provide(
     Polite,
@@ -66,7 +65,7 @@ const waits = Effect.gen(function*() {
 // Every stream breaks after a million bytes.
 const breaking = broken({ operation: "open", afterBytes: 1_000_000, times: Infinity })
 
-// The rest goes on where it broke, and each byte comes once.
+// It goes on where it broke, and every byte arrives once.
 const resumes = Effect.gen(function*() {
   yield* Storage.save(key, weights)
   const chunks = yield* Stream.runCollect(Storage.stream(key))
@@ -90,7 +89,7 @@ const program = Effect.gen(function*() {
   yield* waits
   yield* resumes
   yield* breaksWithoutRetries
-  yield* Console.log(`A stream of ${weights.byteLength} bytes broke after each million, and came whole`)
+  yield* Console.log(`A stream of ${weights.byteLength} bytes broke after each million, and arrived whole`)
 })
 
 const milliseconds = (duration: Duration.Duration) => `${Duration.toMillis(duration).toFixed(0)} ms`

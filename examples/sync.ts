@@ -1,6 +1,6 @@
 /**
- * A bucket that is to hold what a directory holds: what would be done, doing it with progress shown, and doing it again,
- * which finds nothing to do. Memory stands for the bucket here, so that nothing has to be set up.
+ * Syncs a directory to a bucket: a dry run, a sync with progress, and a second sync that has nothing to do. A memory storage
+ * is the bucket, so that nothing has to be set up.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -33,11 +33,11 @@ const main = Effect.gen(function*() {
   // #region sync
   const options = { prefix: "bert/", delete: true }
 
-  // What would be done, in key order. Nothing is.
+  // A dry run lists what would be done, in key order.
   const plan = yield* Stream.runCollect(StorageMirror.sync(weights, bucket, { ...options, dryRun: true }))
   yield* Console.log(`To do:\n${[...plan].map(show).join("\n")}`)
 
-  // Doing it. If an object fails the others are done, and then this fails.
+  // Where an object fails, the others are done, and then the stream fails.
   const copied = yield* StorageMirror.sync(weights, bucket, options).pipe(
     Stream.runFoldEffect(0, (sum, event) => {
       const bytes = event._tag === "Copied" ? sum + event.size : sum
@@ -45,7 +45,7 @@ const main = Effect.gen(function*() {
     })
   )
 
-  // Doing it again, after an interruption for instance, does what is left.
+  // Running it again, for instance after an interruption, does the rest.
   const again = yield* Stream.runCollect(StorageMirror.sync(weights, bucket, options))
   // #endregion
 
@@ -59,7 +59,7 @@ const main = Effect.gen(function*() {
   deepStrictEqual([...again].map(({ _tag }) => _tag), ["Unchanged", "Unchanged", "Unchanged"])
   deepStrictEqual(yield* bucket.list(), [...(yield* weights.list()), "gpt/layer_0.bin"])
   deepStrictEqual(yield* bucket.load("bert/layer_2.bin"), yield* weights.load("bert/layer_2.bin"))
-  yield* Console.log(`Again: ${again.length} objects are as they were`)
+  yield* Console.log(`Again: ${again.length} objects are unchanged`)
 })
 
 main.pipe(Effect.scoped, Effect.provide(NodeFileSystem.layer), NodeRuntime.runMain)

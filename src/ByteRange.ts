@@ -1,7 +1,6 @@
 /**
- * Which bytes of an object to load: a stretch from one offset to another, everything from an offset on, or the last
- * few. A range is plain data and may be nonsense; it is checked where it is used, and a bad one fails with
- * `InvalidRange` before or instead of moving a byte.
+ * Ranges of bytes to load: from one offset to another, from an offset to the end, or a number of bytes at the end. A range
+ * is plain data. It is checked when it is used: a load of an invalid range fails with `InvalidRange`.
  *
  * @module ByteRange
  * @since 0.1.0
@@ -24,7 +23,7 @@ export type ByteRange = Data.TaggedEnum<{
 const constructors = Data.taggedEnum<ByteRange>()
 
 /**
- * A range held against the size of a real object: `start` is inside it, `endExclusive` no further than its end.
+ * A range within an object of a known size: `endExclusive` is at most that size.
  *
  * @since 0.1.0
  * @category models
@@ -35,8 +34,8 @@ export interface ResolvedRange {
 }
 
 /**
- * The bytes from `start` up to, but not including, `endExclusive`. An end past the object is clamped to its size; a
- * start at or past it is `InvalidRange`, as is a range that holds no byte.
+ * The bytes from `start` up to, but not including, `endExclusive`. An end past the object is clamped to its size. A load
+ * fails with `InvalidRange` where the start is at or past the end of the object, or the range is empty.
  *
  * @since 0.1.0
  * @category constructors
@@ -44,14 +43,14 @@ export interface ResolvedRange {
  * ```ts
  * import { ByteRange } from "surfing-weights"
  *
- * // The length of a safetensors header stands in the first eight bytes of the file.
+ * // The first eight bytes of a safetensors file are the length of its header.
  * const headerLength = ByteRange.make(0, 8)
  * ```
  */
 export const make = (start: number, endExclusive: number): ByteRange => constructors.Bounded({ start, endExclusive })
 
 /**
- * The bytes from `start` to the end of the object. A start at or past the end is `InvalidRange`.
+ * The bytes from `start` to the end of the object. A load fails with `InvalidRange` where the start is at or past the end.
  *
  * @since 0.1.0
  * @category constructors
@@ -65,7 +64,8 @@ export const make = (start: number, endExclusive: number): ByteRange => construc
 export const from = (start: number): ByteRange => constructors.From({ start })
 
 /**
- * The last `length` bytes of the object, or the whole object where it is shorter. A length below 1 is `InvalidRange`.
+ * The last `length` bytes of the object, or the whole object where it is shorter. A load fails with `InvalidRange` where the
+ * length is less than 1.
  *
  * @since 0.1.0
  * @category constructors
@@ -79,7 +79,7 @@ export const from = (start: number): ByteRange => constructors.From({ start })
 export const last = (length: number): ByteRange => constructors.Last({ length })
 
 /**
- * The range as HTTP writes it (RFC 9110, section 14.1.2), for messages and for a `Range` header.
+ * The range as the value of a `Range` header (RFC 9110, section 14.1.2).
  *
  * @since 0.1.0
  * @category conversions
@@ -104,7 +104,7 @@ export const toHttp = (range: ByteRange): string => {
 const isOffset = (n: number): boolean => Number.isSafeInteger(n) && n >= 0
 
 /**
- * What is wrong with a range whatever object it is asked of, or `undefined` where nothing is.
+ * What is wrong with a range for objects of any size, or `undefined` for a valid range.
  *
  * @since 0.1.0
  * @category utils
@@ -113,22 +113,24 @@ export const problem = (range: ByteRange): string | undefined => {
   switch (range._tag) {
     case "Bounded":
       return !isOffset(range.start) || !isOffset(range.endExclusive)
-        ? `offsets are whole numbers from 0 up, not ${range.start} and ${range.endExclusive}`
+        ? `the offsets of a range must be whole numbers of at least 0 (got ${range.start} and ${range.endExclusive})`
         : range.endExclusive <= range.start
-        ? `the range from ${range.start} to ${range.endExclusive} holds no byte`
+        ? `a range must end after its start (got ${range.start} to ${range.endExclusive})`
         : undefined
     case "From":
-      return isOffset(range.start) ? undefined : `an offset is a whole number from 0 up, not ${range.start}`
+      return isOffset(range.start)
+        ? undefined
+        : `the start of a range must be a whole number of at least 0 (got ${range.start})`
     case "Last":
       return isOffset(range.length) && range.length > 0
         ? undefined
-        : `a number of last bytes is a whole number from 1 up, not ${range.length}`
+        : `the length of a suffix range must be a whole number of at least 1 (got ${range.length})`
   }
 }
 
 /**
- * Holds a range against an object of `size` bytes: the bytes that it names there, or on the left the reason why it
- * names none. No range at all is the whole object.
+ * Resolves a range against an object of `size` bytes; without a range, the whole object. The left side is the reason of an
+ * `InvalidRange`.
  *
  * @since 0.1.0
  * @category utils
@@ -138,7 +140,7 @@ export const problem = (range: ByteRange): string | undefined => {
  * import { ByteRange } from "surfing-weights"
  *
  * ByteRange.resolve(ByteRange.last(4), 10) // right of { start: 6, endExclusive: 10 }
- * ByteRange.resolve(ByteRange.from(10), 10) // left of "the range starts at byte 10 of an object of 10 bytes"
+ * ByteRange.resolve(ByteRange.from(10), 10) // left of "the range starts at byte 10, but the object has 10 bytes"
  * ```
  */
 export const resolve = (range: ByteRange | undefined, size: number): Either.Either<ResolvedRange, string> => {
@@ -146,7 +148,9 @@ export const resolve = (range: ByteRange | undefined, size: number): Either.Eith
   const reason = problem(range)
   if (reason !== undefined) return Either.left(reason)
   if (range._tag === "Last") return Either.right({ start: Math.max(0, size - range.length), endExclusive: size })
-  if (range.start >= size) return Either.left(`the range starts at byte ${range.start} of an object of ${size} bytes`)
+  if (range.start >= size) {
+    return Either.left(`the range starts at byte ${range.start}, but the object has ${size} bytes`)
+  }
   return Either.right({
     start: range.start,
     endExclusive: range._tag === "Bounded" ? Math.min(range.endExclusive, size) : size

@@ -1,14 +1,13 @@
 /**
- * What an object may be called. A key is 1 to 1,024 bytes of UTF-8 in segments joined by `/`; no segment is empty, `.`
- * or `..`, and there is no control character and no lone surrogate. Every other key works on every backend, byte for
- * byte.
+ * The keys of objects. A key is 1 to 1,024 bytes of UTF-8: segments joined by `/`, none of them empty, `.` or `..`, without
+ * control characters or lone surrogates. Every such key works on every backend, byte for byte.
  *
  * @module ObjectKey
  * @since 0.1.0
  */
 
 /**
- * The longest key, in bytes of UTF-8.
+ * The maximum length of a key, in bytes of UTF-8.
  *
  * @since 0.1.0
  * @category constants
@@ -30,7 +29,7 @@ const encoder = new TextEncoder()
 export const byteLength = (text: string): number => encoder.encode(text).byteLength
 
 /**
- * Why a string cannot be a key, or `undefined` where it can.
+ * What is wrong with a string as a key, or `undefined` for a valid key.
  *
  * @since 0.1.0
  * @category utils
@@ -39,28 +38,28 @@ export const byteLength = (text: string): number => encoder.encode(text).byteLen
  * import { ObjectKey } from "surfing-weights"
  *
  * ObjectKey.problem("models/bert/layer_0.bin") // undefined
- * ObjectKey.problem("models/../secrets") // 'it has a segment ".."'
+ * ObjectKey.problem("models/../secrets") // 'it must not have a segment ".."'
  * ```
  */
 export const problem = (key: string): string | undefined => {
-  if (key === "") return "it is empty"
+  if (key === "") return "it must not be empty"
   // A UTF-16 unit is at most three bytes of UTF-8, so a short key needs no counting.
   if (key.length > maxBytes || (key.length * 3 > maxBytes && byteLength(key) > maxBytes)) {
-    return `it is longer than ${maxBytes} bytes`
+    return `it must not exceed ${maxBytes} bytes (got ${byteLength(key)})`
   }
-  if (control.test(key)) return "it holds a control character"
-  if (loneSurrogate.test(key)) return "it holds half of a surrogate pair"
+  if (control.test(key)) return "it must not contain control characters"
+  if (loneSurrogate.test(key)) return "it must not contain lone surrogates"
   if (badSegment.test(key)) {
     const segment = key.split("/").find((part) => part === "" || part === "." || part === "..")
     return segment === ""
-      ? "it has an empty segment (a slash at an end, or two together)"
-      : `it has a segment "${segment}"`
+      ? "it must not have an empty segment (a slash at an end, or two in a row)"
+      : `it must not have a segment "${segment}"`
   }
   return undefined
 }
 
 /**
- * Whether any key can start with `prefix`. A prefix is a plain string, so it may end within a segment.
+ * Whether a valid key can start with `prefix`. A prefix is a plain string, so it may end within a segment.
  *
  * @since 0.1.0
  * @category utils
@@ -73,12 +72,12 @@ export const problem = (key: string): string | undefined => {
  * ```
  */
 export const isPrefix = (prefix: string): boolean =>
-  // What goes on goes on with some character; only a key of the greatest length does not.
+  // A prefix that is not a key of the maximum length can be continued by any character.
   problem(`${prefix}x`) === undefined || problem(prefix) === undefined
 
 /**
- * The order of listings: by bytes of UTF-8. It differs from JavaScript's own comparison where a character beyond
- * U+FFFF meets one of U+E000 to U+FFFF.
+ * The order of listings: by bytes of UTF-8. It differs from the order of JavaScript strings between characters beyond
+ * U+FFFF and those from U+E000 to U+FFFF.
  *
  * @since 0.1.0
  * @category utils
@@ -99,5 +98,5 @@ export const compare = (a: string, b: string): -1 | 0 | 1 => {
   return a.length < b.length ? -1 : a.length > b.length ? 1 : 0
 }
 
-// Half of a surrogate pair stands for a character beyond U+FFFF, so it ranks above every unit that is a character.
+// A surrogate is part of a character beyond U+FFFF, so it ranks above every other unit.
 const rank = (unit: number): number => unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit

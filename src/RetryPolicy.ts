@@ -1,9 +1,9 @@
 /**
- * How often, and after which waits, a failed operation is tried again: a `Schedule` over storage failures. `default`
- * suits stores across a network; any other `Schedule` can stand in its place.
+ * When a failed operation is retried: a `Schedule` over storage failures. `default` suits stores across a network; any other
+ * `Schedule` can be used in its place.
  *
- * A policy says when to try again, not what: a storage retries nothing that is not `StorageError.isRetryable`, whatever
- * the schedule would allow.
+ * A policy decides when to retry, not what: only failures for which `StorageError.isRetryable` is true are retried, whatever
+ * the schedule.
  *
  * @module RetryPolicy
  * @since 0.1.0
@@ -14,7 +14,7 @@ import * as Schedule from "effect/Schedule"
 import { isRetryable, type StorageError } from "./StorageError.js"
 
 /**
- * Every schedule that takes storage failures, whatever it outputs.
+ * A schedule over storage failures, with any output.
  *
  * @since 0.1.0
  * @category models
@@ -22,11 +22,11 @@ import { isRetryable, type StorageError } from "./StorageError.js"
 export type RetryPolicy = Schedule.Schedule<unknown, StorageError>
 
 /**
- * The same schedule, made to respect what a store asks for: after a `StorageUnavailable` with a `retryAfter` the wait
- * is at least that long, whatever the schedule says. It outputs the wait before the next attempt.
+ * The same schedule, which respects `retryAfter`: the wait after a `StorageUnavailable` is at least as long as the store
+ * asked for. It outputs the wait before the next attempt.
  *
- * `within` bounds the whole: no attempt begins later than this after the first failure. A wait that would end beyond
- * it, because `retryAfter` or the schedule says so, is not begun: retrying ends at once and the failure comes through.
+ * No attempt begins later than `within` after the first failure. Where the next wait would end after that, retrying ends at
+ * once with the failure.
  *
  * @since 0.1.0
  * @category combinators
@@ -61,7 +61,7 @@ export const respectRetryAfter: {
   ): Schedule.Schedule<Duration.Duration, StorageError, R> =>
     self.pipe(
       Schedule.intersect(Schedule.identity<StorageError>()),
-      Schedule.modifyDelay(([, error], delay) => Duration.max(delay, askedFor(error))),
+      Schedule.modifyDelay(([, error], delay) => Duration.max(delay, retryAfterOf(error))),
       Schedule.delays,
       Schedule.intersect(Schedule.elapsed),
       Schedule.whileOutput(([delay, elapsed]) => Duration.lessThanOrEqualTo(Duration.sum(delay, elapsed), within)),
@@ -69,17 +69,16 @@ export const respectRetryAfter: {
     )
 )
 
-const askedFor = (error: StorageError): Duration.Duration =>
+const retryAfterOf = (error: StorageError): Duration.Duration =>
   (error._tag === "StorageUnavailable" ? error.retryAfter : undefined) ?? Duration.zero
 
 /**
- * At most 10 retries within 3 minutes of the first failure. The wait before each is drawn at random between nothing
- * and a limit that starts at 100 ms and doubles each time up to 15 s, so that clients which failed together do not
- * come back together. `retryAfter` is respected, also beyond 15 s; where it leads beyond the 3 minutes, retrying ends
- * at once.
+ * At most 10 retries within 3 minutes of the first failure, with exponential backoff and full jitter: the wait is random
+ * between zero and a limit that starts at 100 ms and doubles up to 15 s. `retryAfter` is respected, also beyond 15 s; where it
+ * ends after the 3 minutes, retrying ends at once.
  *
- * It ends at once, too, on a failure that is not retryable, so it can be given to `Effect.retry` alone. It outputs
- * the wait before the next attempt.
+ * A failure that is not retryable ends the schedule, so `Effect.retry` needs no other condition. It outputs the wait before
+ * the next attempt.
  *
  * @since 0.1.0
  * @category constants

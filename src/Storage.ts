@@ -185,19 +185,19 @@ export interface Service extends Pipeable {
 
   /**
    * Removes many objects, a thousand at a time. A key that cannot be removed does not stop the others: its failure is in the
-   * summary. The effect fails only where no key could be removed, for instance because the store cannot be reached, or where
-   * the stream of keys fails.
+   * summary. The effect fails where a whole batch cannot be removed, for instance because the store cannot be reached, or
+   * where the stream of keys fails; earlier batches are removed then.
    */
   readonly removeAll: <Err = never, R = never>(
     keys: Stream.Stream<string, Err, R> | Iterable<string>
   ) => Effect.Effect<RemovedSummary, E.RemoveError | Err, R>
 
-  /** Copies an object, within the store where it can. To its own key, it changes nothing. */
+  /** Copies an object, within the store where it can. To its own key, it changes nothing, and refuses `attributes`. */
   readonly copy: (from: string, to: string, options?: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
 
   /**
    * Renames an object. Where the store has no rename, this is a copy and then a removal: a failure between the two leaves
-   * both objects. To its own key, it changes nothing.
+   * both objects. To its own key, it changes nothing, and refuses `attributes`.
    */
   readonly move: (from: string, to: string, options?: CopyOptions) => Effect.Effect<ObjectInfo, E.CopyError>
 
@@ -428,7 +428,8 @@ const removals = (entrance: Entrance): Pick<Service, "remove" | "removeAll"> => 
     const invalid = batch.flatMap((key) => entrance.badKey(key) ?? [])
     const bad = new Set(invalid.map(({ key }) => key))
     const valid = batch.filter((key) => !bad.has(key))
-    return Effect.map(entrance.complete(call, backend.removeAll(valid)), (remaining) => ({
+    const removing = valid.length === 0 ? Effect.succeed([]) : entrance.complete(call, backend.removeAll(valid))
+    return Effect.map(removing, (remaining) => ({
       removed: valid.length - remaining.length,
       failed: [...invalid, ...remaining].map((error) => entrance.completed(call, error))
     }))
@@ -438,7 +439,8 @@ const removals = (entrance: Entrance): Pick<Service, "remove" | "removeAll"> => 
     remove: (key, options = {}) =>
       entrance.effect(
         { operation: "remove", keys: [key] },
-        entrance.badKey(key) ?? refusal ?? entrance.unsupported("conditionalRemove", options.ifMatch !== undefined),
+        entrance.badKey(key) ?? refusal ??
+          (options.ifMatch === undefined ? undefined : entrance.unsupported("conditionalRemove")),
         () => backend.remove(key, options)
       ),
     removeAll: <Err, R>(keys: Stream.Stream<string, Err, R> | Iterable<string>) =>
@@ -468,7 +470,7 @@ const relocation = (entrance: Entrance, operation: "copy" | "move"): Service["co
   const { attributes, ifNoneMatch } = options
   return entrance.effect(
     { operation, keys: [from, to] },
-    entrance.badKey(from) ?? entrance.badSave(to, options),
+    entrance.badRelocation(from, to, options),
     () =>
       from !== to
         ? entrance.backend[operation](from, to, { ifNoneMatch, attributes: attributes && normalized(attributes) })

@@ -18,11 +18,22 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import type { Refinement } from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
 import { copyOf, exactly, intoArray } from "./internal/bytes.js"
-import { unexpected, withPlace } from "./internal/errors.js"
+import {
+  isCopyError,
+  isHeadError,
+  isListError,
+  isLoadError,
+  isPresignError,
+  isRemoveError,
+  isSaveError,
+  unexpected,
+  withPlace
+} from "./internal/errors.js"
 import { coalesce, cut } from "./internal/ranges.js"
 import { withSource } from "./internal/source.js"
 import * as E from "./StorageError.js"
@@ -60,7 +71,8 @@ export interface Checksum {
 }
 
 /**
- * What is kept with an object beside its bytes, as HTTP has it (RFC 9110, section 8).
+ * What is kept with an object beside its bytes, as in HTTP (RFC 9110, section 8). All but `metadata` are printable ASCII, at
+ * most 2 KiB together.
  *
  * @since 0.1.0
  * @category models
@@ -76,8 +88,9 @@ export interface Attributes {
   readonly contentEncoding?: string | undefined
   readonly contentLanguage?: string | undefined
   /**
-   * Values under names of your own, at most 2 KiB in all. Names consist of letters, digits, `-`, `_` and `.`, and are kept in
-   * lower case; values may hold any characters but control characters.
+   * Values under names of your own. Names consist of letters, digits, `-`, `_` and `.`, and are kept in lower case; values
+   * may contain any characters but control characters. At most 2 KiB in all as HTTP headers carry them, where a value that
+   * is not plain ASCII takes a third more.
    */
   readonly metadata?: Readonly<Record<string, string>> | undefined
 }
@@ -95,6 +108,11 @@ export interface LoadOptions {
   readonly ifMatch?: string | undefined
   /** Fail with `ObjectNotModified` if the object has this etag. */
   readonly ifNoneMatch?: string | undefined
+  /**
+   * Read what the store has: caches on the way neither answer nor keep the answer, and drop what they have of the object. For
+   * readers that found the bytes damaged or have to be sure of them. Default: false.
+   */
+  readonly bypassCache?: boolean | undefined
 }
 
 /**
@@ -402,7 +420,8 @@ const loadRangesOf =
   (key, ranges, options) =>
     Effect.gen(function*() {
       const info = yield* head(key)
-      const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(info, { ...options, range }))
+      yield* checkLoad(info, options)
+      const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(info, { range }))
       const reads = coalesce(resolved)
       const loaded = yield* Effect.forEach(
         reads,
@@ -457,17 +476,21 @@ const copyOpened =
     )
 
 /**
- * An operation of a backend that a wrapper intercepts.
+ * An operation of a backend that a wrapper intercepts. `Err` are the failures that it can have.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Call {
+export interface Call<out Err extends E.StorageError = E.StorageError> {
   readonly operation: Exclude<keyof StorageBackend, "name" | "capabilities">
   /** The key; of a copy or move the old one; none for listings and `removeAll`. */
   readonly key?: string
+  /** The prefix of a listing. */
+  readonly prefix?: string
   /** Whether the operation changes objects. */
   readonly writes: boolean
+  /** Whether the operation can have this failure, for a wrapper that adds failures of its own. */
+  readonly canFailWith: Refinement<E.StorageError, Err>
 }
 
 /**
@@ -485,14 +508,14 @@ export interface Interceptor {
   readonly effect?:
     | (<A, Err extends E.StorageError, R>(
       effect: Effect.Effect<A, Err, R>,
-      call: Call
+      call: Call<Err>
     ) => Effect.Effect<A, Err | E.CommonError, R>)
     | undefined
   /** Wraps the stream of each opened object, also where it reuses its array, and each listing. Default: unchanged. */
   readonly stream?:
     | (<A, Err extends E.StorageError>(
       stream: Stream.Stream<A, Err>,
-      call: Call
+      call: Call<Err>
     ) => Stream.Stream<A, Err | E.CommonError>)
     | undefined
 }
@@ -517,40 +540,43 @@ export interface Interceptor {
  */
 export const intercept = (
   inner: StorageBackend,
-  { capabilities = inner.capabilities, effect = (effect) => effect, name, stream }: Interceptor
+  { capabilities = inner.capabilities, effect = (effect) => effect, name, stream = (stream) => stream }: Interceptor
 ): StorageBackend => {
-  const reading = (operation: Call["operation"], key?: string): Call => ({
-    operation,
-    ...(key !== undefined && { key }),
-    writes: false
-  })
-  const writing = (operation: Call["operation"], key?: string): Call => ({ ...reading(operation, key), writes: true })
-  const through = <A, Err extends E.StorageError>(
-    listing: Stream.Stream<A, Err>,
-    call: Call
-  ): Stream.Stream<A, Err | E.CommonError> => stream === undefined ? listing : stream(listing, call)
+  const load = { writes: false, canFailWith: isLoadError }
+  const list = { writes: false, canFailWith: isListError }
+  const remove = { writes: true, canFailWith: isRemoveError }
+  const copy = { writes: true, canFailWith: isCopyError }
   return {
     name,
     capabilities,
     open: (key, options) => {
-      const call = reading("open", key)
-      const opening = effect(inner.open(key, options), call)
-      return stream === undefined
-        ? opening
-        : Effect.map(opening, (opened) => mapStream(opened, (bytes) => through(bytes, call)))
+      const call: Call<E.LoadError> = { ...load, operation: "open", key }
+      return Effect.map(
+        effect(inner.open(key, options), call),
+        (opened) => mapStream(opened, (bytes) => stream(bytes, call))
+      )
     },
-    load: (key, options) => effect(inner.load(key, options), reading("load", key)),
-    loadRanges: (key, ranges, options) => effect(inner.loadRanges(key, ranges, options), reading("loadRanges", key)),
-    head: (key) => effect(inner.head(key), reading("head", key)),
-    save: (key, data, options) => effect(inner.save(key, data, options), writing("save", key)),
-    entries: (options) => through(inner.entries(options), reading("entries")),
-    keys: (options) => through(inner.keys(options), reading("keys")),
-    listDirectory: (prefix) => effect(inner.listDirectory(prefix), reading("listDirectory")),
-    remove: (key, options) => effect(inner.remove(key, options), writing("remove", key)),
-    removeAll: (keys) => effect(inner.removeAll(keys), writing("removeAll")),
-    copy: (from, to, options) => effect(inner.copy(from, to, options), writing("copy", from)),
-    move: (from, to, options) => effect(inner.move(from, to, options), writing("move", from)),
-    presign: (key, options) => effect(inner.presign(key, options), reading("presign", key))
+    load: (key, options) => effect(inner.load(key, options), { ...load, operation: "load", key }),
+    loadRanges: (key, ranges, options) =>
+      effect(inner.loadRanges(key, ranges, options), { ...load, operation: "loadRanges", key }),
+    head: (key) => effect(inner.head(key), { writes: false, canFailWith: isHeadError, operation: "head", key }),
+    save: (key, data, options) =>
+      effect(inner.save(key, data, options), { writes: true, canFailWith: isSaveError, operation: "save", key }),
+    entries: (options) =>
+      stream(inner.entries(options), { ...list, operation: "entries", prefix: options.prefix ?? "" }),
+    keys: (options) => stream(inner.keys(options), { ...list, operation: "keys", prefix: options.prefix ?? "" }),
+    listDirectory: (prefix) => effect(inner.listDirectory(prefix), { ...list, operation: "listDirectory", prefix }),
+    remove: (key, options) => effect(inner.remove(key, options), { ...remove, operation: "remove", key }),
+    removeAll: (keys) => effect(inner.removeAll(keys), { ...remove, operation: "removeAll" }),
+    copy: (from, to, options) => effect(inner.copy(from, to, options), { ...copy, operation: "copy", key: from }),
+    move: (from, to, options) => effect(inner.move(from, to, options), { ...copy, operation: "move", key: from }),
+    presign: (key, options) =>
+      effect(inner.presign(key, options), {
+        writes: false,
+        canFailWith: isPresignError,
+        operation: "presign",
+        key
+      })
   }
 }
 
@@ -575,7 +601,7 @@ export const mapStream = (
 
 /**
  * An opened object that counts what is read of it, and whose stream fails with a truncated `CorruptObject` unless it yields
- * the whole range.
+ * the whole range. `bytes` of another length than the range are not used.
  *
  * @since 0.1.0
  * @category constructors
@@ -583,7 +609,7 @@ export const mapStream = (
 export const opened = (object: Omit<OpenedObject, "position">): OpenedObject => {
   const { bytes, range, reuse, stream } = object
   const expected = range.endExclusive - range.start
-  if (bytes !== undefined) return { ...object, position: () => expected }
+  if (bytes?.byteLength === expected) return { ...object, position: () => expected }
   let position = 0
   const counted = (stream: OpenedObject["stream"]) =>
     exactly(stream, expected, wrongLength(expected), (actual) => {
@@ -591,6 +617,7 @@ export const opened = (object: Omit<OpenedObject, "position">): OpenedObject => 
     })
   return {
     ...object,
+    bytes: undefined,
     stream: counted(stream),
     reuse: reuse && ((isFree) => counted(reuse(isFree))),
     position: () => position

@@ -1,9 +1,12 @@
+/**
+ * Valid keys and prefixes, and the order of keys.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { FastCheck } from "effect"
 import { ObjectKey } from "surfing-weights"
 
 describe("ObjectKey", () => {
-  it("accepts what the contract names, byte for byte", () => {
+  it("accepts every valid key", () => {
     const keys = [
       "a",
       "a/b/c",
@@ -26,17 +29,17 @@ describe("ObjectKey", () => {
     for (const key of keys) expect([key, ObjectKey.problem(key)]).toEqual([key, undefined])
   })
 
-  it("says what is wrong with what cannot be a key", () => {
-    expect(ObjectKey.problem("")).toBe("it is empty")
-    expect(ObjectKey.problem("x".repeat(1025))).toBe("it is longer than 1024 bytes")
-    expect(ObjectKey.problem("é".repeat(513))).toBe("it is longer than 1024 bytes")
+  it("says what is wrong with an invalid key", () => {
+    expect(ObjectKey.problem("")).toBe("it must not be empty")
+    expect(ObjectKey.problem("x".repeat(1025))).toBe("it must not exceed 1024 bytes (got 1025)")
+    expect(ObjectKey.problem("é".repeat(513))).toBe("it must not exceed 1024 bytes (got 1026)")
     for (const key of ["/a", "a/", "a//b", "/"]) expect(ObjectKey.problem(key)).toMatch(/empty segment/)
     for (const key of [".", "..", "a/../b", "./a", "a/."]) expect(ObjectKey.problem(key)).toMatch(/segment "\.\.?"/)
     for (const key of ["a\0b", "a\nb", "\x7f", "a\u0085"]) expect(ObjectKey.problem(key)).toMatch(/control character/)
     for (const key of ["\ud83d", "a\ude00b", "\ude00\ud83d"]) expect(ObjectKey.problem(key)).toMatch(/surrogate/)
   })
 
-  it("knows which prefixes a key can have", () => {
+  it("tells whether a key can start with a prefix", () => {
     for (const prefix of ["", "a", "a/", "a/.", "a/..", "..", "x".repeat(1024)]) {
       expect([prefix, ObjectKey.isPrefix(prefix)]).toEqual([prefix, true])
     }
@@ -45,7 +48,7 @@ describe("ObjectKey", () => {
     }
   })
 
-  it("is ordered by its bytes of UTF-8", () => {
+  it("compares keys by their bytes of UTF-8", () => {
     expect(["a0", "\u{1f600}", "a/b", "\ufffd", "a.b", "a-b", "a", "é"].sort(ObjectKey.compare)).toEqual(
       ["a", "a-b", "a.b", "a/b", "a0", "é", "\ufffd", "\u{1f600}"]
     )

@@ -1,4 +1,6 @@
-/** The default policy and its variants, on virtual time, through nothing but `Effect.retry`. */
+/**
+ * Retry policies under the test clock, through `Effect.retry`.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Clock, Duration, Effect, Fiber, Random, Schedule, TestClock } from "effect"
 import { RetryPolicy, StorageError } from "surfing-weights"
@@ -8,7 +10,7 @@ const unavailable = new StorageError.StorageUnavailable({ ...context, reason: "d
 const busy = (retryAfter: Duration.DurationInput) =>
   new StorageError.StorageUnavailable({ ...context, reason: "busy", retryAfter: Duration.decode(retryAfter) })
 
-/** When each attempt began, in milliseconds, if every attempt takes `lasting` and fails, the nth with `error(n)`. */
+/** The times in milliseconds at which attempts began, each of which takes `lasting` and fails, the nth with `error(n)`. */
 const attempts = (
   policy: RetryPolicy.RetryPolicy,
   error: (n: number) => StorageError.StorageError,
@@ -28,7 +30,7 @@ const attempts = (
     return { begun, last }
   })
 
-/** The time between the attempts, where all random numbers are this one. */
+/** The waits between attempts, where every random number is `random`. */
 const waits = (random: number, error: (n: number) => StorageError.StorageError) =>
   Effect.map(
     Effect.withRandom(attempts(RetryPolicy.default, error), Random.fixed([random])),
@@ -36,14 +38,14 @@ const waits = (random: number, error: (n: number) => StorageError.StorageError) 
   )
 
 describe("RetryPolicy.default", () => {
-  it.effect("waits up to 100 ms, doubling ten times up to 15 s, and then gives up", () =>
+  it.effect("waits up to 100 ms, doubles that ten times up to 15 s, and gives up", () =>
     Effect.gen(function*() {
       expect(yield* waits(1, () => unavailable)).toEqual(
         [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000]
       )
     }))
 
-  it.effect("draws each wait evenly between nothing and its limit", () =>
+  it.effect("waits for a random time between zero and its limit", () =>
     Effect.gen(function*() {
       expect(yield* waits(0, () => unavailable)).toEqual([0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
       expect(yield* waits(0.25, () => unavailable)).toEqual(
@@ -57,34 +59,34 @@ describe("RetryPolicy.default", () => {
         attempts(RetryPolicy.default, () => unavailable, "30 seconds"),
         Random.fixed([1])
       )
-      // The first failure comes at 30 s, the seventh at 216.3 s: that is too late for another.
+      // The first failure is at 30 s, the seventh at 216.3 s, too late for another attempt.
       expect(begun).toEqual([0, 30_100, 60_300, 90_700, 121_500, 153_100, 186_300])
     }))
 
-  it.effect("waits as long as retryAfter asks, also beyond 15 s, and no longer", () =>
+  it.effect("waits for retryAfter, also beyond 15 s, and no longer", () =>
     Effect.gen(function*() {
       expect(yield* waits(1, (n) => n === 2 ? busy("40 seconds") : unavailable)).toEqual(
         [100, 40_000, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000]
       )
     }))
 
-  it.effect("waits longer than retryAfter where its own wait is longer", () =>
+  it.effect("waits for its own time where that is longer than retryAfter", () =>
     Effect.gen(function*() {
       expect(yield* waits(1, () => busy("150 millis"))).toEqual(
         [150, 200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000]
       )
     }))
 
-  it.effect("gives up at once, without waiting, where retryAfter leads beyond the 3 minutes", () =>
+  it.effect("gives up at once where retryAfter ends after the 3 minutes", () =>
     Effect.gen(function*() {
       const { begun, last } = yield* attempts(RetryPolicy.default, () => busy("1 hour"))
       expect(begun).toEqual([0])
       expect(last._tag).toBe("StorageUnavailable")
-      // Twice 90 s is just within the 3 minutes, a third time is beyond.
+      // Twice 90 s is just within the 3 minutes.
       expect((yield* attempts(RetryPolicy.default, () => busy("90 seconds"))).begun.length).toBe(3)
     }))
 
-  it.effect("retries nothing that is not retryable", () =>
+  it.effect("does not retry what is not retryable", () =>
     Effect.gen(function*() {
       const notFound = new StorageError.ObjectNotFound(context)
       expect((yield* attempts(RetryPolicy.default, () => notFound)).begun).toEqual([0])
@@ -113,12 +115,12 @@ describe("RetryPolicy.respectRetryAfter", () => {
     RetryPolicy.respectRetryAfter({ within: "10 seconds" })
   )
 
-  it.effect("leaves a schedule as it is where nothing is asked for", () =>
+  it.effect("does not change a schedule without retryAfter", () =>
     Effect.gen(function*() {
       expect((yield* attempts(policy, () => unavailable)).begun).toEqual([0, 1000, 2000, 3000])
     }))
 
-  it.effect("makes any schedule wait as long as retryAfter asks", () =>
+  it.effect("makes any schedule wait for retryAfter", () =>
     Effect.gen(function*() {
       const { begun } = yield* attempts(policy, (n) => n === 1 ? busy("5 seconds") : unavailable)
       expect(begun).toEqual([0, 5000, 6000, 7000])

@@ -1,3 +1,6 @@
+/**
+ * Failures as values, schemas and messages.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { Duration, Effect, Schema } from "effect"
 import { MemoryStorage, Storage, StorageError } from "surfing-weights"
@@ -21,15 +24,16 @@ const all: ReadonlyArray<StorageError.StorageError> = [
   new StorageError.CorruptObject({ ...context, problem: "truncated", reason }),
   new StorageError.StorageFull({ ...context, reason }),
   new StorageError.UnsupportedOperation({ ...context, reason }),
-  new StorageError.UnexpectedStorageError({ ...context, reason, cause })
+  new StorageError.UnexpectedStorageError({ ...context, reason, cause }),
+  new StorageError.InvalidOptions({ ...context, module: "S3Storage", option: "bucket", reason: "bucket is required" })
 ]
 
 describe("StorageError", () => {
-  it("has a member for every failure of the contract", () => {
+  it("has every failure as a member of the schema", () => {
     expect(StorageError.StorageError.members.map((member) => member._tag).sort()).toEqual(
       all.map((error) => error._tag).sort()
     )
-    expect(new Set(all.map((error) => error._tag)).size).toBe(14)
+    expect(new Set(all.map((error) => error._tag)).size).toBe(15)
   })
 
   for (const error of all) {
@@ -42,15 +46,19 @@ describe("StorageError", () => {
       if (error.cause !== undefined) expect(back.cause).toMatchObject({ message: cause.message })
     })
 
-    it(`says what, where and of which object: ${error._tag}`, () => {
-      expect(error.message).toContain("S3(weights)")
-      expect(error.message).toContain(error.operation)
-      if (error.key !== undefined) expect(error.message).toContain("\"layer 0\"")
+    it(`says what happened, where and to which object: ${error._tag}`, () => {
+      if (error._tag === "InvalidOptions") {
+        expect(error.message).toBe("S3Storage: bucket is required")
+      } else {
+        expect(error.message).toContain("S3(weights)")
+        expect(error.message).toContain(error.operation)
+        if (error.key !== undefined) expect(error.message).toContain("\"layer 0\"")
+      }
       expect(error.message).not.toContain("\n")
     })
   }
 
-  it("is retryable where trying again may help, and only there", () => {
+  it("is retryable where another attempt may succeed", () => {
     expect(all.filter(StorageError.isRetryable).map((error) => error._tag)).toEqual(
       ["StorageUnavailable", "StorageTimeout", "CorruptObject"]
     )
@@ -59,7 +67,7 @@ describe("StorageError", () => {
     }
   })
 
-  it("is not retryable any more once its retries are used up, and says how often it was tried", () => {
+  it("is not retryable once its retries are exhausted, and says how many attempts were made", () => {
     for (const error of all) {
       const exhausted = StorageError.exhausted(error, 11)
       expect(StorageError.isRetryable(exhausted)).toBe(false)
@@ -70,18 +78,25 @@ describe("StorageError", () => {
     }
   })
 
-  it("is told from other errors", () => {
+  it("is distinguished from other errors", () => {
     for (const error of all) expect(StorageError.isStorageError(error)).toBe(true)
     expect(StorageError.isStorageError(new Error("other"))).toBe(false)
     expect(StorageError.isStorageError({ _tag: "ObjectNotFound" })).toBe(false)
   })
 
-  it("shows of a key that is too long only the beginning", () => {
+  it("truncates a key that is too long", () => {
     const error = new StorageError.InvalidKey({ ...context, key: "k".repeat(100_000), reason })
     expect(error.message.length).toBeLessThan(300)
   })
 
-  it.effect("leaves the types as its tags are handled", () => {
+  it("needs only what happened", () => {
+    const error = new StorageError.ObjectNotFound()
+    expect({ ...error }).toMatchObject({ backend: "", operation: "", key: "" })
+    expect(error.message).toBe("there is no such object")
+    expect(new StorageError.AccessDenied({ reason: "the token has expired" }).message).toBe("the token has expired")
+  })
+
+  it.effect("is removed from the type when its tag is handled", () => {
     const handled: Effect.Effect<
       Uint8Array,
       Exclude<StorageError.LoadError, StorageError.ObjectNotFound | StorageError.AccessDenied>,

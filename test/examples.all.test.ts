@@ -24,6 +24,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "With a client of one's own: it is CLIENT",
     "Found in the environment: it is FOUND"
   ],
+  "custom-wrapper.ts": ["write save drafts/layer_0.bin: done", "releases are kept"],
   "custom-backend.ts": ["Found both again after a restart", "Two saves on one etag: save \"bert/layer_0.bin\""],
   "model-chunks.ts": [
     "bert/chunks/layer_3.safetensors: 33024 bytes, 2 tensors",
@@ -33,7 +34,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   ],
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
   "edge-client.ts": ["From the server: ", "The server is gone; from the disk: ", "Not on the disk: StorageUnavailable"],
-  "failover.ts": ["only the first 3 asked the bucket", "Nothing else takes a write: save \"layer_1.bin\""],
+  "failover.ts": ["only the first 3 tried the bucket", "Writes fail: save \"layer_1.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",
     "4.0 MiB  sentence-encoder/group1-shard1of7",
@@ -41,7 +42,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "\"a dog runs\" and \"the puppy is running\": 0.66",
     "\"a dog runs\" and \"tax law\": 0.15"
   ],
-  "retry-schedules.ts": ["gave up after 3 attempts", "broke after each million, and came whole"],
+  "retry-schedules.ts": ["gave up after 3 attempts", "broke after each million, and arrived whole"],
   "s3.ts": [
     "Saved config.json and layer_0.bin: 20971520 bytes in parts",
     "the SHA-256 is that of the original",
@@ -57,7 +58,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   ],
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
-  "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are as they were"],
+  "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are unchanged"],
   "tensorflow.ts": ["Loaded a model of 61 weights", "Saved it as 8 objects", "Saved it over itself: new shards"],
   "transformers-cache.ts": [
     "From the server: 4 files, 4 requests so far",

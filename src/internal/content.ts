@@ -1,9 +1,9 @@
 /**
- * Whether objects of different stores hold the same bytes, as far as that can be told without reading them.
+ * Whether objects of different stores hold the same bytes, as far as their metadata shows it.
  */
 import type { ObjectInfo } from "../StorageBackend.js"
 
-/** `undefined` where it cannot be told. */
+/** `undefined` where the metadata does not show it. */
 export const sameContent = (one: ObjectInfo, other: ObjectInfo): boolean | undefined => {
   if (one.size !== other.size) return false
   if (one.checksum !== undefined && one.checksum.algorithm === other.checksum?.algorithm) {
@@ -13,7 +13,7 @@ export const sameContent = (one: ObjectInfo, other: ObjectInfo): boolean | undef
 }
 
 /**
- * Whether an etag is one that S3 computes of the bytes: their MD5, or of an object in parts that of the MD5s of its
- * parts, and their number. Other etags, a count for instance, may be equal for different bytes.
+ * Whether an etag has the form of those that S3 computes of the bytes: their MD5, or for an object in parts the MD5 of its
+ * parts' MD5s and their number. Other etags, for instance a counter, may be equal for different bytes.
  */
 const isDigest = (etag: string): boolean => /^[0-9a-f]{32}(?:-\d+)?$/.test(etag)

@@ -95,6 +95,8 @@ export const parseAttributes = (headers: Headers, prefix: string): Attributes | 
 
 const plain = /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/
 const encodedWord = /=\?utf-8\?(?:b\?([a-z0-9+/=]*)|q\?([^ ?]*))\?=/gi
+// White space between two encoded words does not count.
+const betweenWords = new RegExp(`(${encodedWord.source})[ \\t]+(?=${encodedWord.source})`, "gi")
 
 /** Text as a field value: as it is, or as an encoded word (RFC 2047) where it is not plain ASCII. */
 export const encodeText = (text: string): string =>
@@ -103,8 +105,7 @@ export const encodeText = (text: string): string =>
 /** The text of a field value, whose encoded words (RFC 2047) are decoded. */
 export const decodeText = (value: string): string =>
   value
-    // White space between two encoded words does not count.
-    .replaceAll(/(\?=)[ \t]+(?==\?)/g, "$1")
+    .replaceAll(betweenWords, "$1")
     .replaceAll(encodedWord, (whole, base64?: string, quoted?: string) =>
       Either.getOrElse(
         base64 === undefined ? decodeQuoted(quoted ?? "") : Encoding.decodeBase64String(base64),

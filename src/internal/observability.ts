@@ -99,7 +99,7 @@ export const makeObserver = (backend: string, operation: string): Observer => {
     effect: (key, run, bytesOf) =>
       withFiber((clock, labels, isTraced) => {
         const start = clock.unsafeCurrentTimeNanos()
-        const watched = Effect.onExit(run(), (exit) => {
+        const watched = Effect.onExit(Effect.suspend(run), (exit) => {
           const bytes = bytesOf !== undefined && Exit.isSuccess(exit) ? bytesOf(exit.value) : 0
           end.operation(exit, clock.unsafeCurrentTimeNanos() - start, bytes, labels)
           return isTraced && bytesOf !== undefined ? annotate("storage.bytes", bytes) : Effect.void

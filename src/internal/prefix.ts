@@ -44,7 +44,7 @@ export const prefixed = (inner: StorageBackend, folder: string, name: string): S
     change: (item: A) => B
   ): Stream.Stream<B, E.ListError> => {
     const full = within(options)
-    return full === undefined ? Stream.empty : Stream.map(list(full), change)
+    return full === undefined ? Stream.empty : Stream.mapBoth(list(full), { onSuccess: change, onFailure: toError })
   }
 
   return {
@@ -65,10 +65,10 @@ export const prefixed = (inner: StorageBackend, folder: string, name: string): S
       const full = within({ prefix: start })
       return full?.prefix === undefined
         ? Effect.succeed({ objects: [], prefixes: [] })
-        : Effect.map(inner.listDirectory(full.prefix), ({ objects, prefixes }) => ({
-          objects: objects.map(toInfo),
-          prefixes: prefixes.map(strip)
-        }))
+        : Effect.mapBoth(inner.listDirectory(full.prefix), {
+          onSuccess: ({ objects, prefixes }) => ({ objects: objects.map(toInfo), prefixes: prefixes.map(strip) }),
+          onFailure: toError
+        })
     },
     remove: (key, options) => on([key], () => inner.remove(prefix + key, options)),
     removeAll: (keys) => {

@@ -1,10 +1,8 @@
 /**
  * The one mechanism behind every retry: of an effect as a whole, of a body from the byte where it broke, of a listing
- * from the key where it broke. What succeeds at once pays for none of it.
+ * from the key where it broke. What succeeds at once costs nothing more.
  */
 import * as Arr from "effect/Array"
-import type * as Cause from "effect/Cause"
-import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
@@ -12,19 +10,19 @@ import * as Exit from "effect/Exit"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as ByteRange from "../ByteRange.js"
 import type { RetryPolicy } from "../RetryPolicy.js"
 import type { ListOptions, OpenedObject, StorageBackend, StreamOptions } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 import { annotate } from "./observability.js"
+import { resuming } from "./resume.js"
 
 /**
  * The same effect, tried again after each retryable failure as the policy says. When the policy ends, it fails with the
  * last failure, marked as exhausted.
  *
- * An attempt that failed may have been carried out all the same, its answer lost on the way. A failure that `mayBeOwn`
- * picks out (the object is there already, say) may then come of that, and is not reported as somebody else's doing:
- * from the second attempt on it becomes an exhausted `StorageUnavailable` that says so, caused by the failure before.
+ * An attempt that failed may have been carried out, with only its response lost. From the second attempt on, a failure for
+ * which `mayBeOwn` is true (for instance that the object already exists) may be the effect of that. It becomes an
+ * exhausted `StorageUnavailable` that says so, with the failure before as its cause.
  */
 export const retry = <A, Err extends E.StorageError, R>(
   effect: Effect.Effect<A, Err, R>,
@@ -58,42 +56,14 @@ export const openResuming = (
   Effect.gen(function*() {
     const opening = new Resumable(open, policy, yield* Effect.scope)
     const first = yield* opening.attempt(options)
-    const { bytes, info, range, reuse, stream } = first
-    if (bytes !== undefined) return first
-    // The bytes of the attempts before, and of the current one.
-    let current = first
-    let before = 0
-    const position = () => before + current.position()
-    const total = range.endExclusive - range.start
-
-    const goOn = (
-      broken: OpenedObject["stream"],
-      streamOf: (opened: OpenedObject) => OpenedObject["stream"]
-    ): OpenedObject["stream"] =>
-      Stream.catchAll(broken, (error) =>
-        E.isRetryable(error) && position() >= total
-          // Every byte has arrived: only the end broke.
-          ? Stream.empty
-          : Stream.unwrap(Effect.gen(function*() {
-            yield* opening.retry(error, current.position() > 0)
-            const at = range.start + position()
-            const rest = yield* opening.attempt({
-              range: ByteRange.make(at, range.endExclusive),
-              ifMatch: info.etag,
-              chunkSize: options.chunkSize
-            })
-            before = position()
-            current = rest
-            return goOn(streamOf(rest), streamOf)
-          })))
-
-    return {
-      info,
-      range,
-      stream: goOn(stream, ({ stream }) => stream),
-      reuse: reuse && ((isFree) => goOn(reuse(isFree), (opened) => opened.reuse?.(isFree) ?? opened.stream)),
-      position
-    }
+    return resuming(first, {
+      canResume: E.isRetryable,
+      openRest: (range, error, broken) =>
+        Effect.zipRight(
+          opening.retry(error, broken.position() > 0),
+          opening.attempt({ ...options, range, ifMatch: first.info.etag, ifNoneMatch: undefined })
+        )
+    })
   })
 
 /** Opens again what broke, each time in a scope of its own within the outer one, so that it can be closed first. */
@@ -133,7 +103,7 @@ class Resumable {
   }
 }
 
-/** A listing that, where it breaks, goes on after the last key that it gave; the policy starts anew with each page. */
+/** A listing that, where it breaks, goes on after the last key that arrived; the policy starts anew with each page. */
 export const listResuming = <A>(
   list: (options: ListOptions) => Stream.Stream<A, E.ListError>,
   keyOf: (item: A) => string,
@@ -143,18 +113,23 @@ export const listResuming = <A>(
   Stream.suspend(() => {
     const budget = makeBudget(policy)
     let rest = options
-    return resuming(list(options), {
-      passed: (chunk) => {
-        if (Chunk.isEmpty(chunk)) return
-        rest = { ...rest, startAfter: keyOf(Chunk.unsafeLast(chunk)) }
-        budget.renew()
-      },
-      missing: () => undefined,
-      rest: (error) => Effect.map(budget.spend(error), () => list(rest))
-    })
+    const noted = (listing: Stream.Stream<A, E.ListError>): Stream.Stream<A, E.ListError> =>
+      Stream.mapChunks(listing, (page) => {
+        if (Chunk.isNonEmpty(page)) {
+          rest = { ...rest, startAfter: keyOf(Chunk.lastNonEmpty(page)) }
+          budget.renew()
+        }
+        return page
+      })
+    const resume = (broken: Stream.Stream<A, E.ListError>): Stream.Stream<A, E.ListError> =>
+      Stream.catchAll(
+        noted(broken),
+        (error) => Stream.unwrap(Effect.map(budget.spend(error), () => resume(list(rest))))
+      )
+    return resume(list(options))
   })
 
-/** Removes a batch, then of what is left the keys whose failure may pass, until there are none or the policy ends. */
+/** Removes a batch, then again the keys that failed with something retryable, until there are none or the policy ends. */
 export const removeAllRetrying = (
   removeAll: StorageBackend["removeAll"],
   keys: ReadonlyArray<string>,
@@ -224,42 +199,11 @@ const makeBudget = (policy: RetryPolicy): Budget => {
   }
 }
 
-/** A stream that notes what has passed, and where it breaks or ends with something missing goes on with the rest. */
-const resuming = <A, Err extends E.StorageError>(
-  stream: Stream.Stream<A, Err>,
-  options: {
-    readonly passed: (chunk: Chunk.Chunk<A>) => void
-    readonly missing: () => Err | undefined
-    readonly rest: (error: Err) => Effect.Effect<Stream.Stream<A, Err>, Err>
-  }
-): Stream.Stream<A, Err> => {
-  const noting: Channel.Channel<Chunk.Chunk<A>, Chunk.Chunk<A>, Err, Err, void, unknown> = Channel.readWithCause({
-    onInput: (chunk: Chunk.Chunk<A>) => {
-      options.passed(chunk)
-      return Channel.zipRight(Channel.write(chunk), noting)
-    },
-    onFailure: (cause: Cause.Cause<Err>) => Channel.failCause(cause),
-    onDone: () => {
-      const missing = options.missing()
-      return missing === undefined ? Channel.void : Channel.fail(missing)
-    }
-  })
-  const from = (
-    stream: Stream.Stream<A, Err>
-  ): Channel.Channel<Chunk.Chunk<A>, unknown, Err, unknown, void, unknown> =>
-    Stream.toChannel(stream).pipe(
-      Channel.pipeTo(noting),
-      Channel.catchAll((error) => Channel.unwrap(Effect.map(options.rest(error), from)))
-    )
-  return Stream.fromChannel(from(stream))
-}
-
 const inDoubt = (before: E.StorageError, now: E.StorageError, attempts: number): E.StorageUnavailable =>
   new E.StorageUnavailable({
-    backend: before.backend,
-    operation: before.operation,
-    ...(before.key !== undefined && { key: before.key }),
-    reason: `an attempt failed but may have been carried out, since the next met ${now._tag}; look before trying again`,
+    key: before.key,
+    reason: "an attempt failed but may have been carried out, since the next one failed with " +
+      `${now._tag}; look at the object before you try again`,
     cause: before,
     attempts
   })

@@ -8,7 +8,14 @@ import * as ByteRange from "../ByteRange.js"
 import { withPlace } from "../internal/errors.js"
 import { makeObserver, type Observer } from "../internal/observability.js"
 import * as ObjectKey from "../ObjectKey.js"
-import type { Capabilities, OpenedObject, SaveOptions, StorageBackend, StreamOptions } from "../StorageBackend.js"
+import type {
+  Capabilities,
+  CopyOptions,
+  OpenedObject,
+  SaveOptions,
+  StorageBackend,
+  StreamOptions
+} from "../StorageBackend.js"
 import { mapStream } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 import { attributesProblem } from "./attributes.js"
@@ -135,20 +142,39 @@ export class Entrance {
       : undefined)
   }
 
-  unsupported(capability: keyof typeof reasons, isNeeded = true): E.UnsupportedOperation | undefined {
-    return !isNeeded || this.backend.capabilities[capability]
+  unsupported(capability: keyof typeof reasons, key?: string): E.UnsupportedOperation | undefined {
+    return this.backend.capabilities[capability]
       ? undefined
-      : new E.UnsupportedOperation({ reason: reasons[capability] })
+      : new E.UnsupportedOperation({ key, reason: reasons[capability] })
   }
 
-  badSave(key: string, options: SaveOptions): E.InvalidKey | E.UnsupportedOperation | undefined {
-    const problem = options.attributes === undefined ? undefined : attributesProblem(options.attributes)
-    return this.badKey(key) ??
-      this.unsupported("write") ??
-      this.unsupported("createOnly", options.ifNoneMatch !== undefined) ??
-      this.unsupported("compareAndSwap", options.ifMatch !== undefined) ??
-      this.unsupported("attributes", options.attributes !== undefined) ??
-      (problem === undefined ? undefined : new E.UnsupportedOperation({ key, reason: problem }))
+  badSave(
+    key: string,
+    { attributes, ifMatch, ifNoneMatch }: SaveOptions
+  ): E.InvalidKey | E.UnsupportedOperation | undefined {
+    const refusal = this.badKey(key) ?? this.unsupported("write")
+    if (refusal !== undefined) return refusal
+    const needed = [["createOnly", ifNoneMatch], ["compareAndSwap", ifMatch], ["attributes", attributes]] as const
+    for (const [capability, option] of needed) {
+      const unsupported = option === undefined ? undefined : this.unsupported(capability, key)
+      if (unsupported !== undefined) return unsupported
+    }
+    const problem = attributes && attributesProblem(attributes)
+    return problem === undefined ? undefined : new E.UnsupportedOperation({ key, reason: problem })
+  }
+
+  badRelocation(
+    from: string,
+    to: string,
+    options: CopyOptions
+  ): E.InvalidKey | E.UnsupportedOperation | undefined {
+    const isInPlace = from === to && options.attributes !== undefined
+    return this.badKey(from) ?? this.badSave(to, options) ?? (isInPlace
+      ? new E.UnsupportedOperation({
+        reason:
+          "attributes cannot be replaced by a copy to the same key; save the object with them, or copy it to another key"
+      })
+      : undefined)
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * Failures on purpose: a storage around another that fails, breaks off or is late where its rules say so, to see what an
- * app makes of it. Rules are counted, so what happens is the same each time.
+ * Injected failures: a wrapper that fails, breaks off or delays operations as its rules say, to test how an app reacts.
+ * Rules are counted, so the same calls fail each time.
  *
  * @module StorageChaos
  * @since 0.1.0
@@ -8,93 +8,108 @@
 import * as Arr from "effect/Array"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
-import type { Refinement } from "effect/Predicate"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import {
-  isCopyError,
-  isHeadError,
-  isListError,
-  isLoadError,
-  isPresignError,
-  isRemoveError,
-  isSaveError
-} from "../internal/errors.js"
+import { isLoadError, isRemoveError, isSaveError, withPlace } from "../internal/errors.js"
+import * as Options from "../internal/options.js"
 import { withSource } from "../internal/source.js"
 import * as Storage from "../Storage.js"
-import { opened as openedObject, type OpenedObject, type StorageBackend } from "../StorageBackend.js"
+import * as StorageBackend from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 
 /**
- * An operation of a backend. `Storage.stream` and `Storage.open` come down to `open`, `Storage.list` to `keys`,
- * `Storage.exists` to `head`; every other operation has the name it has on `Storage`.
+ * An operation of a backend. `Storage.stream` and `Storage.open` call `open`, `Storage.list` calls `keys`, `Storage.exists`
+ * calls `head`, `Storage.sink` calls `save`; the others call the operation of their own name.
  *
  * @since 0.1.0
  * @category models
  */
-export type Operation = Exclude<keyof StorageBackend, "name" | "capabilities">
+export type Operation = StorageBackend.Call["operation"]
 
 /**
- * What is to fail, and how. A rule without fields lets the first operation of any kind fail.
+ * Which operations fail, and how. A rule without fields fails the first operation of any kind.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Rule {
-  /** Which operations it strikes. Default: all. */
-  readonly operation?: Operation | ReadonlyArray<Operation>
+  /** The operations to which the rule applies. Default: all. */
+  readonly operation?: Operation | ReadonlyArray<Operation> | undefined
   /**
-   * Which keys it strikes: one, or those that a predicate picks out. Default: all. The key of a copy or move is the one
-   * that it reads, the key of a listing its prefix. Of a `removeAll` it strikes the keys it names one by one, and the
-   * others are removed; without `key` the batch fails as a whole.
+   * The keys to which the rule applies: one, or those for which a predicate is true. Default: all. The key of a copy or move
+   * is the old one, the key of a listing its prefix. In `removeAll` the keys of the rule fail and the others are removed;
+   * without `key` the whole batch fails.
    */
-  readonly key?: string | ((key: string) => boolean)
-  /** How often it strikes before it is used up. Default: once. `Infinity` is allowed. */
-  readonly times?: number
+  readonly key?: string | ((key: string) => boolean) | undefined
+  /** How many times the rule applies. Default: 1. `Infinity` is allowed. */
+  readonly times?: number | undefined
   /**
-   * When it strikes: `before` the operation (the default), so that nothing has happened, or `after` it succeeded, so that
-   * its answer is lost. A listing breaks at its beginning or at its end.
+   * Whether the operation fails `before` it has changed or read anything, or `after` it has succeeded, so that its response
+   * is lost. A listing fails at its start or at its end. Default: `before`.
    */
-  readonly when?: "before" | "after"
+  readonly when?: "before" | "after" | undefined
   /**
-   * Strikes after exactly this many bytes, counted from where a stream begins, and instead of `when`. Chunks are cut to
-   * fit. Where the bytes come or go in one piece, they have to be at least so many: a load then gives nothing, a save
-   * saves nothing. Operations that move no bytes, or fewer, are not struck.
+   * Instead of `when`: the number of bytes after which a stream breaks, counted from its start. Chunks are cut to fit. Bytes
+   * that are loaded or saved in one piece fail where there are at least as many: such a load returns nothing, such a save
+   * saves nothing. An operation that moves fewer bytes does not fail.
    */
-  readonly afterBytes?: number
-  /** How long it waits before it strikes. Default: not at all. */
-  readonly delay?: Duration.DurationInput
+  readonly afterBytes?: number | undefined
+  /** How long to wait before failing. Default: no wait. */
+  readonly delay?: Duration.DurationInput | undefined
   /**
-   * The failure. Default: `StorageUnavailable` with the reason "injected". `"none"` is for rules that only delay. A
-   * failure that the operation could never give comes out as an `UnexpectedStorageError` that says so.
+   * The failure. Default: `StorageUnavailable` with the reason "injected". `"none"` only waits. A failure that the operation
+   * cannot have is replaced by an `UnexpectedStorageError` that says so.
    */
-  readonly error?: "none" | ((struck: Struck) => E.StorageError)
+  readonly error?: "none" | ((target: Target) => E.StorageError) | undefined
 }
 
 /**
- * What a rule strikes, as the fields that failures have. `key` is empty where there is none.
+ * The operation that is to fail, as the fields that failures have. `key` is empty where there is none.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Struck {
+export interface Target {
   readonly backend: string
   readonly operation: Operation
   readonly key: string
 }
 
 /**
- * The same storage under these rules. Where several concern an operation, they strike in their order, each until it is
- * used up, and those after one that failed the operation are spared. Strikes are counted as long as the storage lives.
+ * The same storage under rules. Those that apply to an operation do so in their order, until one fails it. Each is counted
+ * for as long as the storage lives.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effect.Effect<Storage.Service> =>
-  Effect.sync(() => Storage.make(makeBackend(storage.backend, rules)))
+export const make: {
+  (rules: ReadonlyArray<Rule>): (storage: Storage.Service) => Effect.Effect<Storage.Service, E.InvalidOptions>
+  (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effect.Effect<Storage.Service, E.InvalidOptions>
+} = dual(
+  2,
+  (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effect.Effect<Storage.Service, E.InvalidOptions> =>
+    Effect.map(Options.decode("StorageChaos", schema, { rules }), (decoded) => {
+      const { backend } = storage
+      const chaos = new Chaos(`Chaos(${backend.name})`, decoded.rules)
+      return Storage.make(StorageBackend.intercept(withBrokenBytes(backend, chaos), {
+        name: chaos.name,
+        effect: (effect, call) =>
+          chaos.apply(call, isBefore).pipe(Effect.zipRight(effect), Effect.zipLeft(chaos.apply(call, isAfter))),
+        stream: (stream, call) =>
+          call.prefix === undefined
+            ? stream
+            : Stream.execute(chaos.apply(call, isBefore)).pipe(
+              Stream.concat(stream),
+              Stream.concat(Stream.execute(chaos.apply(call, isAfter)))
+            )
+      }))
+    })
+)
 
 /**
- * Provides the storage it needs, under these rules.
+ * Provides the storage that it needs, under rules.
  *
  * @since 0.1.0
  * @category layers
@@ -106,9 +121,9 @@ export const make = (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effe
  * const layer = StorageChaos.layer([
  *   // The connection breaks twice, each time after 1,000 bytes.
  *   { operation: "open", key: "layer_0.bin", afterBytes: 1000, times: 2 },
- *   // The disk is full for good.
- *   { operation: "save", times: Infinity, error: (struck) => new StorageError.StorageFull({ ...struck, reason: "full" }) },
- *   // The answer to the first removal is lost.
+ *   // Every save fails, since the disk is full.
+ *   { operation: "save", times: Infinity, error: () => new StorageError.StorageFull({ reason: "no space left" }) },
+ *   // The first removal succeeds, but its response is lost.
  *   { operation: "remove", when: "after" },
  *   // Listings are slow.
  *   { operation: ["entries", "keys"], delay: "2 seconds", times: Infinity, error: "none" }
@@ -117,144 +132,225 @@ export const make = (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effe
  * )
  * ```
  */
-export const layer = (rules: ReadonlyArray<Rule>): Layer.Layer<Storage.Storage, never, Storage.Storage> =>
-  Layer.effect(Storage.Storage, Effect.flatMap(Storage.Storage, (storage) => make(storage, rules)))
+export const layer = (
+  rules: ReadonlyArray<Rule>
+): Layer.Layer<Storage.Storage, E.InvalidOptions, Storage.Storage> =>
+  Layer.effect(Storage.Storage, Effect.flatMap(Storage.Storage, make(rules)))
 
-interface ArmedRule extends Rule {
-  left: number
+const operation = Options.oneOf(
+  "open",
+  "load",
+  "loadRanges",
+  "head",
+  "save",
+  "entries",
+  "keys",
+  "listDirectory",
+  "remove",
+  "removeAll",
+  "copy",
+  "move",
+  "presign"
+)
+
+const isCount = (value: number) => value === Infinity || (Number.isSafeInteger(value) && value >= 0)
+
+const ruleSchema = Schema.Struct({
+  operation: Schema.optional(
+    Options.either(operation, Schema.Array(operation), "the name of an operation of a backend, or several in an array")
+  ),
+  key: Schema.optional(
+    Options.either(Options.string(), Options.callback<(key: string) => boolean>(), "a key or a predicate")
+  ),
+  times: Schema.optionalWith(Options.number("a whole number of at least 0, or Infinity", isCount), {
+    default: () => 1
+  }),
+  when: Schema.optionalWith(Options.oneOf("before", "after"), { default: () => "before" as const }),
+  afterBytes: Schema.optional(Options.count({ min: 0 })),
+  delay: Schema.optional(Options.duration()),
+  error: Schema.optionalWith(
+    Options.either(
+      Options.oneOf("none"),
+      Options.callback<(target: Target) => E.StorageError>(),
+      "a function that returns a StorageError, or \"none\""
+    ),
+    { default: () => injected }
+  )
+})
+
+type DecodedRule = typeof ruleSchema.Type
+
+const schema: Schema.Schema<
+  { readonly rules: ReadonlyArray<DecodedRule> },
+  { readonly rules: ReadonlyArray<Rule> }
+> = Schema.Struct({ rules: Schema.Array(ruleSchema) })
+
+const injected = ({ key }: Target): E.StorageError =>
+  new E.StorageUnavailable({ key: key === "" ? undefined : key, reason: "injected" })
+
+const isBefore = ({ afterBytes, when }: DecodedRule): boolean => afterBytes === undefined && when === "before"
+
+const isAfter = ({ afterBytes, when }: DecodedRule): boolean => afterBytes === undefined && when === "after"
+
+/** Rules, and how often each may still apply. */
+class Chaos {
+  readonly name: string
+  readonly #rules: ReadonlyArray<DecodedRule>
+  readonly #remaining: Map<DecodedRule, number>
+
+  constructor(name: string, rules: ReadonlyArray<DecodedRule>) {
+    this.name = name
+    this.#rules = rules
+    this.#remaining = new Map(rules.map((rule) => [rule, rule.times]))
+  }
+
+  /** Applies those rules of an operation that are due. */
+  apply<Err extends E.StorageError>(
+    call: StorageBackend.Call<Err>,
+    isDue: (rule: DecodedRule) => boolean
+  ): Effect.Effect<void, Err | E.UnexpectedStorageError> {
+    return Effect.forEach(this.#rulesOf(call).filter(isDue), (rule) => this.#applyRule(call, rule), { discard: true })
+  }
+
+  /** Applies the rules that are due once so many bytes have been moved in one piece. */
+  moved<Err extends E.StorageError>(
+    call: StorageBackend.Call<Err>,
+    bytes: number
+  ): Effect.Effect<void, Err | E.UnexpectedStorageError> {
+    return this.apply(call, ({ afterBytes }) => afterBytes !== undefined && afterBytes <= bytes)
+  }
+
+  /** Whether a rule may break the stream of an operation. */
+  breaksStream(call: StorageBackend.Call): boolean {
+    return this.#rulesOf(call).some((rule) => rule.afterBytes !== undefined && this.#isLeft(rule))
+  }
+
+  /** The same stream, which breaks where a rule says so. */
+  brokenStream<Buffer extends ArrayBufferLike, E2, Err extends E.StorageError>(
+    call: StorageBackend.Call<Err>,
+    stream: Stream.Stream<Uint8Array<Buffer>, E2>
+  ): Stream.Stream<Uint8Array<Buffer>, E2 | Err | E.UnexpectedStorageError> {
+    return this.#rulesOf(call).reduce<Stream.Stream<Uint8Array<Buffer>, E2 | Err | E.UnexpectedStorageError>>(
+      (stream, rule) =>
+        rule.afterBytes === undefined
+          ? stream
+          : afterBytes(rule.afterBytes, stream, () => this.#isLeft(rule), this.#applyRule(call, rule)),
+      stream
+    )
+  }
+
+  #rulesOf({ key, operation, prefix }: StorageBackend.Call): ReadonlyArray<DecodedRule> {
+    return this.#rules.filter((rule) =>
+      (rule.operation === undefined || Arr.ensure(rule.operation).includes(operation)) &&
+      isKeyOf(rule, key ?? prefix)
+    )
+  }
+
+  #isLeft(rule: DecodedRule): boolean {
+    return (this.#remaining.get(rule) ?? 0) > 0
+  }
+
+  #applyRule<Err extends E.StorageError>(
+    { canFailWith, key, operation, prefix }: StorageBackend.Call<Err>,
+    rule: DecodedRule
+  ): Effect.Effect<void, Err | E.UnexpectedStorageError> {
+    return Effect.suspend(() => {
+      const remaining = this.#remaining.get(rule) ?? 0
+      if (remaining <= 0) return Effect.void
+      this.#remaining.set(rule, remaining - 1)
+      const { delay, error } = rule
+      const failing = error === "none" ? Effect.void : Effect.suspend(() => {
+        const failure = error({ backend: this.name, operation, key: key ?? prefix ?? "" })
+        return Effect.fail(canFailWith(failure) ? failure : impossible(failure, operation))
+      })
+      return delay === undefined ? failing : Effect.delay(failing, delay)
+    })
+  }
 }
 
-const makeBackend = (inner: StorageBackend, rules: ReadonlyArray<Rule>): StorageBackend => {
-  const name = `Chaos(${inner.name})`
-  const armed: ReadonlyArray<ArmedRule> = rules.map((rule) => ({ ...rule, left: rule.times ?? 1 }))
+/** Whether a rule applies to a key. The keys of `removeAll` are not those of the call, so a rule for keys skips the call. */
+const isKeyOf = (rule: DecodedRule, key: string | undefined): boolean =>
+  rule.key === undefined ||
+  (key !== undefined && (typeof rule.key === "function" ? rule.key(key) : rule.key === key))
 
-  /** What the rules that concern one operation do to it. */
-  const under = <Err extends E.StorageError>(
-    operation: Operation,
-    key: string,
-    canGive: Refinement<E.StorageError, Err>,
-    concerned: ReadonlyArray<ArmedRule> = armed
-  ) => {
-    const mine = concerned.filter((rule) => concerns(rule, operation, key))
-    const strike = (rule: ArmedRule): Effect.Effect<void, Err | E.UnexpectedStorageError> =>
-      Effect.suspend(() => {
-        if (rule.left <= 0) return Effect.void
-        rule.left--
-        const { delay, error = injected } = rule
-        const failing = error === "none" ? Effect.void : Effect.suspend(() => {
-          const failure = error({ backend: name, operation, key })
-          return Effect.fail(canGive(failure) ? failure : misfit(failure, operation))
+const impossible = (error: E.StorageError, operation: Operation): E.UnexpectedStorageError =>
+  new E.UnexpectedStorageError({
+    key: error.key,
+    reason: `a rule injects ${error._tag}, which ${operation} cannot fail with; choose another failure`,
+    cause: error
+  })
+
+/** Applies the rules for bytes, and those for single keys of `removeAll`. */
+const withBrokenBytes = (
+  inner: StorageBackend.StorageBackend,
+  chaos: Chaos
+): StorageBackend.StorageBackend => {
+  const loading = { writes: false, canFailWith: isLoadError }
+  return {
+    ...inner,
+    open: (key, options) => {
+      const call: StorageBackend.Call<E.LoadError> = { ...loading, operation: "open", key }
+      return Effect.map(inner.open(key, options), (opened) => {
+        if (!chaos.breaksStream(call)) return opened
+        const { info, range, stream } = opened
+        return StorageBackend.opened({
+          info,
+          range,
+          stream: chaos.brokenStream(call, stream)
         })
-        return delay === undefined ? failing : Effect.delay(failing, delay)
       })
-    const strikes = (when: (rule: Rule) => boolean) => Effect.forEach(mine.filter(when), strike, { discard: true })
-    return {
-      before: strikes(({ afterBytes, when = "before" }) => afterBytes === undefined && when === "before"),
-      after: strikes(({ afterBytes, when }) => afterBytes === undefined && when === "after"),
-      /** Once so many bytes have come or are to go in one piece. */
-      moved: (bytes: number) => strikes(({ afterBytes }) => afterBytes !== undefined && afterBytes <= bytes),
-      breaksStreams: mine.some(({ afterBytes }) => afterBytes !== undefined),
-      /** The same stream, struck on its way. */
-      broken: <Buffer extends ArrayBufferLike, E2>(stream: Stream.Stream<Uint8Array<Buffer>, E2>) =>
-        mine.reduce<Stream.Stream<Uint8Array<Buffer>, E2 | Err | E.UnexpectedStorageError>>(
-          (stream, rule) =>
-            rule.afterBytes === undefined
-              ? stream
-              : oncePassed(rule.afterBytes, stream, () => rule.left > 0, strike(rule)),
-          stream
+    },
+    load: (key, options) =>
+      Effect.tap(
+        inner.load(key, options),
+        ({ byteLength }) => chaos.moved({ ...loading, operation: "load", key }, byteLength)
+      ),
+    loadRanges: (key, ranges, options) =>
+      Effect.tap(inner.loadRanges(key, ranges, options), (loaded) =>
+        chaos.moved(
+          { ...loading, operation: "loadRanges", key },
+          loaded.reduce((sum, { byteLength }) => sum + byteLength, 0)
+        )),
+    save: (key, data, options) => {
+      const call: StorageBackend.Call<E.SaveError> = { operation: "save", key, writes: true, canFailWith: isSaveError }
+      if (data instanceof Uint8Array) {
+        return Effect.zipRight(chaos.moved(call, data.byteLength), inner.save(key, data, options))
+      }
+      return withSource(chaos.brokenStream(call, data), (data) => inner.save(key, data, options))
+    },
+    removeAll: (keys) => {
+      const apply = (key: string, isDue: (rule: DecodedRule) => boolean) =>
+        Effect.mapError(
+          chaos.apply(
+            { operation: "removeAll", key, writes: true, canFailWith: isRemoveError },
+            (rule) => rule.key !== undefined && isDue(rule)
+          ),
+          (error) => withPlace(error, { key })
         )
+      return Effect.gen(function*() {
+        const [refused, allowed] = yield* Effect.partition(keys, (key) => Effect.as(apply(key, isBefore), key))
+        const remaining = yield* inner.removeAll(allowed)
+        const gone = allowed.filter((key) => !remaining.some((error) => error.key === key))
+        const [lost] = yield* Effect.partition(gone, (key) => apply(key, isAfter))
+        return [...refused, ...remaining, ...lost]
+      })
     }
   }
-
-  const around = <A, Err, R>(
-    { after, before }: { readonly before: Effect.Effect<void, Err>; readonly after: Effect.Effect<void, Err> },
-    effect: Effect.Effect<A, Err, R>
-  ): Effect.Effect<A, Err, R> => Effect.zipRight(before, Effect.zipLeft(effect, after))
-
-  const aroundListing = <A>(
-    operation: Operation,
-    prefix: string | undefined,
-    listing: Stream.Stream<A, E.ListError>
-  ): Stream.Stream<A, E.ListError> => {
-    const { after, before } = under(operation, prefix ?? "", isListError)
-    return Stream.execute(before).pipe(Stream.concat(listing), Stream.concat(Stream.execute(after)))
-  }
-
-  return {
-    name,
-    capabilities: inner.capabilities,
-    open: (key, options) => {
-      const rules = under("open", key, isLoadError)
-      return around(
-        rules,
-        Effect.map(inner.open(key, options), (opened): OpenedObject =>
-          rules.breaksStreams
-            ? openedObject({ info: opened.info, range: opened.range, stream: rules.broken(opened.stream) })
-            : opened)
-      )
-    },
-    load: (key, options) => {
-      const rules = under("load", key, isLoadError)
-      return around(rules, Effect.tap(inner.load(key, options), (bytes) => rules.moved(bytes.byteLength)))
-    },
-    loadRanges: (key, ranges, options) => {
-      const rules = under("loadRanges", key, isLoadError)
-      return around(
-        rules,
-        Effect.tap(
-          inner.loadRanges(key, ranges, options),
-          (arrays) => rules.moved(arrays.reduce((sum, bytes) => sum + bytes.byteLength, 0))
-        )
-      )
-    },
-    head: (key) => around(under("head", key, isHeadError), inner.head(key)),
-    save: (key, data, options) => {
-      const rules = under("save", key, isSaveError)
-      return data instanceof Uint8Array
-        ? around(rules, Effect.zipRight(rules.moved(data.byteLength), inner.save(key, data, options)))
-        : around(rules, withSource(rules.broken(data), (data) => inner.save(key, data, options)))
-    },
-    entries: (options) => aroundListing("entries", options.prefix, inner.entries(options)),
-    keys: (options) => aroundListing("keys", options.prefix, inner.keys(options)),
-    listDirectory: (prefix) => around(under("listDirectory", prefix, isListError), inner.listDirectory(prefix)),
-    remove: (key, options) => around(under("remove", key, isRemoveError), inner.remove(key, options)),
-    removeAll: (keys) => {
-      const [ofBatches, ofKeys] = Arr.partition(armed, (rule) => rule.key !== undefined)
-      const on = (key: string) => under("removeAll", key, isRemoveError, ofKeys)
-      return around(
-        under("removeAll", "", isRemoveError, ofBatches),
-        Effect.gen(function*() {
-          const [refused, allowed] = yield* Effect.partition(keys, (key) => Effect.as(on(key).before, key))
-          const remaining = yield* inner.removeAll(allowed)
-          const gone = allowed.filter((key) => !remaining.some((error) => error.key === key))
-          const [lost] = yield* Effect.partition(gone, (key) => on(key).after)
-          return [...refused, ...remaining, ...lost]
-        })
-      )
-    },
-    copy: (from, to, options) => around(under("copy", from, isCopyError), inner.copy(from, to, options)),
-    move: (from, to, options) => around(under("move", from, isCopyError), inner.move(from, to, options)),
-    presign: (key, options) => around(under("presign", key, isPresignError), inner.presign(key, options))
-  }
 }
 
-const concerns = (rule: Rule, operation: Operation, key: string): boolean =>
-  (rule.operation === undefined || Arr.ensure(rule.operation).includes(operation)) &&
-  (typeof rule.key === "function" ? rule.key(key) : rule.key === undefined || rule.key === key)
-
-/** Runs an effect when exactly so many bytes of a stream have passed, if it is wanted then. */
-const oncePassed = <Buffer extends ArrayBufferLike, Err, E2, R>(
+/** Runs an effect when exactly `count` bytes of a stream have passed, if it is wanted then. */
+const afterBytes = <Buffer extends ArrayBufferLike, Err, E2, R>(
   count: number,
   stream: Stream.Stream<Uint8Array<Buffer>, Err, R>,
-  wanted: () => boolean,
+  isWanted: () => boolean,
   effect: Effect.Effect<void, E2>
 ): Stream.Stream<Uint8Array<Buffer>, Err | E2, R> =>
   Stream.suspend(() => {
-    let left = count
+    let remaining = count
     const rest = Stream.flatMap(stream, (bytes) => {
-      const at = left
-      left -= bytes.byteLength
-      return at <= 0 || at > bytes.byteLength || !wanted() ?
+      const at = remaining
+      remaining -= bytes.byteLength
+      return at <= 0 || at > bytes.byteLength || !isWanted() ?
         Stream.make(bytes) :
         Stream.make(bytes.subarray(0, at)).pipe(
           Stream.concat(Stream.execute(effect)),
@@ -262,14 +358,4 @@ const oncePassed = <Buffer extends ArrayBufferLike, Err, E2, R>(
         )
     })
     return count === 0 ? Stream.concat(Stream.execute(effect), rest) : rest
-  })
-
-const injected = ({ key }: Struck): E.StorageError =>
-  new E.StorageUnavailable({ key: key === "" ? undefined : key, reason: "injected" })
-
-const misfit = (error: E.StorageError, operation: Operation): E.UnexpectedStorageError =>
-  new E.UnexpectedStorageError({
-    key: error.key,
-    reason: `a rule injects ${error._tag}, which ${operation} never fails with`,
-    cause: error
   })

@@ -1,10 +1,10 @@
 /**
- * The contract of `Storage` as a suite of tests: whoever writes a backend or a wrapper calls `suite` from a Vitest file
- * and learns whether it keeps every promise that users of `Storage` build on. The backends and wrappers of this package
- * are held to the same suite.
+ * The contract of `Storage` as a test suite. The author of a backend or wrapper calls `suite` from a Vitest file to learn
+ * whether it keeps every promise that users of `Storage` rely on. The backends and wrappers of this package are tested with
+ * the same suite.
  *
  * It needs `vitest` and `@effect/vitest`, and is therefore imported as `surfing-weights/StorageContract`, not from the
- * barrel.
+ * package root.
  *
  * @module StorageContract
  * @since 0.1.0
@@ -15,18 +15,24 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Supervisor from "effect/Supervisor"
-import { concurrency } from "../internal/contract/concurrency.js"
-import { conditions } from "../internal/contract/conditions.js"
-import { copying } from "../internal/contract/copying.js"
-import { keys } from "../internal/contract/keys.js"
-import type { Case } from "../internal/contract/kit.js"
-import { directories, listing } from "../internal/contract/listing.js"
-import { loading, ranges } from "../internal/contract/loading.js"
-import { model } from "../internal/contract/model.js"
-import { removing } from "../internal/contract/removing.js"
-import { saving } from "../internal/contract/saving.js"
-import { streams } from "../internal/contract/streams.js"
 import type * as Storage from "../Storage.js"
+import { attributes } from "./contract/attributes.js"
+import type { Case } from "./contract/cases.js"
+import { concurrency } from "./contract/concurrency.js"
+import { conditions } from "./contract/conditions.js"
+import { copying } from "./contract/copying.js"
+import { failures } from "./contract/failures.js"
+import { keys } from "./contract/keys.js"
+import { directories, listing } from "./contract/listing.js"
+import { loading } from "./contract/loading.js"
+import { model } from "./contract/model.js"
+import { opening } from "./contract/opening.js"
+import { ranges } from "./contract/ranges.js"
+import { removing } from "./contract/removing.js"
+import { saving } from "./contract/saving.js"
+import { sinks } from "./contract/sinks.js"
+import { sources } from "./contract/sources.js"
+import { streams } from "./contract/streams.js"
 
 export type {
   /**
@@ -34,25 +40,22 @@ export type {
    * @category models
    */
   Case
-} from "../internal/contract/kit.js"
+} from "./contract/cases.js"
 
 /**
  * @since 0.1.0
  * @category models
  */
 export interface Options<R, E> {
-  /** Built anew for each test; each build must give an empty storage. */
+  /** Built anew for each test; each build must provide an empty storage. */
   readonly layer: Layer.Layer<Storage.Storage | R, E>
   /**
-   * Names what should not be there and a listing does not show: temporary files, unfinished uploads, open handles. It
-   * is run after each test, with the storage still open, and must then be empty. Default: nothing is looked for.
+   * Names what no listing shows and should not be there: temporary files, incomplete uploads, open handles. It runs after
+   * each test, before the storage is closed, and must then be empty. Default: nothing is looked for.
    */
-  readonly leftovers?: Effect.Effect<ReadonlyArray<string>, unknown, Storage.Storage | R>
-  /**
-   * The cases that this store is known not to pass, each by its exact name, with the reason. They are shown as skipped.
-   * A name that no case has is an error.
-   */
-  readonly skip?: Readonly<Record<string, string>>
+  readonly leftovers?: Effect.Effect<ReadonlyArray<string>, unknown, Storage.Storage | R> | undefined
+  /** The reasons why this store does not pass a case, by the exact name of the case, which is skipped. */
+  readonly skip?: Readonly<Record<string, string>> | undefined
 }
 
 /**
@@ -64,21 +67,26 @@ export interface Options<R, E> {
 export const cases: ReadonlyArray<Case> = [
   ...keys,
   ...saving,
+  ...sources,
+  ...sinks,
   ...conditions,
+  ...attributes,
   ...loading,
   ...ranges,
+  ...opening,
   ...streams,
   ...listing,
   ...directories,
   ...removing,
   ...copying,
+  ...failures,
   ...concurrency,
   ...model
 ]
 
 /**
- * Holds a newly built storage to one rule: the rule itself, then that nothing is left over, and when the storage is
- * closed that no fiber goes on. Fails where one of these is not so.
+ * Tests one rule on a newly built storage: the rule itself, then that nothing is left over, and once the storage is closed
+ * that no fiber is still running. Fails where one of these does not hold.
  *
  * @since 0.1.0
  * @category cases
@@ -87,29 +95,31 @@ export const run = <R, E>(rule: Case, { layer, leftovers }: Options<R, E>): Effe
   Effect.flatMap(Supervisor.track, (supervisor) =>
     rule.effect.pipe(
       Effect.zipRight(leftovers ?? Effect.succeed([])),
-      Effect.map((left) => expect(left, "what is left over").toEqual([])),
+      Effect.map((found) => expect(found, "what is left over").toEqual([])),
       Effect.provide(layer),
       Effect.supervised(supervisor),
+      // Fibers that are being interrupted get time to end.
       Effect.zipRight(
-        // Those that are being interrupted get the time to end.
-        Effect.repeat(supervisor.value, { until: (fibers) => fibers.length === 0, schedule: inTwoSeconds })
+        Effect.repeat(supervisor.value, { until: (fibers) => fibers.length === 0, schedule: forTwoSeconds })
       ),
       Effect.zipRight(supervisor.value),
-      Effect.map((fibers) => expect(fibers.length, "how many fibers still run when the storage is closed").toBe(0)),
-      // Checks that run side by side fail side by side: one reason is enough.
+      Effect.map((fibers) => expect(fibers.length, "fibers still running after the storage was closed").toBe(0)),
+      // Concurrent checks fail together: one reason is enough.
       Effect.catchAllCause((cause) => Effect.fail(Cause.squash(cause)))
     ))
 
-const inTwoSeconds = Schedule.intersect(Schedule.spaced("10 millis"), Schedule.recurs(200))
+/** Ends a check that hangs, in milliseconds. A store that is only slow must not reach it. */
+const hangs = 300_000
+
+const forTwoSeconds = Schedule.intersect(Schedule.spaced("10 millis"), Schedule.recurs(200))
 
 /**
- * Describes the contract for one storage: one Vitest test for each of `cases`, with real time and real I/O.
+ * Tests the contract for one storage: one Vitest test for each of `cases`, with real time and real I/O.
  *
- * What a store's `capabilities` rule out is tested too: that it is refused with `UnsupportedOperation` and changes
- * nothing.
+ * What the `capabilities` of a store exclude is tested too: it must fail with `UnsupportedOperation` and change nothing.
  *
- * The random sequences of operations show, when one fails, the shortest that does and its seed; with
- * `FastCheck.configureGlobal({ seed })` before the suite they come again.
+ * Random sequences of operations are reported with their seed, shrunk to the shortest that fails. To repeat one, or to run
+ * more than 20 of them, call `FastCheck.configureGlobal({ seed, numRuns })` before the suite.
  *
  * @since 0.1.0
  * @category suites
@@ -124,14 +134,14 @@ const inTwoSeconds = Schedule.intersect(Schedule.spaced("10 millis"), Schedule.r
 export const suite = <R, E>(name: string, options: Options<R, E>): void => {
   const skip = new Map(Object.entries(options.skip ?? {}))
   const unknown = [...skip.keys()].filter((skipped) => !cases.some((rule) => rule.name === skipped))
-  if (unknown.length > 0) throw new Error(`to be skipped, but no case of the contract: ${unknown.join("; ")}`)
+  if (unknown.length > 0) throw new Error(`skip must name cases of the contract (got ${unknown.join("; ")})`)
 
   describe(name, () => {
     for (const group of new Set(cases.map((rule) => rule.group))) {
       describe(group, () => {
         for (const rule of cases.filter((candidate) => candidate.group === group)) {
           const reason = skip.get(rule.name)
-          if (reason === undefined) it.live(rule.name, () => run(rule, options), rule.timeout)
+          if (reason === undefined) it.live(rule.name, () => run(rule, options), hangs)
           else it.skip(`${rule.name} (skipped: ${reason})`)
         }
       })

@@ -1,57 +1,46 @@
 /**
- * A cache in front of a storage: what is loaded often is kept in memory, so many bytes of it, and where a second tier is
- * given (a directory in front of a bucket, say) there too, where it outlives the process.
+ * A cache in front of a storage: objects that are loaded often are kept in memory and, where a second tier is given (for
+ * instance a directory in front of a bucket), there too, where they outlive the process.
  *
- * - Objects are kept whole. A load or stream of a whole object puts it into the cache, and a range of it is served from
- *   there; a range of what is not there goes to the storage, and nothing is kept of it. A stream fills the cache as it
- *   passes by; one that is not read to its end, or that breaks, leaves nothing behind.
- * - Fibers that load one object at once make one request.
- * - Saves, removals, copies and moves go through, and what they change leaves the cache when they end, also when they
- *   fail. What others change in the storage is seen as `freshness` says.
- * - Whoever loads bytes has an array of their own. Streams give views of the cached bytes, which are not to be written
- *   to; with `shared: true` loads do, too.
- * - A load that names the etag of what is in the cache by `ifMatch` is answered from there: it could not be another. One
- *   that names another etag is for the storage.
- * - Whoever finds that what came is damaged, as `ModelChunks` does by its hashes, is given what the storage has, and the
- *   cache forgets what it had.
- * - Where the second tier fails, the storage is asked; the failure is counted, and the first one is logged.
+ * - Objects are kept whole. A load or stream of a whole object fills the cache, and its ranges are then served from there;
+ *   a range of an object that is not in the cache goes to the storage, and is not kept. A stream fills the cache as it
+ *   passes through; one that is not read to its end, or that breaks, leaves nothing behind.
+ * - Fibers that load the same object at once share one request (single flight).
+ * - Saves, removals, copies and moves go through, and invalidate what they change when they end, also when they fail.
+ *   What others change in the storage is noticed as `freshness` says.
+ * - Each load returns an array of the caller's own, unless `shared` is true.
+ * - A load whose `ifMatch` is the etag of the object in the cache is served from there; with any other etag it goes to the
+ *   storage. One with `bypassCache` goes to the storage and invalidates the object.
+ * - Where the second tier fails, the storage is used; the failure is counted, and the first one is logged.
  *
  * @module StorageCache
  * @since 0.1.0
  */
 import type * as FileSystem from "@effect/platform/FileSystem"
-import * as Chunk from "effect/Chunk"
-import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
-import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
-import * as FiberRef from "effect/FiberRef"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as Mailbox from "effect/Mailbox"
-import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { LRUCache } from "lru-cache"
-import * as ByteRange from "../ByteRange.js"
-import { allocate, copyOf, fill, tooLargeForAnArray } from "../internal/bytes.js"
-import * as Tier from "../internal/cacheTier.js"
-import { counter } from "../internal/metrics.js"
-import { annotate } from "../internal/observe.js"
-import * as PastCaches from "../internal/pastCaches.js"
+import { boolean, decode, duration, must, show, size, storage } from "../internal/options.js"
 import * as Storage from "../Storage.js"
-import * as StorageBackend from "../StorageBackend.js"
-import * as E from "../StorageError.js"
+import type { StorageBackend } from "../StorageBackend.js"
+import { InvalidOptions, type LoadError } from "../StorageError.js"
+import { Counters } from "./cache/counters.js"
+import { CachedObjects } from "./cache/objects.js"
+import { Reader } from "./cache/reader.js"
+import { SecondTier } from "./cache/secondTier.js"
 
 /**
- * Whether what is in the cache may be served without asking the storage:
+ * When an object in the cache may be served without asking the storage:
  *
- * - `"revalidate"`: never; each load asks whether the object has changed, and moves its bytes only if it has
- * - `{ timeToLive }`: for so long after it was loaded or asked for
- * - `"immutable"`: always; for weights whose keys are never given to others
+ * - `"revalidate"`: never; each load asks whether the object has changed, and transfers it only if it has
+ * - `{ timeToLive }`: for this long after it was loaded or revalidated
+ * - `"immutable"`: always; for weights whose keys are never reused
  *
  * @since 0.1.0
  * @category models
@@ -59,36 +48,50 @@ import * as E from "../StorageError.js"
 export type Freshness = "revalidate" | "immutable" | { readonly timeToLive: Duration.DurationInput }
 
 /**
- * A cache, but for its second tier.
+ * A cache, without its second tier.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Options {
-  /** How many bytes are kept in memory. An object that is larger is not. */
+export interface MemoryOptions {
+  /** How many bytes are kept in memory. A larger object is not kept there. */
   readonly capacity: FileSystem.SizeInput
   /** Default: `"revalidate"`. */
-  readonly freshness?: Freshness
-  /** Whether loads give the cached bytes themselves, which nobody may then write to. Default: false. */
-  readonly shared?: boolean
+  readonly freshness?: Freshness | undefined
+  /** Whether loads and streams return the cached bytes themselves, which must then not be changed. Default: false. */
+  readonly shared?: boolean | undefined
 }
 
 /**
- * A cache with a second tier: any storage that nobody else writes to, given as a layer.
+ * A cache. The second tier is any storage that nothing else writes to.
  *
  * @since 0.1.0
  * @category models
  */
-export interface LayerOptions<Err, R> extends Options {
+export interface Options extends MemoryOptions {
   readonly tier?: {
-    readonly layer: Layer.Layer<Storage.Storage, Err, R>
-    /** How many bytes are kept there, with about 150 more for each object. */
+    readonly storage: Storage.Service
+    /** How many bytes are kept there, including about 150 for each object. */
     readonly capacity: FileSystem.SizeInput
-  }
+  } | undefined
 }
 
 /**
- * What a cache has done since it was made, and what is in it now. `bytes` are those that were served from it.
+ * A cache whose second tier is given as a layer.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LayerOptions<Err, R> extends MemoryOptions {
+  readonly tier?: {
+    readonly layer: Layer.Layer<Storage.Storage, Err, R>
+    /** How many bytes are kept there, including about 150 for each object. */
+    readonly capacity: FileSystem.SizeInput
+  } | undefined
+}
+
+/**
+ * What a cache has done since it was made, and what it holds.
  *
  * @since 0.1.0
  * @category models
@@ -96,6 +99,7 @@ export interface LayerOptions<Err, R> extends Options {
 export interface Statistics {
   readonly hits: number
   readonly misses: number
+  /** Those that were served from the cache. */
   readonly bytes: number
   readonly evictions: number
   /** Of the second tier. */
@@ -105,15 +109,25 @@ export interface Statistics {
 }
 
 /**
- * The cache behind a storage.
+ * The cache of a storage.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Cache {
   readonly statistics: Effect.Effect<Statistics>
-  /** Loads objects ahead, four at once, where they are not in the cache yet and there is a place for them. */
-  readonly warm: (keys: Iterable<string>) => Effect.Effect<void, E.LoadError>
+  /** Loads objects that are not in the cache and fit into it, four at once. */
+  readonly warm: (keys: Iterable<string>) => Effect.Effect<void, LoadError>
+}
+
+/**
+ * A storage with its cache.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CachedStorage extends Storage.Service {
+  readonly cache: Cache
 }
 
 /**
@@ -125,63 +139,46 @@ export interface Cache {
 export class StorageCache extends Context.Tag("surfing-weights/StorageCache")<StorageCache, Cache>() {}
 
 /**
- * A cache in front of a storage, with a second tier or without. Fails with `UnsupportedOperation` where a capacity or a
- * time is not above zero, or where the second tier cannot list and save. What the second tier holds from before is looked
- * for here; where that fails, again before something is put there.
+ * The same storage with a cache in front of it. Fails with `InvalidOptions` also where the second tier cannot list and save.
+ * Lists what the second tier holds from before; where that fails, again before something is put there.
  *
  * @since 0.1.0
  * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { MemoryStorage, StorageCache } from "surfing-weights"
+ *
+ * const statistics = Effect.gen(function*() {
+ *   const memory = yield* MemoryStorage.make()
+ *   const storage = yield* memory.pipe(StorageCache.make({ capacity: 2 * 1024 ** 3 }))
+ *   yield* storage.cache.warm(["layer_0.bin", "layer_1.bin"])
+ *   return yield* storage.cache.statistics
+ * })
+ * ```
  */
-export const make = (
-  storage: Storage.Service,
-  options: Options,
-  tier?: { readonly storage: Storage.Service; readonly capacity: FileSystem.SizeInput }
-): Effect.Effect<{ readonly storage: Storage.Service; readonly cache: Cache }, E.UnsupportedOperation> =>
-  Effect.gen(function*() {
-    const name = `Cache(${storage.backend.name})`
-    const { freshness = "revalidate" } = options
-    const limits = {
-      capacity: Number(options.capacity),
-      "tier.capacity": tier === undefined ? 1 : Number(tier.capacity),
-      timeToLive: typeof freshness === "string" ? 1 : Math.ceil(Duration.toMillis(freshness.timeToLive))
-    }
-    for (const [limit, value] of Object.entries(limits)) {
-      if (value >= 1 && (Number.isSafeInteger(value) || limit === "timeToLive")) continue
-      const unit = limit === "timeToLive" ? "a time" : "a whole number of bytes"
-      const reason = `${limit} is ${unit} above zero, not ${value}`
-      return yield* new E.UnsupportedOperation({ backend: name, operation: "open", reason })
-    }
-    if (tier !== undefined && !(tier.storage.backend.capabilities.write && tier.storage.backend.capabilities.list)) {
-      const reason = `${tier.storage.backend.name} cannot be its second tier, since it cannot ${
-        tier.storage.backend.capabilities.list ? "save" : "list"
-      }`
-      return yield* new E.UnsupportedOperation({ backend: name, operation: "open", reason })
-    }
-    const counts = makeCounts(name)
-    const second = tier && (yield* Tier.make(tier.storage.backend, limits["tier.capacity"], counts.fail, counts.evict))
-    const { backend, contents, lacks } = makeBackend(storage.backend, name, {
-      capacity: limits.capacity,
-      lifetime: freshness === "revalidate" ? 0 : freshness === "immutable" ? Infinity : limits.timeToLive,
-      shared: options.shared ?? false,
-      counts,
-      tier: second
+export const make: {
+  (options: Options): (storage: Storage.Service) => Effect.Effect<CachedStorage, InvalidOptions>
+  (storage: Storage.Service, options: Options): Effect.Effect<CachedStorage, InvalidOptions>
+} = dual(
+  2,
+  (inner: Storage.Service, options: Options): Effect.Effect<CachedStorage, InvalidOptions> =>
+    Effect.gen(function*() {
+      const { capacity, freshness, shared, tier } = yield* decode("StorageCache", schema, options)
+      yield* checkTier(tier?.storage.backend)
+      const name = `Cache(${inner.backend.name})`
+      const counters = new Counters(name)
+      const objects = new CachedObjects({
+        capacity,
+        counters,
+        timeToLive: freshness,
+        tier: tier && (yield* SecondTier.make(tier.storage.backend, tier.capacity, counters))
+      })
+      const reader = new Reader(inner.backend, objects, counters, shared)
+      const cached = Storage.make(makeBackend(inner.backend, name, objects, reader))
+      return { ...cached, cache: makeCache(cached, objects, counters) }
     })
-    const cached = Storage.make(backend)
-    return {
-      storage: cached,
-      cache: {
-        statistics: Effect.sync(() => ({ ...counts.now(), ...contents() })),
-        warm: (keys) =>
-          Effect.forEach(
-            new Set(keys),
-            (key) =>
-              Effect.scoped(Effect.flatMap(cached.open(key), ({ info, stream }) =>
-                Effect.whenEffect(Stream.runDrain(stream), lacks(info)))),
-            { concurrency: 4, discard: true }
-          )
-      }
-    }
-  })
+)
 
 /**
  * Provides the storage that it needs, with a cache in front of it, and the cache.
@@ -207,492 +204,131 @@ export const make = (
  */
 export const layer = <Err = never, R = never>(
   { tier, ...options }: LayerOptions<Err, R>
-): Layer.Layer<Storage.Storage | StorageCache, Err | E.UnsupportedOperation, Storage.Storage | R> =>
-  Layer.scopedContext(Effect.gen(function*() {
-    const storage = yield* Storage.Storage
-    const second = tier && {
-      storage: Context.get(yield* Layer.build(tier.layer), Storage.Storage),
-      capacity: tier.capacity
-    }
-    const made = yield* make(storage, options, second)
-    return Context.make(Storage.Storage, made.storage).pipe(Context.add(StorageCache, made.cache))
-  }))
+): Layer.Layer<Storage.Storage | StorageCache, Err | InvalidOptions, Storage.Storage | R> =>
+  tier === undefined
+    ? layerOf(options)
+    : Layer.flatMap(tier.layer, (context) =>
+      layerOf({ ...options, tier: { storage: Context.get(context, Storage.Storage), capacity: tier.capacity } }))
 
-/** An object in memory. */
-interface Cached {
-  readonly info: StorageBackend.ObjectInfo
-  readonly bytes: Uint8Array
-}
+const layerOf = (
+  options: Options
+): Layer.Layer<Storage.Storage | StorageCache, InvalidOptions, Storage.Storage> =>
+  Layer.effectContext(
+    Effect.map(Effect.flatMap(Storage.Storage, make(options)), (storage) =>
+      Context.make(Storage.Storage, storage).pipe(Context.add(StorageCache, storage.cache)))
+  )
 
-/** Something on its way into the cache, which is not to be kept if the object is changed meanwhile. */
-interface Coming {
-  stale: boolean
-}
-
-/** An object that is being loaded, for everybody who wants it. */
-interface Flight extends Coming {
-  readonly landing: Deferred.Deferred<Cached, E.LoadError>
-  loading: Fiber.Fiber<unknown, unknown> | undefined
-  waiting: number
-}
-
-/** Counts what a cache does, for its statistics and as metrics. */
-const makeCounts = (name: string) => {
-  const now = { hits: 0, misses: 0, bytes: 0, evictions: 0, failures: 0 }
-  const counting = (what: keyof typeof now, description: string) => {
-    const count = counter(`storage_cache_${what}`, description, { backend: name })
-    return (by: number) => {
-      now[what] += by
-      count(by)
-    }
+/**
+ * Provides the storage that it needs, with a cache in front of it, and the cache, with options from `Config`.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { FileSystemStorage, StorageCache } from "surfing-weights"
+ *
+ * const Cache = StorageCache.layerConfig({ capacity: Config.integer("WEIGHTS_MEMORY") }, {
+ *   layer: FileSystemStorage.layer({ directory: "/var/cache/weights" }),
+ *   capacity: Config.integer("WEIGHTS_DISK")
+ * })
+ * ```
+ */
+export const layerConfig = <Err = never, R = never>(
+  options: Config.Config.Wrap<MemoryOptions>,
+  tier?: {
+    readonly layer: Layer.Layer<Storage.Storage, Err, R>
+    readonly capacity: Config.Config<FileSystem.SizeInput>
   }
-  const hits = counting("hits", "reads that were served from the cache")
-  const misses = counting("misses", "reads for which the storage was asked")
-  const bytes = counting("bytes", "bytes that were served from the cache")
-  const evictions = counting("evictions", "objects that had to go for others")
-  const failures = counting("failures", "failures of the second tier")
-  return {
-    now: () => now,
-    hit: Effect.suspend(() => {
-      hits(1)
-      return annotate("storage.cache", "hit")
-    }),
-    miss: Effect.suspend(() => {
-      misses(1)
-      return annotate("storage.cache", "miss")
-    }),
-    evict: () => evictions(1),
-    serve: (served: Uint8Array): Uint8Array => {
-      bytes(served.byteLength)
-      return served
-    },
-    fail: (error: E.StorageError) =>
-      Effect.suspend(() => {
-        failures(1)
-        return now.failures === 1
-          ? Effect.logWarning(`the second tier of ${name} fails; what it does not give is loaded again`, error)
-          : Effect.void
-      })
-  }
+): Layer.Layer<Storage.Storage | StorageCache, Err | InvalidOptions | ConfigError, Storage.Storage | R> =>
+  Layer.unwrapEffect(
+    tier === undefined
+      ? Effect.map(Config.unwrap(options), layerOf)
+      : Effect.map(
+        Config.zip(Config.unwrap(options), tier.capacity),
+        ([options, capacity]) => layer({ ...options, tier: { layer: tier.layer, capacity } })
+      )
+  )
+
+/** In bytes; the freshness as a time to live in milliseconds. */
+interface Settings {
+  readonly capacity: number
+  readonly freshness: number
+  readonly shared: boolean
+  readonly tier?: { readonly storage: Storage.Service; readonly capacity: number } | undefined
 }
+
+const timeToLive: Schema.Schema<number, Freshness> = must(
+  Schema.transform(
+    Schema.Union(Schema.Literal("revalidate", "immutable"), Schema.Struct({ timeToLive: duration({ max: Infinity }) })),
+    Schema.Number,
+    {
+      strict: true,
+      decode: (freshness) =>
+        freshness === "revalidate" ? 0 : freshness === "immutable" ? Infinity : freshness.timeToLive,
+      encode: (timeToLive) => ({ timeToLive })
+    }
+  ),
+  "\"revalidate\", \"immutable\" or { timeToLive } with a duration greater than zero",
+  show
+)
+
+const schema: Schema.Schema<Settings, Options> = Schema.Struct({
+  capacity: size(),
+  freshness: Schema.optionalWith(timeToLive, { default: () => 0 }),
+  shared: Schema.optionalWith(boolean, { default: () => false }),
+  tier: Schema.optional(Schema.Struct({ storage, capacity: size() }))
+})
+
+const checkTier = (backend: StorageBackend | undefined): Effect.Effect<void, InvalidOptions> => {
+  if (backend === undefined || (backend.capabilities.write && backend.capabilities.list)) return Effect.void
+  const missing = backend.capabilities.list ? "save" : "list"
+  const reason = `tier must be a storage that can list and save (${backend.name} cannot ${missing})`
+  return Effect.fail(new InvalidOptions({ module: "StorageCache", option: "tier", reason }))
+}
+
+const makeCache = (storage: Storage.Service, objects: CachedObjects, counters: Counters): Cache => ({
+  statistics: Effect.sync(() => ({
+    ...counters.totals(),
+    memory: objects.memory.contents(),
+    tier: objects.tier?.contents() ?? { objects: 0, size: 0 }
+  })),
+  warm: (keys) =>
+    Effect.forEach(
+      new Set(keys),
+      (key) =>
+        Effect.scoped(Effect.flatMap(storage.open(key), ({ info, stream }) =>
+          Effect.flatMap(objects.find(key), (entry) =>
+            // Opening it did not find it in the cache, nor fill the cache at once.
+            entry?.info !== info && objects.fits(info) ? Stream.runDrain(stream) : Effect.void))),
+      { concurrency: 4, discard: true }
+    )
+})
 
 const makeBackend = (
-  inner: StorageBackend.StorageBackend,
+  inner: StorageBackend,
   name: string,
-  { capacity, counts, lifetime, shared, tier }: {
-    /** In bytes. */
-    readonly capacity: number
-    /** For how long an object is served without asking, in milliseconds. */
-    readonly lifetime: number
-    readonly shared: boolean
-    readonly counts: ReturnType<typeof makeCounts>
-    readonly tier: Tier.Tier | undefined
-  }
-): {
-  readonly backend: StorageBackend.StorageBackend
-  /** Whether there is a place for an object that was opened, and it is not there yet. */
-  readonly lacks: (info: StorageBackend.ObjectInfo) => Effect.Effect<boolean>
-  readonly contents: () => Pick<Statistics, "memory" | "tier">
-} => {
-  const memory = new LRUCache<string, Cached>({
-    maxSize: capacity,
-    sizeCalculation: ({ bytes }) => Math.max(1, bytes.byteLength),
-    dispose: (_, __, reason) => {
-      if (reason === "evict") counts.evict()
-    }
-  })
-  const flights = new Map<string, Flight>()
-  const comings = new Map<string, Set<Coming>>()
-  /** The keys of streams that fill the cache. */
-  const fills = new Set<string>()
-  /** When the storage last said that an object is as it is in the cache, in milliseconds. */
-  const confirmed = new WeakMap<StorageBackend.ObjectInfo, number>()
-
-  const isFresh = (info: StorageBackend.ObjectInfo, now: number) =>
-    lifetime === Infinity || now - (confirmed.get(info) ?? -Infinity) < lifetime
-
-  /** Whether there is a place for an object like this. */
-  const fits = (info: StorageBackend.ObjectInfo) => info.size <= capacity || tier?.takes(info) === true
-
-  /** What is known of an object that is in the cache. */
-  const find = (key: string): Effect.Effect<StorageBackend.ObjectInfo | undefined> =>
-    Effect.suspend(() => {
-      const info = memory.get(key)?.info
-      return info === undefined && tier !== undefined ? tier.find(key) : Effect.succeed(info)
-    })
-
-  const own = (bytes: Uint8Array, { endExclusive, start }: ByteRange.ResolvedRange) =>
-    !shared
-      ? copyOf(bytes, start, endExclusive)
-      : endExclusive - start === bytes.byteLength
-      ? bytes
-      : bytes.subarray(start, endExclusive)
-
-  /** Keeps an object, unless it was changed since it was asked for. */
-  const keep = (cached: Cached, coming: Coming): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      if (coming.stale) return Effect.void
-      if (cached.info.size <= capacity) memory.set(cached.info.key, cached)
-      return keepInTier(cached.info, cached.bytes, coming)
-    })
-
-  const keepInTier = (
-    info: StorageBackend.ObjectInfo,
-    data: Uint8Array | Stream.Stream<Uint8Array>,
-    coming: Coming
-  ): Effect.Effect<void> =>
-    tier?.takes(info) === true
-      ? Effect.asVoid(tier.save(info, data, () => !coming.stale))
-      : Effect.void
-
-  /** To be done before an object is asked for that may be kept. */
-  const announce = (key: string, coming: Coming = { stale: false }): Effect.Effect<Coming, never, Scope.Scope> =>
-    Effect.acquireRelease(
-      Effect.sync(() => {
-        const all = comings.get(key)
-        if (all === undefined) comings.set(key, new Set([coming]))
-        else all.add(coming)
-        return coming
-      }),
-      (coming) =>
-        Effect.sync(() => {
-          const all = comings.get(key)
-          if (all?.delete(coming) === true && all.size === 0) comings.delete(key)
-        })
-    )
-
-  const forget = (keys: ReadonlyArray<string>): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      for (const key of keys) {
-        memory.delete(key)
-        for (const coming of comings.get(key) ?? []) coming.stale = true
-      }
-      return tier?.remove(keys) ?? Effect.void
-    })
-
-  const confirm = (info: StorageBackend.ObjectInfo) =>
-    Clock.clockWith((clock) => Effect.sync(() => void confirmed.set(info, clock.unsafeCurrentTimeMillis())))
-
-  /** Loads an object whole, with what is known of it, on one request; unless it has this etag. */
-  const fetch = (key: string, unless: string | undefined, coming: Coming): Effect.Effect<Cached, E.LoadError> =>
-    Effect.scoped(Effect.gen(function*() {
-      yield* announce(key, coming)
-      const { info, stream } = yield* inner.open(key, unless === undefined ? {} : { ifNoneMatch: unless })
-      yield* confirm(info)
-      const bytes = allocate(info.size)
-      if (bytes === undefined) return yield* tooLargeForAnArray(info.size, { backend: name, operation: "load", key })
-      yield* fill(bytes, stream)
-      yield* keep({ info, bytes }, coming)
-      return { info, bytes }
-    }))
-
-  /** The bytes of a whole object. Whoever wants them at the time has them of one request, as long as anybody waits. */
-  const fetchOnce = (key: string, unless: string | undefined): Effect.Effect<Uint8Array, E.LoadError> => {
-    // Who asks for anything cannot do with the answer that nothing has changed.
-    const id = unless === undefined ? key : `${key}\0${unless}`
-    const land = (flight: Flight) => {
-      if (flights.get(id) === flight) flights.delete(id)
-    }
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function*() {
-        const flying = flights.get(id)
-        const flight: Flight = flying?.stale === false
-          ? flying
-          : { stale: false, landing: Deferred.unsafeMake(FiberId.none), loading: undefined, waiting: 0 }
-        flight.waiting++
-        if (flight !== flying) {
-          flights.set(id, flight)
-          flight.loading = yield* Effect.interruptible(fetch(key, unless, flight)).pipe(
-            Effect.onExit((exit) => {
-              land(flight)
-              return Deferred.done(flight.landing, exit)
-            }),
-            Effect.forkDaemon
-          )
-        }
-        const leave = Effect.suspend(() => {
-          if (--flight.waiting > 0) return Effect.void
-          land(flight)
-          return flight.loading === undefined ? Effect.void : Fiber.interrupt(flight.loading)
-        })
-        return yield* restore(Deferred.await(flight.landing)).pipe(
-          // Whoever comes last may have the array itself, if the cache does not.
-          Effect.map(({ bytes, info }) =>
-            memory.peek(key)?.bytes !== bytes && flight.waiting === 1 ? bytes : own(bytes, wholeOf(info))
-          ),
-          Effect.ensuring(leave)
-        )
-      })
-    )
-  }
-
-  /** Where the bytes of a read may come from. */
-  interface Sources<A, R> {
-    readonly memory: (cached: Cached) => Effect.Effect<A, E.LoadError, R>
-    /** Nothing where the tier fails. */
-    readonly tier: (
-      tier: Tier.Tier,
-      info: StorageBackend.ObjectInfo
-    ) => Effect.Effect<Option.Option<A>, E.LoadError, R>
-    /** From the storage, unless the object has this etag. */
-    readonly storage: (unless?: string) => Effect.Effect<A, E.LoadError, R>
-  }
-
-  /** The one way of every read: from memory, from the tier, or from the storage; which may say that nothing changed. */
-  const read = <A, R>(
-    key: string,
-    { ifMatch, ifNoneMatch }: StorageBackend.LoadOptions,
-    sources: Sources<A, R>
-  ): Effect.Effect<A, E.LoadError, R> => {
-    const miss = Effect.zipRight(counts.miss, Effect.suspend(sources.storage))
-
-    const fromCache = (info: StorageBackend.ObjectInfo, cached: Cached | undefined) =>
-      cached !== undefined
-        ? Effect.zipRight(counts.hit, sources.memory(cached))
-        : tier === undefined
-        ? miss
-        : Effect.matchEffect(sources.tier(tier, info), {
-          onFailure: (error) => Effect.zipRight(counts.hit, Effect.fail(error)),
-          onSuccess: Option.match({
-            onNone: () => miss,
-            onSome: (found) => Effect.as(counts.hit, found)
-          })
-        })
-
-    const fromHere = (info: StorageBackend.ObjectInfo, cached: Cached | undefined) =>
-      Effect.clockWith((clock) =>
-        // What somebody knows of another version is newer than what is here.
-        (ifMatch === undefined ? isFresh(info, clock.unsafeCurrentTimeMillis()) : info.etag === ifMatch)
-          ? fromCache(info, cached)
-          : ifMatch !== undefined || ifNoneMatch !== undefined
-          ? miss
-          : Effect.matchEffect(sources.storage(info.etag), {
-            onSuccess: (found) => Effect.as(counts.miss, found),
-            onFailure: (error) =>
-              error._tag === "ObjectNotModified"
-                ? Effect.zipRight(confirm(info), fromCache(info, cached))
-                : Effect.zipRight(counts.miss, Effect.fail(error))
-          })
-      )
-
-    return Effect.suspend(() => {
-      const cached = memory.get(key)
-      return cached !== undefined
-        ? fromHere(cached.info, cached)
-        : Effect.flatMap(find(key), (info) => info === undefined ? miss : fromHere(info, undefined))
-    })
-  }
-
-  /** A read, or where the fiber reads past caches, the same of the storage; what is here of the object then goes. */
-  const unlessPast = <A, R>(
-    key: string,
-    inStorage: () => Effect.Effect<A, E.LoadError, R>,
-    read: Effect.Effect<A, E.LoadError, R>
-  ): Effect.Effect<A, E.LoadError, R> =>
-    Effect.flatMap(
-      FiberRef.get(PastCaches.current),
-      (past) => past ? Effect.zipRight(forget([key]), Effect.suspend(inStorage)) : read
-    )
-
-  const check = (operation: string, info: StorageBackend.ObjectInfo, options: StorageBackend.LoadOptions) =>
-    StorageBackend.checkLoad(info, options, { backend: name, operation })
-
-  const load: StorageBackend.StorageBackend["load"] = (key, options) =>
-    read(key, options, {
-      memory: ({ bytes, info }) => Either.map(check("load", info, options), (range) => counts.serve(own(bytes, range))),
-      tier: (tier, info) =>
-        Effect.scoped(Effect.gen(function*() {
-          const range = yield* check("load", info, options)
-          const coming = yield* announce(key)
-          return Option.map(yield* tier.load(info, range), (bytes) => {
-            counts.serve(bytes)
-            if (coming.stale || bytes.byteLength < info.size || info.size > capacity) return bytes
-            memory.set(key, { info, bytes })
-            return own(bytes, range)
-          })
-        })),
-      storage: (unless) =>
-        // What is asked of the storage in a particular way is not for the others.
-        options.range !== undefined || options.ifMatch !== undefined || options.ifNoneMatch !== undefined
-          ? inner.load(key, unless === undefined ? options : { ...options, ifNoneMatch: unless })
-          : fetchOnce(key, unless)
-    })
-
-  const loadRanges: StorageBackend.StorageBackend["loadRanges"] = (key, ranges, options) => {
-    const resolve = (info: StorageBackend.ObjectInfo) =>
-      Either.all(ranges.map((range) => check("loadRanges", info, { ...options, range })))
-    return read(key, options, {
-      memory: ({ bytes, info }) =>
-        Either.map(resolve(info), (ranges) => ranges.map((range) => counts.serve(own(bytes, range)))),
-      tier: (tier, info) =>
-        Effect.flatMap(
-          resolve(info),
-          (ranges) => Effect.map(tier.loadRanges(info, ranges), Option.map((all) => all.map(counts.serve)))
-        ),
-      storage: (unless) =>
-        inner.loadRanges(key, ranges, unless === undefined ? options : { ...options, ifNoneMatch: unless })
-    })
-  }
-
-  const open: StorageBackend.StorageBackend["open"] = (key, options) =>
-    read<StorageBackend.OpenedObject, Scope.Scope>(key, options, {
-      memory: ({ bytes, info }) =>
-        Either.map(check("load", info, options), (range) => ({
-          info,
-          range,
-          stream: Stream.fromChunk(
-            Chunk.unsafeFromArray(viewsOf(counts.serve(bytes.subarray(range.start, range.endExclusive))))
-          )
-        })),
-      tier: (tier, info) =>
-        Effect.flatMap(check("load", info, options), (range) =>
-          Effect.map(
-            tier.open(info, range),
-            Option.map((stream) => ({ info, range, stream: goingOn(info, range, stream) }))
-          )),
-      storage: (unless) =>
-        Effect.flatMap(announce(key), (coming) =>
-          Effect.flatMap(
-            inner.open(key, unless === undefined ? options : { ...options, ifNoneMatch: unless }),
-            (opened) =>
-              Effect.as(
-                confirm(opened.info),
-                { info: opened.info, range: opened.range, stream: filling(opened, coming) }
-              )
-          ))
-    })
-
-  /** What the tier gives, and where it breaks, the rest from the storage. */
-  const goingOn = (
-    info: StorageBackend.ObjectInfo,
-    range: ByteRange.ResolvedRange,
-    stream: Stream.Stream<Uint8Array, E.LoadError>
-  ): Stream.Stream<Uint8Array, E.LoadError> =>
-    Stream.suspend(() => {
-      let at = range.start
-      const counted = Stream.mapChunks(stream, (chunk) => {
-        for (const bytes of chunk) at += counts.serve(bytes).byteLength
-        return chunk
-      })
-      return Stream.catchAll(counted, () =>
-        at === range.endExclusive ? Stream.empty : Stream.unwrapScoped(Effect.map(
-          inner.open(info.key, { range: ByteRange.make(at, range.endExclusive), ifMatch: info.etag }),
-          ({ stream }) => stream
-        )))
-    })
-
-  /** A stream that fills the cache as it passes by, if it is that of a whole object and no other does. */
-  const filling = (
-    { info, range, stream }: StorageBackend.OpenedObject,
-    coming: Coming
-  ): Stream.Stream<Uint8Array, E.LoadError> => {
-    const { key, size } = info
-    const intoTier = tier?.takes(info) === true
-    if (range.start > 0 || range.endExclusive < size || !fits(info)) return stream
-    return Stream.unwrapScoped(Effect.gen(function*() {
-      if (fills.has(key)) return stream
-      yield* Effect.acquireRelease(
-        Effect.sync(() => fills.add(key)),
-        () => Effect.sync(() => fills.delete(key))
-      )
-      return intoTier ? yield* passingOn(info, stream, coming) : gathering(info, stream, coming)
-    }))
-  }
-
-  /** Into memory, when all of it has come. */
-  const gathering = (
-    info: StorageBackend.ObjectInfo,
-    stream: Stream.Stream<Uint8Array, E.LoadError>,
-    coming: Coming
-  ): Stream.Stream<Uint8Array, E.LoadError> => {
-    const bytes = allocate(info.size)
-    if (bytes === undefined) return stream
-    let at = 0
-    const gathered = Stream.mapChunks(stream, (chunk) => {
-      for (const piece of chunk) {
-        if (at + piece.byteLength <= info.size) bytes.set(piece, at)
-        at += piece.byteLength
-      }
-      return chunk
-    })
-    const keeping = Effect.sync(() => {
-      if (at === info.size && !coming.stale) memory.set(info.key, { info, bytes })
-    })
-    return Stream.concat(gathered, Stream.execute(keeping))
-  }
-
-  /** Into the tier, chunk by chunk; it ends when the tier has all of it. */
-  const passingOn = (
-    info: StorageBackend.ObjectInfo,
-    stream: Stream.Stream<Uint8Array, E.LoadError>,
-    coming: Coming
-  ): Effect.Effect<Stream.Stream<Uint8Array, E.LoadError>, never, Scope.Scope> =>
-    Effect.gen(function*() {
-      const chunks = yield* Mailbox.make<Uint8Array>(1)
-      const saving = yield* Effect.forkScoped(Effect.interruptible(Effect.ensuring(
-        keepInTier(info, Mailbox.toStream(chunks), coming),
-        // A tier that fails must not make the reader wait.
-        chunks.shutdown
-      )))
-      const passed = Stream.mapChunksEffect(stream, (chunk) =>
-        Effect.as(
-          // The reader may write to its chunks.
-          Effect.forEach(chunk, (bytes) => chunks.offer(shared ? bytes : copyOf(bytes)), { discard: true }),
-          chunk
-        ))
-      return Stream.concat(
-        passed,
-        Stream.execute(Effect.zipRight(chunks.end, Fiber.await(saving)))
-      )
-    })
-
-  const head: StorageBackend.StorageBackend["head"] = (key) =>
-    Effect.flatMap(
-      find(key),
-      (info) =>
-        Effect.clockWith((clock) =>
-          info !== undefined && isFresh(info, clock.unsafeCurrentTimeMillis()) ? Effect.succeed(info) : inner.head(key)
-        )
-    )
-
-  /** What is changed leaves the cache when that ends, however it ends. */
-  const changing = <A, Err, R>(effect: Effect.Effect<A, Err, R>, ...keys: ReadonlyArray<string>) =>
-    Effect.ensuring(effect, forget(keys))
-
+  objects: CachedObjects,
+  reader: Reader
+): StorageBackend => {
+  /** What is changed is invalidated when that ends, however it ends. */
+  const invalidating = <A, Err, R>(effect: Effect.Effect<A, Err, R>, ...keys: ReadonlyArray<string>) =>
+    Effect.ensuring(effect, objects.invalidate(keys))
   return {
-    backend: {
-      name,
-      capabilities: inner.capabilities,
-      open: (key, options) => unlessPast(key, () => inner.open(key, options), open(key, options)),
-      load: (key, options) => unlessPast(key, () => inner.load(key, options), load(key, options)),
-      loadRanges: (key, ranges, options) =>
-        unlessPast(key, () => inner.loadRanges(key, ranges, options), loadRanges(key, ranges, options)),
-      head,
-      save: (key, data, options) => changing(inner.save(key, data, options), key),
-      entries: inner.entries,
-      keys: inner.keys,
-      listDirectory: inner.listDirectory,
-      remove: (key) => changing(inner.remove(key), key),
-      removeAll: (keys) => changing(inner.removeAll(keys), ...keys),
-      copy: (from, to, options) => changing(inner.copy(from, to, options), to),
-      move: (from, to, options) => changing(inner.move(from, to, options), from, to),
-      presign: inner.presign
-    },
-    lacks: (info) => Effect.map(find(info.key), (known) => known !== info && fits(info)),
-    contents: () => ({
-      memory: { objects: memory.size, size: memory.calculatedSize },
-      tier: tier?.state() ?? { objects: 0, size: 0 }
-    })
+    name,
+    capabilities: inner.capabilities,
+    open: (key, options) => reader.open(key, options),
+    load: (key, options) => reader.load(key, options),
+    loadRanges: (key, ranges, options) => reader.loadRanges(key, ranges, options),
+    head: (key) => reader.head(key),
+    save: (key, data, options) => invalidating(inner.save(key, data, options), key),
+    entries: inner.entries,
+    keys: inner.keys,
+    listDirectory: inner.listDirectory,
+    remove: (key, options) => invalidating(inner.remove(key, options), key),
+    removeAll: (keys) => invalidating(inner.removeAll(keys), ...keys),
+    copy: (from, to, options) => invalidating(inner.copy(from, to, options), to),
+    move: (from, to, options) => invalidating(inner.move(from, to, options), from, to),
+    presign: inner.presign
   }
 }
-
-const wholeOf = ({ size }: StorageBackend.ObjectInfo): ByteRange.ResolvedRange => ({ start: 0, endExclusive: size })
-
-const viewSize = 1024 * 1024
-
-/** The same bytes in views that a reader can take one after the other. */
-const viewsOf = (bytes: Uint8Array): ReadonlyArray<Uint8Array> =>
-  Array.from(
-    { length: Math.ceil(bytes.byteLength / viewSize) },
-    (_, index) => bytes.subarray(index * viewSize, (index + 1) * viewSize)
-  )

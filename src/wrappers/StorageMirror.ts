@@ -1,23 +1,23 @@
 /**
- * Makes one storage hold what another holds by copying what differs: a bucket from a directory, a directory from a
- * bucket, a backup of either.
+ * Copies what differs from one storage to another: a directory to a bucket, a bucket to a directory, or a backup of either.
  *
- * - The two listings are read side by side, a page of each at a time, and objects go through as streams: memory grows
- *   neither with their number nor with their size.
- * - A copy is in `to` whole or not at all. Where both stores tell its size, or a checksum of one kind, these have to be
- *   equal; if they are not, it is removed again.
- * - `from` is asked for each object once more before its copy is done, and before it is removed from `to`. What was
- *   overwritten meanwhile is not copied, since its copy would look newer than what took its place; what is there after
- *   all is not removed, whatever the listing told.
- * - However it ends, what is done is done whole, and the same sync run again does what is left.
+ * - The two listings are merged a page at a time, and objects pass through as streams: memory grows neither with their
+ *   number nor with their size.
+ * - A copy is in `to` whole or not at all. Where both stores know its size or a checksum of one kind, these have to be
+ *   equal; otherwise the copy is removed again.
+ * - `from` is asked for each object once more before its copy is done, and before it is removed from `to`. An object that
+ *   was overwritten meanwhile is not copied, since the copy would look newer than its replacement; one that exists after
+ *   all is not removed.
+ * - Attributes are copied where both storages keep them. Objects that differ in attributes only count as the same.
+ * - However a sync ends, what it has done is complete, and running it again does the rest.
  *
- * Objects of one key and size are the same if they have the same checksum, where both stores tell one of one kind, or
- * the same etag, where it is what S3 computes of the bytes. Where neither tells, that in `to` counts as the same unless
- * it was saved before that in `from`, as `aws s3 sync` decides. So the clocks of the stores have to agree; what was
- * replaced by something older of the same size is not seen; and where a store tells whole seconds, what was saved within
- * the same one may be copied again.
+ * Objects of one key and size are the same if they have the same checksum, where both stores have one of one kind, or
+ * the same etag, where S3 computed it of the bytes. Otherwise the object in `to` counts as the same unless it was saved
+ * before that in `from`, as `aws s3 sync` decides. So the clocks of the stores have to agree; a replacement that is older
+ * and of the same size is not noticed; and where a store keeps whole seconds, an object saved within the same second may
+ * be copied again.
  *
- * Neither storage may lie within the other. A sync copies while it lists: a `StorageLimit` has to leave room for both.
+ * Neither storage may lie within the other. A sync copies while it lists: a `StorageLimit` has to leave permits for both.
  *
  * @module StorageMirror
  * @since 0.1.0
@@ -28,30 +28,32 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { sameContent } from "../internal/content.js"
+import { boolean, count, decode, string } from "../internal/options.js"
 import * as ObjectKey from "../ObjectKey.js"
 import type * as Storage from "../Storage.js"
 import * as E from "../StorageError.js"
 
 /**
- * What to make alike, and how.
+ * What to copy and remove, and how.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Only keys that start with this string; the others are left alone on both sides. Default: all. */
-  readonly prefix?: string
+  /** Only keys that start with this string; others are left alone on both sides. Default: all. */
+  readonly prefix?: string | undefined
   /**
-   * Whether to remove from `to` what `from` has not. An empty `from` then empties `to`: `dryRun` shows it beforehand.
+   * Whether to remove from `to` what `from` does not have. An empty `from` then empties `to`: try it with `dryRun` first.
    * Default: false.
    */
-  readonly delete?: boolean
-  /** How many objects are copied or removed at once: a whole number from 1 up. Default: 4. */
-  readonly concurrency?: number
-  /** Whether to tell what would be done, in key order, and do nothing. Default: false. */
-  readonly dryRun?: boolean
+  readonly delete?: boolean | undefined
+  /** How many objects are copied or removed at once. Default: 4. */
+  readonly concurrency?: number | undefined
+  /** Whether to report what would be done, in key order, and do nothing. Default: false. */
+  readonly dryRun?: boolean | undefined
 }
 
 /**
@@ -61,7 +63,7 @@ export interface Options {
  * @category models
  */
 export type Event = Data.TaggedEnum<{
-  /** `to` had no such object, or another one, and now has that of `from`. */
+  /** `to` had no such object, or a different one, and now has that of `from`. */
   readonly Copied: { readonly key: string; readonly size: number }
   /** Both had the same. */
   readonly Unchanged: { readonly key: string; readonly size: number }
@@ -72,7 +74,7 @@ export type Event = Data.TaggedEnum<{
 }>
 
 /**
- * Makes events, and tells one from another.
+ * Constructors of events, and matchers on them.
  *
  * @since 0.1.0
  * @category constructors
@@ -91,20 +93,20 @@ export type Event = Data.TaggedEnum<{
 export const Event: Data.TaggedEnum.Constructor<Event> = Data.taggedEnum<Event>()
 
 /**
- * Copies what `to` has not of `from`, or has differently, and tells of each object when it is done with it. Whoever is
- * slow to take the events slows down the work.
+ * Copies what `to` lacks or has differently, and emits an event for each object when it is done. A slow consumer slows down
+ * the work.
  *
- * What fails with one object is an event, and the others are done; after the last the stream fails with the first of
- * these failures. An object that changes while it is looked at fails with `PreconditionFailed`, a copy that is not like
- * its original with `CorruptObject`, and what `to` cannot hold, as a directory `foo` beside `foo/bar`, as its save does.
+ * A failure with one object is an event, and the others are done; after the last the stream fails with the first of these
+ * failures. An object that changes meanwhile fails with `PreconditionFailed`, a copy that differs from its original with
+ * `CorruptObject`, and what `to` cannot hold, as a directory `foo` beside `foo/bar`, as its save does.
  *
- * It fails at once, interrupting what is under way,
+ * The stream fails at once, and interrupts the work that is under way,
  *
- * - where a listing fails: what has not been listed of `from` is not taken for missing;
- * - with `StorageNotFound`, and with `AccessDenied` or `StorageFull` on a save or removal, since all that is left would
- *   fail like it. That holds for an object larger than `to` takes, too;
- * - with `UnsupportedOperation`, before it begins, where a storage cannot list, where `to` is read-only unless it is a dry
- *   run, and where `concurrency` is no whole number from 1 up.
+ * - where a listing fails: what has not been listed of `from` does not count as missing;
+ * - with `StorageNotFound`, and with `AccessDenied` or `StorageFull` on a save or removal, since everything else would fail
+ *   like it. That includes an object that is larger than `to` allows;
+ * - before it begins, with `InvalidOptions`, and with `UnsupportedOperation` where a storage cannot list, or `to` is
+ *   read-only and it is not a dry run.
  *
  * @since 0.1.0
  * @category constructors
@@ -127,47 +129,68 @@ export const sync = (
   from: Storage.Service,
   to: Storage.Service,
   options: Options = {}
-): Stream.Stream<Event, E.StorageError> => {
-  const { concurrency = 4, dryRun = false, prefix = "" } = options
+): Stream.Stream<Event, E.StorageError> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const settings = yield* decode("StorageMirror", schema, options)
+    yield* checkCapabilities(from, to, settings)
+    const steps = stepsOf(from, to, settings)
+    return settings.dryRun ? Stream.map(steps, ({ event }) => event) : carryOut(steps, settings.concurrency)
+  }))
 
+interface Settings {
+  readonly prefix: string
+  readonly delete: boolean
+  readonly concurrency: number
+  readonly dryRun: boolean
+}
+
+const schema: Schema.Schema<Settings, Options> = Schema.Struct({
+  prefix: Schema.optionalWith(string(), { default: () => "" }),
+  delete: Schema.optionalWith(boolean, { default: () => false }),
+  concurrency: Schema.optionalWith(count(), { default: () => 4 }),
+  dryRun: Schema.optionalWith(boolean, { default: () => false })
+})
+
+const checkCapabilities = (
+  from: Storage.Service,
+  to: Storage.Service,
+  { dryRun }: Settings
+): Effect.Effect<void, E.UnsupportedOperation> => {
   const refuse = ({ backend }: Storage.Service, reason: string) =>
-    Stream.fail(new E.UnsupportedOperation({ backend: backend.name, operation: "sync", reason }))
+    Effect.fail(new E.UnsupportedOperation({ backend: backend.name, operation: "sync", reason }))
+  if (!from.backend.capabilities.list) return refuse(from, "listing is not supported")
+  if (!to.backend.capabilities.list) return refuse(to, "listing is not supported")
+  return dryRun || to.backend.capabilities.write ? Effect.void : refuse(to, "the storage is read-only")
+}
 
-  if (!Number.isInteger(concurrency) || concurrency < 1) {
-    return refuse(to, `concurrency is a whole number from 1 up, not ${concurrency}`)
-  }
-  for (const storage of [from, to]) {
-    if (!storage.backend.capabilities.list) return refuse(storage, "it cannot list what it holds")
-  }
-  if (!dryRun && !to.backend.capabilities.write) return refuse(to, "it is read-only")
-
+/** What is to be done, in key order. */
+const stepsOf = (
+  from: Storage.Service,
+  to: Storage.Service,
+  settings: Settings
+): Stream.Stream<Step, E.ListError> => {
   const copied = (source: Storage.ObjectInfo): Step => ({
     event: Event.Copied({ key: source.key, size: source.size }),
     work: copy(from, to, source)
   })
-
   const unchanged = ({ key, size }: Storage.ObjectInfo): Step => ({ event: Event.Unchanged({ key, size }) })
-
   const removed = ({ key }: Storage.ObjectInfo): Step => ({
     event: Event.Removed({ key }),
     work: remove(from, to, key)
   })
-
-  const steps = keyed(from, prefix).pipe(
+  return keyed(from, settings.prefix).pipe(
     Stream.zipAllSortedByKeyWith({
-      other: keyed(to, prefix),
+      other: keyed(to, settings.prefix),
       onSelf: (source) => Option.some(copied(source)),
-      onOther: (target) => options.delete === true ? Option.some(removed(target)) : Option.none(),
+      onOther: (target) => settings.delete ? Option.some(removed(target)) : Option.none(),
       onBoth: (source, target) => Option.some(isCurrent(source, target) ? unchanged(source) : copied(source)),
       order: ObjectKey.compare
     }),
     Stream.filterMap(([, step]) => step)
   )
-
-  return dryRun ? Stream.map(steps, ({ event }) => event) : carryOut(steps, concurrency)
 }
 
-/** What is to be done about a key, if anything, and the event that it then is. */
+/** What is to be done about a key, if anything, and the event when it is done. */
 interface Step {
   readonly event: Event
   readonly work?: Effect.Effect<void, Failure>
@@ -207,25 +230,41 @@ const copy = (
 ): Effect.Effect<void, Failure> =>
   Effect.gen(function*() {
     const { etag, key, size } = listed
+    const attributes = yield* attributesOf(from, to, listed)
     let original = listed
-    // Opened only when the save asks for it: under a `StorageLimit`, to wait for one storage while holding a place of
-    // the other could be for ever.
+    // Opened only when the save reads it: under a `StorageLimit`, to wait for a permit of one storage while holding one of
+    // the other could be a deadlock.
     const bytes = Stream.unwrapScoped(
       Effect.map(from.open(key, { ifMatch: etag }), ({ info, stream }) => {
         original = info
         return stream
       })
     )
-    const check = Effect.filterOrFail(from.head(key), (now) => now.etag === etag, () => changed(from, key))
-    const data = Stream.mapError(Stream.concat(bytes, Stream.execute(check)), whenRead)
+    const data = Stream.mapError(Stream.concat(bytes, Stream.execute(currentInfo(from, listed))), whenRead)
     const saved = yield* Effect.mapError(
-      to.save(key, data, { size }),
+      to.save(key, data, { size, attributes }),
       (error) => "stops" in error ? error : whenWritten(error)
     )
     if (sameContent(original, saved) === false) {
       yield* Effect.flatMap(discard(to, original, saved), (error) => Effect.fail({ error, stops: false }))
     }
   })
+
+/** What is known of an object now, unless it has changed since it was listed. */
+const currentInfo = (from: Storage.Service, { etag, key }: Storage.ObjectInfo) =>
+  Effect.filterOrFail(from.head(key), (now) => now.etag === etag, () => changed(from, key))
+
+/** The attributes to keep with a copy. A listing may leave them out. */
+const attributesOf = (
+  from: Storage.Service,
+  to: Storage.Service,
+  listed: Storage.ObjectInfo
+): Effect.Effect<Storage.Attributes | undefined, Failure> =>
+  !from.backend.capabilities.attributes || !to.backend.capabilities.attributes
+    ? Effect.succeed(undefined)
+    : listed.attributes !== undefined
+    ? Effect.succeed(listed.attributes)
+    : Effect.mapBoth(currentInfo(from, listed), { onSuccess: ({ attributes }) => attributes, onFailure: whenRead })
 
 const remove = (from: Storage.Service, to: Storage.Service, key: string): Effect.Effect<void, Failure> =>
   Effect.filterOrFail(from.exists(key), (exists) => !exists, () => changed(from, key)).pipe(
@@ -236,7 +275,7 @@ const remove = (from: Storage.Service, to: Storage.Service, key: string): Effect
 const changed = ({ backend }: Storage.Service, key: string) =>
   new E.PreconditionFailed({ backend: backend.name, operation: "sync", key })
 
-/** Removes a copy that is not like its original, and gives the failure that says so. */
+/** Removes a copy that differs from its original, and returns the failure that says so. */
 const discard = (
   to: Storage.Service,
   original: Storage.ObjectInfo,
@@ -244,19 +283,19 @@ const discard = (
 ): Effect.Effect<E.CorruptObject> =>
   Effect.map(Effect.either(to.remove(copy.key)), (removal) => {
     const problem = copy.size === original.size ? "checksum" : "size"
-    const tell = ({ checksum, size }: Storage.ObjectInfo) =>
+    const describe = ({ checksum, size }: Storage.ObjectInfo) =>
       problem === "size" ? `${size} bytes` : `the ${checksum?.algorithm} checksum ${checksum?.value}`
     return new E.CorruptObject({
       backend: to.backend.name,
       operation: "sync",
       key: copy.key,
       problem,
-      reason: `the copy has ${tell(copy)} and should have ${tell(original)}; ` +
+      reason: `the copy has ${describe(copy)} and should have ${describe(original)}; ` +
         (Either.isRight(removal) ? "it was removed again" : `it is still there (${removal.left.message})`)
     })
   })
 
-/** Does what is to be done, for so many objects at once. */
+/** Does the work of the steps, of `concurrency` objects at once. */
 const carryOut = (
   steps: Stream.Stream<Step, E.StorageError>,
   concurrency: number
@@ -264,7 +303,7 @@ const carryOut = (
   Stream.unwrap(Effect.map(Mailbox.make<Task>({ capacity: 1 }), (todo) => {
     let first: E.StorageError | undefined
 
-    // Most of a second sync needs no work. It goes by a page at a time, which costs next to nothing.
+    // Most of a second sync needs no work, so its events pass a page at a time.
     const listing = Stream.flatMap(Stream.chunks(steps), (page) => {
       const [settled, tasks] = Chunk.partition(page, isTask)
       return Stream.concat(

@@ -1,65 +1,72 @@
 /**
- * A storage that nobody waits for without end. What takes longer than it may fails with `StorageError.StorageTimeout`,
- * which is retried: a timeout stands inside the retries, so that each attempt has its own.
+ * Adds deadlines and idle timeouts to every operation. What takes too long fails with `StorageError.StorageTimeout`, which is
+ * retryable: place the timeout inside the retries, so that each attempt has its own.
  *
- * - The `deadline` is for what is done as a whole: loads, saves of bytes, heads, removals, copies.
- * - The `idleLimit` is for what goes on for as long as there is more: how long a stream or a listing may take to open, and
- *   then for its next chunk; and how long a save of a stream may leave the next chunk untaken, or take to end. The time
- *   that the reader of a stream takes, or the source of a save, does not count.
+ * - The `deadline` applies to an operation as a whole: loads, saves of bytes, heads, removals, copies.
+ * - The `idleTimeout` applies to operations that go on while data arrives: how long opening a stream or listing may take, and
+ *   then each next chunk; how long a save of a stream may leave the next chunk untaken, or take to end. The time that the
+ *   reader of a stream or the source of a save takes does not count.
  *
- * What only reads is given up at once, and cleaned up behind the caller's back if that takes longer. What changes something
- * is undone first: else it might still be carried out after the caller has gone on.
+ * A read that is late is abandoned at once and cleaned up in the background. A write that is late is interrupted, and its
+ * cleanup waited for: otherwise it could still be carried out after the caller has gone on.
  *
  * @module StorageTimeout
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
-import { deadline, inOwnScope, raceTimeout, timeoutStream, timeoutSave } from "../internal/timeouts.js"
+import { decode, duration } from "../internal/options.js"
+import { deadline, inOwnScope, raceTimeout, timeoutSave, timeoutStream } from "../internal/timeouts.js"
 import * as Storage from "../Storage.js"
-import type { StorageBackend } from "../StorageBackend.js"
-import * as E from "../StorageError.js"
+import * as StorageBackend from "../StorageBackend.js"
+import { type InvalidOptions, StorageTimeout } from "../StorageError.js"
 
 /**
- * How long to wait. `Infinity` is without end.
+ * How long to wait. `Infinity` disables a limit.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** For an operation that is done as a whole. */
+  /** For an operation as a whole. */
   readonly deadline: Duration.DurationInput
   /** For the next step of a stream, a listing, or a save of a stream. */
-  readonly idleLimit: Duration.DurationInput
+  readonly idleTimeout: Duration.DurationInput
 }
 
 /**
- * The same storage with timeouts. Fails with `UnsupportedOperation` where one is not above zero.
+ * The same storage with timeouts.
  *
  * @since 0.1.0
  * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { MemoryStorage, StorageTimeout } from "surfing-weights"
+ *
+ * const storage = MemoryStorage.make().pipe(
+ *   Effect.flatMap(StorageTimeout.make({ deadline: "1 minute", idleTimeout: "10 seconds" }))
+ * )
+ * ```
  */
-export const make = (
-  storage: Storage.Service,
-  options: Options
-): Either.Either<Storage.Service, E.UnsupportedOperation> => {
-  const name = `Timeout(${storage.backend.name})`
-  const limits = { deadline: Duration.toMillis(options.deadline), idleLimit: Duration.toMillis(options.idleLimit) }
-  const wrong = Object.entries(limits).find(([, limit]) => !(limit > 0))
-  return wrong === undefined
-    ? Either.right(Storage.make(makeBackend(storage.backend, name, limits)))
-    : Either.left(
-      new E.UnsupportedOperation({
-        backend: name,
-        operation: "open",
-        reason: `${wrong[0]} is longer than no time at all, and not ${Duration.format(wrong[1])}`
-      })
+export const make: {
+  (options: Options): (storage: Storage.Service) => Effect.Effect<Storage.Service, InvalidOptions>
+  (storage: Storage.Service, options: Options): Effect.Effect<Storage.Service, InvalidOptions>
+} = dual(
+  2,
+  (storage: Storage.Service, options: Options): Effect.Effect<Storage.Service, InvalidOptions> =>
+    Effect.map(
+      decode("StorageTimeout", schema, options),
+      (limits) => Storage.make(makeBackend(storage.backend, limits))
     )
-}
+)
 
 /**
  * Provides the storage that it needs, with timeouts.
@@ -72,60 +79,75 @@ export const make = (
  * import { MemoryStorage, StorageRetry, StorageTimeout } from "surfing-weights"
  *
  * const WeightsLive = StorageRetry.layer().pipe(
- *   Layer.provide(StorageTimeout.layer({ deadline: "1 minute", idleLimit: "10 seconds" })),
+ *   Layer.provide(StorageTimeout.layer({ deadline: "1 minute", idleTimeout: "10 seconds" })),
  *   Layer.provide(MemoryStorage.layer())
  * )
  * ```
  */
-export const layer = (options: Options): Layer.Layer<Storage.Storage, E.UnsupportedOperation, Storage.Storage> =>
-  Layer.effect(Storage.Storage, Effect.flatMap(Storage.Storage, (storage) => make(storage, options)))
+export const layer = (options: Options): Layer.Layer<Storage.Storage, InvalidOptions, Storage.Storage> =>
+  Layer.effect(Storage.Storage, Effect.flatMap(Storage.Storage, make(options)))
 
-const makeBackend = (
-  inner: StorageBackend,
-  name: string,
-  { deadline, idleLimit }: { readonly deadline: number; readonly idleLimit: number }
-): StorageBackend => {
-  const late = (operation: string, limit: number, key?: string) => () =>
-    new E.StorageTimeout({
-      backend: inner.name,
-      operation,
-      ...(key !== undefined && { key }),
-      limit: Duration.millis(limit)
-    })
+/**
+ * Provides the storage that it needs, with timeouts from `Config`.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { StorageTimeout } from "surfing-weights"
+ *
+ * const Timeout = StorageTimeout.layerConfig({
+ *   deadline: Config.duration("WEIGHTS_DEADLINE"),
+ *   idleTimeout: Config.succeed("10 seconds")
+ * })
+ * ```
+ */
+export const layerConfig = (
+  options: Config.Config.Wrap<Options>
+): Layer.Layer<Storage.Storage, InvalidOptions | ConfigError, Storage.Storage> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
 
-  /** For what changes something: it is undone before it is given up. */
-  const write = <A, Err, R>(effect: Effect.Effect<A, Err, R>, operation: string, key?: string) =>
-    raceTimeout(deadline(deadline, late(operation, deadline, key)), effect, Fiber.interrupt)
+/** In milliseconds. */
+interface Limits {
+  readonly deadline: number
+  readonly idleTimeout: number
+}
 
-  const read = <A, Err, R>(effect: Effect.Effect<A, Err, R>, operation: string, key?: string, limit = deadline) =>
-    raceTimeout(deadline(limit, late(operation, limit, key)), effect, Fiber.interruptFork)
+const schema: Schema.Schema<Limits, Options> = Schema.Struct({
+  deadline: duration({ max: Infinity }),
+  idleTimeout: duration({ max: Infinity })
+})
 
-  const stream = <A, Err>(stream: Stream.Stream<A, Err>, operation: string, key?: string) =>
-    timeoutStream(stream, idleLimit, late(operation, idleLimit, key))
+const makeBackend = (inner: StorageBackend.StorageBackend, limits: Limits): StorageBackend.StorageBackend => {
+  const late = (limit: number) => () => new StorageTimeout({ limit: Duration.millis(limit) })
+  const stream = <A, Err>(stream: Stream.Stream<A, Err>): Stream.Stream<A, Err | StorageTimeout> =>
+    timeoutStream(stream, limits.idleTimeout, late(limits.idleTimeout))
 
+  const intercepted = StorageBackend.intercept(inner, {
+    name: `Timeout(${inner.name})`,
+    effect: (effect, { writes }) =>
+      raceTimeout(
+        deadline(limits.deadline, late(limits.deadline)),
+        effect,
+        writes ? Fiber.interrupt : Fiber.interruptFork
+      ),
+    stream
+  })
   return {
-    name,
-    capabilities: inner.capabilities,
+    ...intercepted,
     open: (key, options) =>
-      Effect.map(read(inOwnScope(inner.open(key, options)), "open", key, idleLimit), (opened) => ({
-        info: opened.info,
-        range: opened.range,
-        stream: stream(opened.stream, "load", key)
-      })),
-    load: (key, options) => read(inner.load(key, options), "load", key),
-    loadRanges: (key, ranges, options) => read(inner.loadRanges(key, ranges, options), "loadRanges", key),
-    head: (key) => read(inner.head(key), "head", key),
+      Effect.map(
+        raceTimeout(
+          deadline(limits.idleTimeout, late(limits.idleTimeout)),
+          inOwnScope(inner.open(key, options)),
+          Fiber.interruptFork
+        ),
+        (opened) => StorageBackend.mapStream(opened, stream)
+      ),
     save: (key, data, options) =>
       data instanceof Uint8Array
-        ? write(inner.save<never, never>(key, data, options), "save", key)
-        : timeoutSave(data, (data) => inner.save(key, data, options), idleLimit, late("save", idleLimit, key)),
-    entries: (options) => stream(inner.entries(options), "entries"),
-    keys: (options) => stream(inner.keys(options), "list"),
-    listDirectory: (prefix) => read(inner.listDirectory(prefix), "listDirectory"),
-    remove: (key) => write(inner.remove(key), "remove", key),
-    removeAll: (keys) => write(inner.removeAll(keys), "removeAll"),
-    copy: (from, to, options) => write(inner.copy(from, to, options), "copy", from),
-    move: (from, to, options) => write(inner.move(from, to, options), "move", from),
-    presign: (key, options) => read(inner.presign(key, options), "presign", key)
+        ? intercepted.save(key, data, options)
+        : timeoutSave(data, (data) => inner.save(key, data, options), limits.idleTimeout, late(limits.idleTimeout))
   }
 }

@@ -1,3 +1,6 @@
+/**
+ * The contract suite over memory, and what is particular to it.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Stream, TestClock } from "effect"
 import { ByteRange, MemoryStorage, Storage } from "surfing-weights"
@@ -14,7 +17,7 @@ describe("MemoryStorage", () => {
       expect(yield* Effect.provide(Storage.list(), layer)).toEqual([])
     }))
 
-  it.effect("shares nothing with another one", () =>
+  it.effect("shares nothing with another storage", () =>
     Effect.gen(function*() {
       const one = yield* MemoryStorage.make()
       const other = yield* MemoryStorage.make()
@@ -22,7 +25,7 @@ describe("MemoryStorage", () => {
       expect(yield* other.exists("key")).toBe(false)
     }))
 
-  it.effect("keeps its bytes to itself, also where they come and go as Buffers", () =>
+  it.effect("shares no bytes with its callers, also where they are Buffers", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       const mine = Buffer.from("weights")
@@ -39,7 +42,7 @@ describe("MemoryStorage", () => {
       }
     }))
 
-  it.effect("dates objects by the clock of Effect", () =>
+  it.effect("dates objects by the Clock", () =>
     Effect.gen(function*() {
       yield* TestClock.setTime(1_000_000)
       const storage = yield* MemoryStorage.make()
@@ -49,7 +52,7 @@ describe("MemoryStorage", () => {
       expect((yield* storage.copy("key", "copy")).lastModified).toEqual(new Date(1_060_000))
     }))
 
-  it.effect("calls itself Memory and can do everything but give URLs", () =>
+  it.effect("is named Memory and supports everything but presigned URLs", () =>
     Effect.gen(function*() {
       const { backend } = yield* MemoryStorage.make()
       expect(backend.name).toBe("Memory")
@@ -58,7 +61,9 @@ describe("MemoryStorage", () => {
         list: true,
         createOnly: true,
         compareAndSwap: true,
+        conditionalRemove: true,
         objectsWithinObjects: true,
+        attributes: true,
         presign: false
       })
       const error = yield* Effect.flip(Storage.load("missing"))

@@ -1,12 +1,13 @@
 /**
- * What is measured of the wrappers: what they add to a storage that does next to nothing, and to one that is fast.
+ * Benchmarks of the wrappers: what they add to a storage that does almost nothing, and to a fast one.
  */
-import { Effect, Either } from "effect"
+import { Effect } from "effect"
 import * as fs from "node:fs"
 import {
   MemoryStorage,
   type Storage,
   StorageCache,
+  type StorageError,
   StorageLimit,
   StoragePrefix,
   StorageReadOnly,
@@ -26,7 +27,7 @@ const memoryWith = async (key: string, bytes: Uint8Array): Promise<Storage.Servi
 const cached = async (shared: boolean, bytes: Uint8Array): Promise<Storage.Service> => {
   const inner = await memoryWith("key", bytes)
   const options = { capacity: 64 * MiB, freshness: "immutable", shared } as const
-  const { storage } = await Effect.runPromise(StorageCache.make(inner, options))
+  const storage = await Effect.runPromise(StorageCache.make(inner, options))
   await Effect.runPromise(storage.load("key"))
   return storage
 }
@@ -53,7 +54,7 @@ const sharedHits: Row = {
  */
 const copiedHits = (name: string, times: number, size: number): Row => ({
   name,
-  work: `${times} hits of ${size / MiB} MiB, each an array of one's own`,
+  work: `${times} hits of ${size / MiB} MiB, each in a new array`,
   amount: times * size / MiB,
   unit: "MiB",
   bytes: times * size,
@@ -75,10 +76,14 @@ const copiedHits = (name: string, times: number, size: number): Row => ({
   }]
 })
 
+type Wrap = (storage: Storage.Service) => Effect.Effect<Storage.Service, StorageError.StorageError>
+
 /** What a wrapper adds to an operation. */
-const adds = (name: string, wrap: (storage: Storage.Service) => Storage.Service, key = "folder/key"): Row => {
-  const loads = async (key: string, wrap: (storage: Storage.Service) => Storage.Service) =>
-    loading(wrap(await memoryWith("folder/key", content.bytesAt(0, 16))), key, 200_000)
+const adds = (name: string, wrap: Wrap, key = "folder/key"): Row => {
+  const loads = async (key: string, wrap: Wrap) => {
+    const inner = await memoryWith("folder/key", content.bytesAt(0, 16))
+    return loading(await Effect.runPromise(wrap(inner)), key, 200_000)
+  }
   return {
     name,
     work: `200,000 loads of 16 bytes in memory, ${name}`,
@@ -86,7 +91,7 @@ const adds = (name: string, wrap: (storage: Storage.Service) => Storage.Service,
     unit: "loads",
     bytes: 200_000 * 16,
     ours: { what: "wrapped", open: () => loads(key, wrap) },
-    floors: [{ what: "as it is", open: () => loads("folder/key", (storage) => storage), microsecondsMore: 5 }]
+    floors: [{ what: "as it is", open: () => loads("folder/key", Effect.succeed), microsecondsMore: 5 }]
   }
 }
 
@@ -103,10 +108,10 @@ const wrappedStream: Row = {
   ours: {
     what: "wrapped",
     open: async (directory) => {
-      const wrapped = StoragePrefix.make(await storageOn(directory), "folder").pipe(
-        Either.flatMap((storage) => StorageLimit.make(storage, { concurrency: 8 })),
-        Either.flatMap((storage) => StorageTimeout.make(storage, { deadline: "1 minute", idleLimit: "10 seconds" })),
-        Either.getOrThrow
+      const wrapped = await StoragePrefix.make(await storageOn(directory), "folder").pipe(
+        Effect.flatMap(StorageLimit.make({ concurrency: 8 })),
+        Effect.flatMap(StorageTimeout.make({ deadline: "1 minute", idleTimeout: "10 seconds" })),
+        Effect.runPromise
       )
       return streaming(wrapped, "object")
     }
@@ -122,8 +127,8 @@ export const wrapperRows: ReadonlyArray<Row> = [
   sharedHits,
   copiedHits("cache-copied", 100, 16 * MiB),
   copiedHits("cache-copied-4", 400, 4 * MiB),
-  adds("prefix", (storage) => Either.getOrThrow(StoragePrefix.make(storage, "folder")), "key"),
+  adds("prefix", StoragePrefix.make("folder"), "key"),
   adds("read-only", StorageReadOnly.make),
-  adds("limit", (storage) => Either.getOrThrow(StorageLimit.make(storage, { concurrency: 8 }))),
+  adds("limit", StorageLimit.make({ concurrency: 8 })),
   wrappedStream
 ]

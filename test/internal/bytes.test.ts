@@ -1,3 +1,6 @@
+/**
+ * Streams of bytes, gathered into arrays.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Effect, Option, Stream } from "effect"
 import { fill } from "../../src/internal/bytes.js"
@@ -5,7 +8,7 @@ import { heldAfter } from "../support/held.js"
 
 const MiB = 1024 * 1024
 
-/** So many chunks of 1 MiB, each made when it is its turn. */
+/** Chunks of 1 MiB, each made when it is pulled. */
 const chunks = (count: number) =>
   Stream.suspend(() => {
     let at = 0
@@ -17,7 +20,7 @@ const chunks = (count: number) =>
   })
 
 describe("fill", () => {
-  it.live("puts the chunks one after another, and keeps none of them until the next full collection", () =>
+  it.live("copies the chunks one after another, and keeps none of them alive until the next full collection", () =>
     Effect.gen(function*() {
       const target = new Uint8Array(16 * MiB)
       expect(yield* heldAfter(fill(target, chunks(16)))).toBeLessThan(4)

@@ -1,8 +1,8 @@
 /**
- * What is seen of a storage from outside: its metrics and its spans.
+ * The metrics and spans of a storage.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Metric, Option, Schedule, Stream, TestClock, Tracer } from "effect"
+import { Effect, Exit, Fiber, Layer, Metric, Option, Schedule, Stream, TestClock, Tracer } from "effect"
 import {
   ByteRange,
   MemoryStorage,
@@ -13,14 +13,14 @@ import {
   StorageRetry
 } from "surfing-weights"
 
-/** A storage of this name, so that its metrics are told from those of others. */
+/** A storage of a name of its own, which its metrics have as a label. */
 const named = (folder: string, rules: ReadonlyArray<StorageChaos.Rule> = []) =>
   Effect.gen(function*() {
     const storage = yield* StoragePrefix.make(yield* StorageChaos.make(yield* MemoryStorage.make(), rules), folder)
     return { storage, backend: storage.backend.name }
   })
 
-/** A tracer that remembers the spans that ended. */
+/** A tracer that keeps the spans that have ended. */
 const tracing = () => {
   const spans: Array<
     { readonly name: string; readonly attributes: Record<string, unknown>; readonly failed: boolean }
@@ -53,7 +53,7 @@ const tracing = () => {
   return { spans, layer: Layer.setTracer(tracer) }
 }
 
-/** The metrics of a backend: their labels but for its name, and their values. */
+/** The metrics of a backend: their name with their other labels, and their value. */
 const metricsOf = (backend: string): Record<string, unknown> =>
   Object.fromEntries(
     Metric.unsafeSnapshot()
@@ -67,7 +67,7 @@ const metricsOf = (backend: string): Record<string, unknown> =>
 const count = (count: number) => ({ count })
 
 describe("the metrics of a storage", () => {
-  it.effect("count operations by how they ended, and the bytes they moved", () =>
+  it.effect("count operations by outcome, and the bytes that they moved", () =>
     Effect.gen(function*() {
       const { backend, storage } = yield* named("metrics-of-operations")
       yield* storage.save("a", new Uint8Array(1000))
@@ -94,7 +94,7 @@ describe("the metrics of a storage", () => {
       })
     }))
 
-  it.effect("tell how long operations took, interrupted ones too", () =>
+  it.effect("measure how long operations take, also interrupted ones", () =>
     Effect.gen(function*() {
       const { backend, storage } = yield* named("metrics-of-time", [
         { operation: "head", delay: "2 seconds", times: Infinity, error: "none" }
@@ -113,7 +113,7 @@ describe("the metrics of a storage", () => {
       })
     }))
 
-  it.effect("count a stream once, when it ends, with the bytes that were read of it", () =>
+  it.effect("count a stream once, at its end, with the bytes that were read of it", () =>
     Effect.gen(function*() {
       const { backend, storage } = yield* named("metrics-of-streams", [{
         operation: "open",
@@ -135,12 +135,61 @@ describe("the metrics of a storage", () => {
         "storage_bytes open": count(3 * 1024 ** 2)
       })
     }))
+
+  it.effect("count defects, also of a backend that throws", () =>
+    Effect.gen(function*() {
+      const { backend } = yield* MemoryStorage.make()
+      const name = "metrics-of-defects"
+      const bug = () => {
+        throw new Error("a bug")
+      }
+      const storage = Storage.make({ ...backend, name, head: () => Effect.die("a bug"), load: bug, open: bug })
+      for (const attempt of [storage.head("a"), storage.load("a"), Stream.runDrain(storage.stream("a"))]) {
+        expect(Exit.isFailure(yield* Effect.exit(attempt))).toBe(true)
+      }
+      expect(metricsOf(name)).toMatchObject({
+        "storage_operations head defect": count(1),
+        "storage_operations load defect": count(1),
+        "storage_operations stream defect": count(1)
+      })
+    }))
+
+  it.effect("have the labels of Effect.tagMetrics", () =>
+    Effect.gen(function*() {
+      const { backend, storage } = yield* named("metrics-with-labels")
+      const run = Effect.gen(function*() {
+        yield* storage.save("a", Stream.make(new Uint8Array(10)))
+        yield* storage.load("a")
+        yield* Stream.runDrain(storage.stream("a"))
+        yield* Effect.scoped(Effect.flatMap(storage.open("a"), ({ stream }) => Stream.runDrain(stream)))
+        yield* Stream.run(Stream.make(new Uint8Array(3)), storage.sink("b"))
+        yield* Stream.runDrain(storage.entries())
+      })
+      yield* Effect.tagMetrics(run, "tenant", "one")
+      yield* Effect.tagMetrics(run, "tenant", "two")
+      yield* run
+      const metrics = metricsOf(backend)
+      for (const tenant of [" one", " two", ""]) {
+        expect(metrics, `the metrics of${tenant}`).toMatchObject({
+          [`storage_operations save success${tenant}`]: count(2),
+          [`storage_bytes save${tenant}`]: count(13),
+          [`storage_operations load success${tenant}`]: count(1),
+          [`storage_bytes load${tenant}`]: count(10),
+          [`storage_operations stream success${tenant}`]: count(1),
+          [`storage_bytes stream${tenant}`]: count(10),
+          [`storage_operations open success${tenant}`]: count(1),
+          [`storage_bytes open${tenant}`]: count(10),
+          [`storage_operations entries success${tenant}`]: count(1),
+          [`storage_operation_seconds load${tenant}`]: count(1)
+        })
+      }
+    }))
 })
 
 const isBroken = (key: string) => key.endsWith("/broken")
 
 describe("the span of an operation", () => {
-  it.effect("is one for each operation where a tracer is installed", () => {
+  it.effect("exists for each operation where a tracer is installed", () => {
     const { layer, spans } = tracing()
     return Effect.gen(function*() {
       yield* Storage.save("k", new Uint8Array(3))
@@ -163,12 +212,11 @@ describe("the span of an operation", () => {
     }).pipe(Effect.provide(Layer.merge(MemoryStorage.layer(), layer)))
   })
 
-  it.effect("is not there where nobody would see it", () =>
+  it.effect("does not exist where no tracer is installed", () =>
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       const seen: Array<string> = []
-      const service = Storage.make(StorageBackend.make({
-        ...storage.backend,
+      const service = Storage.make(StorageBackend.make(storage.backend, {
         head: (key) =>
           Effect.zipRight(
             Effect.map(Effect.option(Effect.currentSpan), (span) => seen.push(Option.isSome(span) ? "span" : "none")),
@@ -179,7 +227,7 @@ describe("the span of an operation", () => {
       expect(seen).toEqual(["none"])
     }))
 
-  it.effect("tells how many attempts were needed, where it was more than one", () => {
+  it.effect("has the number of attempts, where it was more than one", () => {
     const { layer, spans } = tracing()
     const storage = StorageRetry.layer(Schedule.recurs(3)).pipe(
       Layer.provide(StorageChaos.layer([

@@ -1,3 +1,6 @@
+/**
+ * Asynchronous effects that refer to large arrays.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { once } from "../../src/internal/once.js"
@@ -12,7 +15,7 @@ const later = (bytes: Uint8Array, done: () => void) =>
   })
 
 describe("once", () => {
-  it.live("keeps nothing of what has begun until the next full collection", () =>
+  it.live("keeps nothing that it refers to alive until the next full collection", () =>
     Effect.gen(function*() {
       const touch = (bytes: Uint8Array) => once<void>((resume) => later(bytes, () => resume(Effect.void)))
       const touching = Effect.forEach(
@@ -22,14 +25,14 @@ describe("once", () => {
       expect(yield* heldAfter(touching)).toBeLessThan(4)
     }))
 
-  it.live("dies where it is run again, since it would wait for ever", () =>
+  it.live("dies where it is run again, which would wait forever", () =>
     Effect.gen(function*() {
       const effect = once<number>((resume) => resume(Effect.succeed(1)))
       yield* effect
       expect(Exit.isFailure(yield* Effect.exit(effect))).toBe(true)
     }))
 
-  it.live("gives what it is resumed with, at once or later", () =>
+  it.live("has the outcome that it is resumed with, at once or later", () =>
     Effect.gen(function*() {
       expect(yield* once<number>((resume) => resume(Effect.succeed(1)))).toBe(1)
       expect(yield* once<number>((resume) => void setImmediate(() => resume(Effect.succeed(2))))).toBe(2)

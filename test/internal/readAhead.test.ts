@@ -1,8 +1,11 @@
+/**
+ * Loads ahead of their consumer.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Chunk, Effect, Exit, Fiber, Stream, TestClock } from "effect"
 import { readAhead } from "../../src/internal/readAhead.js"
 
-/** Loads that take as many seconds as the item says, and what became of them. */
+/** Loads that take as many seconds as their item, and how many of them began, ended and were interrupted. */
 const makeLoads = () => {
   const seen = { begun: 0, ended: 0, interrupted: 0 }
   const load = (seconds: number) =>
@@ -17,7 +20,7 @@ const makeLoads = () => {
 
 describe("readAhead", () => {
   for (const ahead of [0, 1, 3, 10]) {
-    it.effect(`gives all in order, though what comes later is done earlier, with ${ahead} ahead`, () =>
+    it.effect(`returns the results in order, also where later loads end earlier, with ${ahead} ahead`, () =>
       Effect.gen(function*() {
         const { load } = makeLoads()
         const items = [5, 1, 4, 2, 3]
@@ -27,7 +30,7 @@ describe("readAhead", () => {
       }))
   }
 
-  it.effect("takes the time of the loads where nothing is ahead, and hides it behind the consumer's where one is", () =>
+  it.effect("adds the time of loads to that of the consumer without reading ahead, and overlaps them with one ahead", () =>
     Effect.gen(function*() {
       const timeWith = (ahead: number) =>
         Effect.gen(function*() {
@@ -53,25 +56,25 @@ describe("readAhead", () => {
       yield* Fiber.interrupt(fiber)
     }))
 
-  it.effect("misses no load that ends while its consumer makes way for others", () =>
+  it.effect("misses no load that ends while its consumer yields", () =>
     Effect.gen(function*() {
       const items = Array.from({ length: 50 }, (_, i) => i)
       const quick = (item: number) => Effect.as(Effect.repeatN(Effect.void, item % 9), Chunk.of(item))
-      // So that each step is at some time the last before a fiber makes way.
+      // So that each step is once the last before a fiber yields.
       for (let steps = 20; steps < 80; steps++) {
         const got = yield* Stream.runCollect(readAhead(items, quick, 2)).pipe(Effect.withMaxOpsBeforeYield(steps))
         expect(Chunk.toReadonlyArray(got)).toEqual(items)
       }
     }), 5000)
 
-  it.effect("gives nothing of nothing", () =>
+  it.effect("loads nothing for no items", () =>
     Effect.gen(function*() {
       const { load, seen } = makeLoads()
       expect(Chunk.size(yield* Stream.runCollect(readAhead([], load, 2)))).toBe(0)
       expect(seen.begun).toBe(0)
     }))
 
-  it.effect("fails with what failed ahead when it is its turn, and interrupts what is under way", () =>
+  it.effect("fails in the order of the items, and interrupts loads that are running", () =>
     Effect.gen(function*() {
       const { load, seen } = makeLoads()
       const taken: Array<number> = []
@@ -87,13 +90,13 @@ describe("readAhead", () => {
       expect(seen).toEqual({ begun: 3, ended: 2, interrupted: 1 })
     }))
 
-  it.effect("dies of a load's bug", () =>
+  it.effect("dies with the defect of a load", () =>
     Effect.gen(function*() {
       const exit = yield* Effect.exit(Stream.runDrain(readAhead([1], () => Effect.die("a bug"), 1)))
       expect(Exit.isFailure(exit) && Cause.isDie(exit.cause)).toBe(true)
     }))
 
-  it.effect("interrupts what is under way when its consumer is interrupted, also while it waits", () =>
+  it.effect("interrupts running loads with its consumer, also while that waits", () =>
     Effect.gen(function*() {
       const { load, seen } = makeLoads()
       const fiber = yield* Effect.fork(Stream.runDrain(readAhead([1, 9, 9, 9], load, 2)))

@@ -4,7 +4,6 @@
 
 /** For a storage whose keys get a prefix: the longest keys become longer than a key may be. */
 export const withPrefix = {
-  "keys of long segments are kept byte for byte, and no other spelling reaches them":
-    "the longest keys are too long with a prefix",
-  "keys with folders of any name and depth are kept byte for byte": "the longest keys are too long with a prefix"
+  "keys are kept byte for byte and distinct: long segments": "the longest keys are too long with a prefix",
+  "keys are kept byte for byte and distinct: nested folders": "the longest keys are too long with a prefix"
 }

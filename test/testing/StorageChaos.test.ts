@@ -1,4 +1,6 @@
-/** Rules that make a memory storage fail, and that what they do is exactly what they say. */
+/**
+ * Rules make a memory storage fail exactly as they say.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Clock, Effect, FastCheck, Fiber, Layer, Stream, TestClock } from "effect"
 import { ByteRange, MemoryStorage, Storage, StorageChaos, StorageError } from "surfing-weights"
@@ -6,7 +8,7 @@ import * as StorageContract from "surfing-weights/StorageContract"
 
 const bytes = (length: number) => Uint8Array.from({ length }, (_, i) => i % 251)
 
-/** A memory storage that holds `a` and `b`, of 10 bytes each, and the same one under the rules. */
+/** A memory storage with the objects `a` and `b` of 10 bytes each, and the same storage under rules. */
 const setup = (rules: ReadonlyArray<StorageChaos.Rule>) =>
   Effect.gen(function*() {
     const memory = yield* MemoryStorage.make()
@@ -15,12 +17,12 @@ const setup = (rules: ReadonlyArray<StorageChaos.Rule>) =>
     return { memory, storage: yield* StorageChaos.make(memory, rules) }
   })
 
-/** The sizes of the parts that a stream gives before it ends or fails, and with what it fails. */
-const parts = <E extends StorageError.StorageError>(stream: Stream.Stream<Uint8Array, E>) =>
+/** The sizes of the chunks of a stream, and how it ends. */
+const chunksOf = <E extends StorageError.StorageError>(stream: Stream.Stream<Uint8Array, E>) =>
   Effect.gen(function*() {
     const sizes: Array<number> = []
     const failure = yield* stream.pipe(
-      Stream.runForEach((part) => Effect.sync(() => void sizes.push(part.byteLength))),
+      Stream.runForEach((chunk) => Effect.sync(() => void sizes.push(chunk.byteLength))),
       Effect.match({ onFailure: (error) => error._tag, onSuccess: () => "ends" as const })
     )
     return { sizes, failure }
@@ -29,7 +31,7 @@ const parts = <E extends StorageError.StorageError>(stream: Stream.Stream<Uint8A
 const tagOf = (effect: Effect.Effect<unknown, StorageError.StorageError>) =>
   Effect.match(effect, { onFailure: (error) => error._tag, onSuccess: () => "succeeds" as const })
 
-/** One call of every operation. None changes what another gives. */
+/** One call of every operation. None changes the result of another. */
 const operations: ReadonlyArray<
   readonly [
     operation: StorageChaos.Operation,
@@ -52,25 +54,25 @@ const operations: ReadonlyArray<
 ]
 
 describe("StorageChaos", () => {
-  it.effect("shows itself in the name and can what the storage can", () =>
+  it.effect("shows itself in the name and has the capabilities of the storage", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([])
       expect(storage.backend.name).toBe("Chaos(Memory)")
       expect(storage.backend.capabilities).toBe(memory.backend.capabilities)
     }))
 
-  it.effect("lets the first operation of any kind fail by a rule without fields, and only that", () =>
+  it.effect("fails only the first operation of any kind by a rule without fields", () =>
     Effect.forEach(operations, ([operation, run]) =>
       Effect.gen(function*() {
         const { memory, storage } = yield* setup([{}])
         yield* memory.save("new", bytes(1))
         const error = yield* Effect.flip(run(storage))
-        expect(error).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(Memory)", operation })
+        expect(error, operation).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(Memory)" })
         expect(error.message).toContain("injected")
         yield* run(storage)
       })))
 
-  it.effect("strikes the operations that a rule names", () =>
+  it.effect("applies a rule to its operations", () =>
     Effect.gen(function*() {
       for (const [named] of operations) {
         const { memory, storage } = yield* setup([{ operation: named, times: Infinity }])
@@ -86,7 +88,7 @@ describe("StorageChaos", () => {
       expect(yield* tagOf(storage.load("a"))).toBe("succeeds")
     }))
 
-  it.effect("strikes the keys that a rule names", () =>
+  it.effect("applies a rule to its keys", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([
         { key: "a", times: 2 },
@@ -102,12 +104,12 @@ describe("StorageChaos", () => {
       expect(yield* tagOf(storage.list("dir/x"))).toBe("StorageUnavailable")
     }))
 
-  it.effect("strikes as often as a rule says, across all operations, and then the next rule", () =>
+  it.effect("applies a rule as many times as it says, across operations, and then the next", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([
         { operation: ["load", "head"], times: 2 },
-        { operation: "load", error: (struck) => new StorageError.AccessDenied({ ...struck, reason: "no" }) },
-        { operation: "load", times: 0, error: (struck) => new StorageError.ObjectNotFound(struck) }
+        { operation: "load", error: () => new StorageError.AccessDenied({ reason: "no" }) },
+        { operation: "load", times: 0, error: () => new StorageError.ObjectNotFound() }
       ])
       const met = []
       for (const effect of [storage.load("a"), storage.head("a"), storage.head("a"), storage.load("a")]) {
@@ -117,7 +119,7 @@ describe("StorageChaos", () => {
       expect(yield* tagOf(storage.load("a"))).toBe("succeeds")
     }))
 
-  it.effect("counts the same however many fibers there are", () =>
+  it.effect("counts across concurrent fibers", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([{ operation: "load", times: 7, delay: "1 second" }])
       const fiber = yield* Effect.fork(
@@ -128,7 +130,7 @@ describe("StorageChaos", () => {
       expect(met.filter((tag) => tag === "StorageUnavailable").length).toBe(7)
     }))
 
-  it.effect("begins to count anew with each layer that is built", () =>
+  it.effect("counts anew for each layer that is built", () =>
     Effect.gen(function*() {
       const layer = StorageChaos.layer([{ operation: "keys" }]).pipe(Layer.provide(MemoryStorage.layer()))
       for (let i = 0; i < 2; i++) {
@@ -140,7 +142,7 @@ describe("StorageChaos", () => {
       }
     }))
 
-  it.effect("strikes before an operation has done anything, or after it succeeded", () =>
+  it.effect("fails an operation before it has done anything, or after it has succeeded", () =>
     Effect.gen(function*() {
       for (const when of ["before", "after"] as const) {
         const { memory, storage } = yield* setup([{ when, times: Infinity }])
@@ -155,14 +157,14 @@ describe("StorageChaos", () => {
       }
     }))
 
-  it.effect("leaves a rule unused by an operation that failed by itself before its answer could be lost", () =>
+  it.effect("does not use up a rule for responses on an operation that fails by itself", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([{ operation: "load", when: "after" }])
       expect(yield* tagOf(storage.load("missing"))).toBe("ObjectNotFound")
       expect(yield* tagOf(storage.load("a"))).toBe("StorageUnavailable")
     }))
 
-  it.effect("breaks a listing at its beginning or at its end", () =>
+  it.effect("fails a listing at its start or at its end", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([{ operation: "entries" }, { operation: "entries", when: "after" }])
       const seen: Array<string> = []
@@ -175,23 +177,63 @@ describe("StorageChaos", () => {
     }))
 })
 
+describe("StorageChaos, options", () => {
+  it.effect("can be piped, and every field can be undefined", () =>
+    Effect.gen(function*() {
+      const rule = {
+        operation: undefined,
+        key: undefined,
+        times: undefined,
+        when: undefined,
+        afterBytes: undefined,
+        delay: undefined,
+        error: undefined
+      }
+      const storage = yield* Effect.flatMap(MemoryStorage.make(), StorageChaos.make([rule]))
+      expect(yield* tagOf(storage.head("a"))).toBe("StorageUnavailable")
+      expect(yield* tagOf(storage.head("a"))).toBe("ObjectNotFound")
+    }))
+
+  const wrong: ReadonlyArray<readonly [rule: object, message: string]> = [
+    [{ times: -1 }, "StorageChaos: rules.1.times must be a whole number of at least 0, or Infinity (got -1)"],
+    [{ times: 0.5 }, "StorageChaos: rules.1.times must be a whole number of at least 0, or Infinity (got 0.5)"],
+    [{ afterBytes: NaN }, "StorageChaos: rules.1.afterBytes must be a whole number of at least 0 (got NaN)"],
+    [{ delay: "soon" }, "StorageChaos: rules.1.delay must be greater than zero"],
+    [{ when: "during" }, "StorageChaos: rules.1.when must be \"before\" or \"after\" (got \"during\")"],
+    [{ operation: "lod" }, "StorageChaos: rules.1.operation must be the name of an operation of a backend"],
+    [{ operation: ["load", "lod"] }, "StorageChaos: rules.1.operation must be the name of an operation of a backend"],
+    [{ key: 3 }, "StorageChaos: rules.1.key must be a key or a predicate (got 3)"],
+    [{ error: "some" }, "StorageChaos: rules.1.error must be a function that returns a StorageError, or \"none\""],
+    [{ opration: "load" }, "StorageChaos: rules.1.opration is not an option of this module"]
+  ]
+  it.effect.each(wrong)("refuses %o", ([rule, message]) =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      const error = yield* Effect.flip(StorageChaos.make(storage, [{}, rule]))
+      expect(error._tag).toBe("InvalidOptions")
+      expect(error.message).toContain(message)
+      const layer = Layer.provide(StorageChaos.layer([{}, rule]), MemoryStorage.layer())
+      expect(yield* Effect.flip(Effect.scoped(Layer.build(layer)))).toEqual(error)
+    }))
+})
+
 describe("StorageChaos, afterBytes", () => {
-  it.effect("breaks a stream that is read after exactly so many bytes", () =>
+  it.effect("breaks a stream after exactly the given number of bytes", () =>
     Effect.gen(function*() {
       const broken = (afterBytes: number, range?: ByteRange.ByteRange) =>
         Effect.flatMap(setup([{ operation: "open", afterBytes }]), ({ storage }) =>
-          parts(storage.stream("a", range === undefined ? {} : { range })))
+          chunksOf(storage.stream("a", range === undefined ? {} : { range })))
       expect(yield* broken(0)).toEqual({ sizes: [], failure: "StorageUnavailable" })
       expect(yield* broken(1)).toEqual({ sizes: [1], failure: "StorageUnavailable" })
       expect(yield* broken(10)).toEqual({ sizes: [10], failure: "StorageUnavailable" })
       expect(yield* broken(11)).toEqual({ sizes: [10], failure: "ends" })
-      // Bytes are counted from where the stream begins, not the object.
+      // Bytes are counted from the start of the stream, not of the object.
       expect(yield* broken(2, ByteRange.from(5))).toEqual({ sizes: [2], failure: "StorageUnavailable" })
       expect(yield* broken(6, ByteRange.from(5))).toEqual({ sizes: [5], failure: "ends" })
     }))
 
   it.effect.prop(
-    "passes every byte before the break, whatever the chunks, and all of them when the rule is used up",
+    "passes every byte before the break, whatever the chunks, and all of them once the rule is used up",
     [FastCheck.array(FastCheck.integer({ min: 0, max: 9 }), { maxLength: 9 }), FastCheck.integer({ min: 0, max: 60 })],
     ([sizes, afterBytes]) =>
       Effect.gen(function*() {
@@ -205,23 +247,23 @@ describe("StorageChaos, afterBytes", () => {
           save: (key, data, options) =>
             memory.backend.save(
               key,
-              data instanceof Uint8Array ? data : Stream.tap(data, (part) => Effect.sync(() => passed.push(...part))),
+              data instanceof Uint8Array ? data : Stream.tap(data, (chunk) => Effect.sync(() => passed.push(...chunk))),
               options
             )
         })
         const chaos = yield* StorageChaos.make(backend, [{ operation: "save", afterBytes }])
-        const strikes = afterBytes <= whole.length
+        const breaks = afterBytes <= whole.length
         expect(yield* tagOf(chaos.save("k", Stream.fromIterable(chunks))))
-          .toBe(strikes ? "StorageUnavailable" : "succeeds")
-        expect(Uint8Array.from(passed)).toEqual(strikes ? whole.slice(0, afterBytes) : whole)
-        expect(yield* memory.exists("k")).toBe(!strikes)
+          .toBe(breaks ? "StorageUnavailable" : "succeeds")
+        expect(Uint8Array.from(passed)).toEqual(breaks ? whole.slice(0, afterBytes) : whole)
+        expect(yield* memory.exists("k")).toBe(!breaks)
         passed.length = 0
         yield* chaos.save("k", Stream.fromIterable(chunks))
         expect(yield* storage.load("k")).toEqual(whole)
       })
   )
 
-  it.effect("strikes what comes or goes in one piece if it has so many bytes, and saves nothing of it", () =>
+  it.effect("fails bytes that are loaded or saved in one piece where there are at least as many, and saves nothing", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{ afterBytes: 10, times: Infinity }])
       expect(yield* tagOf(storage.load("a"))).toBe("StorageUnavailable")
@@ -232,19 +274,19 @@ describe("StorageChaos, afterBytes", () => {
       expect(yield* tagOf(storage.save("k", bytes(10)))).toBe("StorageUnavailable")
       expect(yield* memory.exists("k")).toBe(false)
       expect(yield* tagOf(storage.save("k", bytes(9)))).toBe("succeeds")
-      // Nothing else moves bytes.
+      // No other operation moves bytes.
       for (const [operation, run] of operations.filter(([operation]) => operation !== "open")) {
         if (operation !== "load") expect(yield* tagOf(run(storage)), operation).toBe("succeeds")
       }
     }))
 
-  it.effect("breaks one stream by several rules, or lets several streams break by one", () =>
+  it.effect("breaks one stream by several rules, or several streams by one", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([
         { operation: "open", afterBytes: 7, times: 2 },
         { operation: "open", afterBytes: 4 }
       ])
-      const read = parts(storage.stream("a"))
+      const read = chunksOf(storage.stream("a"))
       expect(yield* read).toEqual({ sizes: [4], failure: "StorageUnavailable" })
       expect(yield* read).toEqual({ sizes: [7], failure: "StorageUnavailable" })
       expect(yield* read).toEqual({ sizes: [7], failure: "StorageUnavailable" })
@@ -253,26 +295,29 @@ describe("StorageChaos, afterBytes", () => {
 })
 
 describe("StorageChaos, errors and delays", () => {
-  it.effect("fails with what a rule makes of backend, operation and key", () =>
+  it.effect("fails with what the function of a rule returns for a backend, operation and key", () =>
     Effect.gen(function*() {
+      const targets: Array<StorageChaos.Target> = []
       const { storage } = yield* setup([{
         operation: "save",
-        error: (struck) => new StorageError.StorageFull({ ...struck, reason: "the disk is full" })
+        error: (target) => {
+          targets.push(target)
+          return new StorageError.StorageFull({ reason: "the disk is full" })
+        }
       }])
-      const error = yield* Effect.flip(storage.save("k", bytes(1)))
-      expect(error).toEqual(
-        new StorageError.StorageFull({
-          backend: "Chaos(Memory)",
-          operation: "save",
-          key: "k",
-          reason: "the disk is full"
-        })
-      )
+      expect(yield* Effect.flip(storage.save("k", bytes(1)))).toMatchObject({
+        _tag: "StorageFull",
+        backend: "Chaos(Memory)",
+        operation: "save",
+        key: "k",
+        reason: "the disk is full"
+      })
+      expect(targets).toEqual([{ backend: "Chaos(Memory)", operation: "save", key: "k" }])
     }))
 
-  it.effect("injects every failure that an operation can give", () =>
+  it.effect("injects every failure that an operation can have", () =>
     Effect.gen(function*() {
-      const any = { backend: "X", operation: "x", key: "k", reason: "r" }
+      const any = { reason: "r" }
       const common = [
         new StorageError.AccessDenied(any),
         new StorageError.StorageNotFound(any),
@@ -280,9 +325,9 @@ describe("StorageChaos, errors and delays", () => {
         new StorageError.UnexpectedStorageError(any)
       ]
       const unsupported = new StorageError.UnsupportedOperation(any)
-      const invalidKey = new StorageError.InvalidKey(any)
-      const notFound = new StorageError.ObjectNotFound(any)
-      const changed = new StorageError.PreconditionFailed(any)
+      const invalidKey = new StorageError.InvalidKey({ key: "k", reason: "r" })
+      const notFound = new StorageError.ObjectNotFound()
+      const changed = new StorageError.PreconditionFailed()
       const corrupt = new StorageError.CorruptObject({ ...any, problem: "truncated" })
       const loading = [
         ...common,
@@ -291,7 +336,7 @@ describe("StorageChaos, errors and delays", () => {
         notFound,
         changed,
         corrupt,
-        new StorageError.ObjectNotModified(any),
+        new StorageError.ObjectNotModified(),
         new StorageError.InvalidRange(any)
       ]
       const saving = [
@@ -300,7 +345,7 @@ describe("StorageChaos, errors and delays", () => {
         invalidKey,
         changed,
         corrupt,
-        new StorageError.ObjectAlreadyExists(any),
+        new StorageError.ObjectAlreadyExists(),
         new StorageError.StorageFull(any)
       ]
       const given: Record<StorageChaos.Operation, ReadonlyArray<StorageError.StorageError>> = {
@@ -312,31 +357,32 @@ describe("StorageChaos, errors and delays", () => {
         entries: [...common, unsupported],
         keys: [...common, unsupported],
         listDirectory: [...common, unsupported],
-        remove: [...common, unsupported, invalidKey],
-        removeAll: [...common, unsupported, invalidKey],
+        remove: [...common, unsupported, invalidKey, changed],
+        removeAll: [...common, unsupported, invalidKey, changed],
         copy: [...saving, notFound],
         move: [...saving, notFound],
         presign: [...common, unsupported, invalidKey]
       }
       for (const [operation, run] of operations) {
-        // `exists` turns a missing object into an answer.
+        // `exists` returns false for a missing object.
         for (const failure of given[operation].filter((error) => operation !== "head" || error !== notFound)) {
           const { memory, storage } = yield* setup([{ operation, error: () => failure }])
           yield* memory.save("new", bytes(1))
-          expect(yield* Effect.flip(run(storage)), `${operation}, ${failure._tag}`).toBe(failure)
+          expect(yield* Effect.flip(run(storage)), `${operation}, ${failure._tag}`)
+            .toMatchObject({ _tag: failure._tag, backend: "Chaos(Memory)" })
         }
       }
     }))
 
-  it.effect("says so when a rule injects what the operation never gives", () =>
+  it.effect("replaces a failure that the operation cannot have by one that says so", () =>
     Effect.gen(function*() {
-      const { storage } = yield* setup([{ error: (struck) => new StorageError.ObjectNotFound(struck) }])
+      const { storage } = yield* setup([{ error: () => new StorageError.ObjectNotFound() }])
       const error = yield* Effect.flip(storage.remove("a"))
       expect(error).toMatchObject({ _tag: "UnexpectedStorageError", cause: { _tag: "ObjectNotFound" } })
-      expect(error.message).toContain("injects ObjectNotFound, which remove never gives")
+      expect(error.message).toContain("injects ObjectNotFound, which remove cannot fail with")
     }))
 
-  it.effect("waits before it strikes, or does no more than wait", () =>
+  it.effect("waits before it fails an operation, or only waits", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([
         { operation: "load", delay: "3 seconds", error: "none", times: 2 },
@@ -352,14 +398,14 @@ describe("StorageChaos, errors and delays", () => {
           yield* TestClock.adjust("1 minute")
           return yield* Fiber.join(fiber)
         })
-      // Both rules concern the first load, one after the other.
+      // Both rules apply to the first load, one after the other.
       expect(yield* timed(storage.load("a"))).toEqual(["StorageUnavailable", 7000])
       expect(yield* timed(storage.load("a"))).toEqual(["succeeds", 3000])
       expect(yield* timed(storage.load("a"))).toEqual(["succeeds", 0])
       expect(yield* timed(Stream.runDrain(storage.stream("a")))).toEqual(["succeeds", 5000])
     }))
 
-  it.effect("cuts a stream where it only delays, and passes all of it", () =>
+  it.effect("cuts a stream where it only waits, and passes all of it", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([{ operation: "open", afterBytes: 4, error: "none" }])
       const read = Chunk.toArray(yield* Stream.runCollect(storage.stream("a")))
@@ -367,8 +413,37 @@ describe("StorageChaos, errors and delays", () => {
     }))
 })
 
+describe("StorageChaos, opened objects", () => {
+  it.effect("keeps bytes in memory and an array that is reused where no rule breaks the stream", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { backend } = yield* MemoryStorage.make()
+      yield* backend.save("small", bytes(10), {})
+      yield* backend.save("large", bytes(100_000), {})
+      const reusing = Storage.make({
+        ...backend,
+        open: (key, options) =>
+          Effect.map(backend.open(key, options), (opened) => ({ ...opened, reuse: () => opened.stream }))
+      })
+      const storage = yield* StorageChaos.make(reusing, [
+        { operation: "open", when: "after", error: "none", times: Infinity },
+        { operation: "open", key: "large", afterBytes: 4 },
+        { operation: "open", key: "small", afterBytes: 4 }
+      ])
+      for (const key of ["small", "large"]) {
+        const broken = yield* storage.open(key)
+        expect({ bytes: broken.bytes, reuse: broken.reuse }).toEqual({ bytes: undefined, reuse: undefined })
+        expect(yield* chunksOf(broken.stream)).toEqual({ sizes: [4], failure: "StorageUnavailable" })
+        expect(broken.position()).toBe(4)
+        // The rule is used up.
+        const whole = yield* storage.open(key)
+        expect(whole.bytes).toEqual(key === "small" ? bytes(10) : undefined)
+        expect(whole.reuse).toBeTypeOf("function")
+      }
+    })))
+})
+
 describe("StorageChaos, removeAll", () => {
-  it.effect("strikes the keys that a rule names one by one, and lets the others be removed", () =>
+  it.effect("fails the keys of a rule and removes the others", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([
         { operation: "removeAll", key: "a" },
@@ -381,7 +456,7 @@ describe("StorageChaos, removeAll", () => {
       expect(yield* memory.list()).toEqual(["a"])
     }))
 
-  it.effect("fails the batch as a whole by a rule without a key", () =>
+  it.effect("fails the whole batch by a rule without keys", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{ operation: "removeAll" }, { operation: "removeAll", when: "after" }])
       expect(yield* tagOf(storage.removeAll(["a", "b"]))).toBe("StorageUnavailable")

@@ -206,7 +206,7 @@ describe("ModelChunks.split", () => {
       yield* storage.save("bad.safetensors", text("{}"))
       const bad = yield* Effect.flip(splitOn(storage, { source: "bad.safetensors" }))
       expect(bad).toMatchObject({ _tag: "SafetensorsError", key: "bad.safetensors" })
-      const readOnly = yield* Effect.flip(splitOn(StorageReadOnly.make(storage)))
+      const readOnly = yield* Effect.flip(splitOn(yield* StorageReadOnly.make(storage)))
       expect(readOnly).toMatchObject({ _tag: "UnsupportedOperation", operation: "split" })
     }))
 

@@ -2,12 +2,11 @@
  * Models in chunks: manifests, loads and streams in memory and on virtual time, and damaged chunks behind caches.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Option, Stream, TestClock } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Stream, TestClock } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import type { Storage } from "surfing-weights"
 import {
-  ByteRange,
   FileSystemStorage,
   MemoryStorage,
   ModelChunks,
@@ -16,7 +15,6 @@ import {
   StorageError,
   StorageReadOnly
 } from "surfing-weights"
-import { pastCaches } from "../../src/internal/pastCaches.js"
 import { temporaryDirectory } from "../support/directory.js"
 import { type Call, intercepting, noting } from "../support/intercepting.js"
 import {
@@ -87,7 +85,7 @@ describe("ModelChunks.writeManifest", () => {
   it.effect("fails on a read-only storage before it reads a byte", () =>
     Effect.gen(function*() {
       const calls: Array<Call> = []
-      const storage = StorageReadOnly.make(noting(yield* withChunks(2), calls))
+      const storage = yield* StorageReadOnly.make(noting(yield* withChunks(2), calls))
       calls.length = 0
       const error = yield* Effect.flip(on(storage)(ModelChunks.writeManifest("model")))
       expect(error).toMatchObject({ _tag: "UnsupportedOperation", operation: "writeManifest" })
@@ -300,18 +298,18 @@ describe("a damaged chunk in a cache", () => {
     Effect.gen(function*() {
       const origin = yield* withChunks(2)
       const calls: Array<Call> = []
-      const { cache, storage } = yield* StorageCache.make(
-        noting(origin, calls),
-        { capacity: tier === undefined ? 1_000_000 : 1, freshness: "immutable" },
-        tier && { storage: tier, capacity: 1_000_000 }
-      )
+      const storage = yield* StorageCache.make(noting(origin, calls), {
+        capacity: tier === undefined ? 1_000_000 : 1,
+        freshness: "immutable",
+        tier: tier && { storage: tier, capacity: 1_000_000 }
+      })
       yield* origin.save("model/chunk_1", flip(bytesOf(1)))
       expect(yield* storage.load("model/chunk_1")).toEqual(flip(bytesOf(1)))
       yield* origin.save("model/chunk_1", bytesOf(1))
       expect(yield* storage.load("model/chunk_1")).toEqual(flip(bytesOf(1)))
       const model = yield* openOn(storage)
       calls.length = 0
-      return { cache, calls, model, origin, storage }
+      return { cache: storage.cache, calls, model, origin, storage }
     })
 
   const asked = (calls: ReadonlyArray<Call>) => calls.map(({ args, operation }) => `${operation} ${String(args[0])}`)
@@ -379,26 +377,6 @@ describe("a damaged chunk in a cache", () => {
       const { storage } = yield* damaged()
       const { chunks } = yield* on(storage)(ModelChunks.writeManifest("model"))
       expect(chunks.map(({ sha256 }) => sha256)).toEqual([sha256(bytesOf(0)), sha256(bytesOf(1))])
-    }))
-
-  it.effect("is bypassed and evicted by every kind of read past caches", () =>
-    Effect.gen(function*() {
-      for (
-        const read of [
-          (storage: Storage.Service) => storage.load("model/chunk_1"),
-          (storage: Storage.Service) =>
-            Effect.map(storage.loadRanges("model/chunk_1", [ByteRange.from(0)]), ([bytes]) => bytes),
-          (storage: Storage.Service) =>
-            Effect.map(Stream.runCollect(storage.stream("model/chunk_1")), (all) =>
-              Option.getOrUndefined(Chunk.head(all)))
-        ]
-      ) {
-        const { cache, storage } = yield* damaged()
-        expect(yield* read(storage)).toEqual(flip(bytesOf(1)))
-        expect(yield* pastCaches(read(storage))).toEqual(bytesOf(1))
-        expect((yield* cache.statistics).memory.objects).toBe(1)
-        expect(yield* read(storage)).toEqual(bytesOf(1))
-      }
     }))
 })
 

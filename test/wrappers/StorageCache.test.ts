@@ -1,10 +1,11 @@
 /**
- * What a cache serves and what it asks the storage for, whose answers are written down; what it keeps, and what it does
- * not. Where time matters it is virtual.
+ * What a cache serves and keeps, and what it calls the storage for, with a test clock.
  */
 import { describe, expect, it } from "@effect/vitest"
 import {
   Chunk,
+  Config,
+  ConfigProvider,
   Deferred,
   Duration,
   Effect,
@@ -26,6 +27,7 @@ import {
   Storage,
   StorageCache,
   StorageChaos,
+  StoragePrefix,
   StorageReadOnly
 } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
@@ -37,13 +39,13 @@ const turns = (count: number) => Effect.repeatN(Effect.yieldNow(), count)
 const KiB = 1024
 const MiB = 1024 * KiB
 
-/** Comes in three chunks. */
+/** Three chunks. */
 const large = pattern(2 * MiB + 5)
 
-/** An object of so many bytes in the tier takes less than this. */
+/** More than an object of `size` bytes takes in the tier. */
 const inTier = (size: number) => size + 200
 
-/** The least capacity with which an object of so many bytes has a place in the tier. */
+/** A capacity of the tier into which an object of `size` bytes fits. */
 const tierFor = (size: number) => size + KiB
 
 interface Setup extends Partial<StorageCache.Options> {
@@ -53,23 +55,19 @@ interface Setup extends Partial<StorageCache.Options> {
   readonly tier?: { readonly storage: Storage.Service; readonly capacity: number }
 }
 
-/** A cache of 1 MiB, in which what is there is never asked for again, over a memory in which there is something. */
+/** A cache of 1 MiB of immutable objects, over a memory storage with some objects. */
 const setup = ({ hooks = {}, rules = [], tier, ...options }: Setup = {}) =>
   Effect.gen(function*() {
     const memory = yield* filled()
     const calls: Array<Call> = []
     const inner = noting(intercepting(yield* StorageChaos.make(memory, rules), hooks), calls)
-    const { cache, storage } = yield* StorageCache.make(
-      inner,
-      { capacity: MiB, freshness: "immutable", ...options },
-      tier
-    )
+    const storage = yield* StorageCache.make(inner, { capacity: MiB, freshness: "immutable", ...options, tier })
     return {
       memory,
       storage,
-      cache,
+      cache: storage.cache,
       calls,
-      /** What the storage was asked for since the last time. */
+      /** The operations of the storage that were called since the last time. */
       asked: () => calls.splice(0).map(({ operation }) => operation)
     }
   })
@@ -91,12 +89,12 @@ const withTier = (
 const read = <E>(stream: Stream.Stream<Uint8Array, E>) =>
   Effect.map(Stream.runCollect(stream), (chunks) => new Uint8Array(Buffer.concat(Chunk.toArray(chunks))))
 
-/** For large objects, whose arrays are slow to compare one by one. */
+/** Compares large objects fast. */
 const expectLarge = (bytes: Uint8Array) => expect(Buffer.from(bytes.buffer).equals(large)).toBe(true)
 
 const sizeOf = (storage: Storage.Service) => Stream.runFold(storage.entries(), 0, (sum, { size }) => sum + size)
 
-/** Stops what it is around until the gate opens, and says when something has come so far. */
+/** Holds an effect until the gate opens, and says when one has reached it. */
 const makeGate = Effect.gen(function*() {
   const reached = yield* Deferred.make<void>()
   const gate = yield* Deferred.make<void>()
@@ -107,7 +105,7 @@ const makeGate = Effect.gen(function*() {
   }
 })
 
-/** Each way to read a whole object, as the bytes of it. */
+/** Each way to read a whole object. */
 const reads = {
   load: (storage: Storage.Service, key = "k", options: Storage.LoadOptions = {}) => storage.load(key, options),
   loadRanges: (storage: Storage.Service, key = "k", options: Storage.LoadOptions = {}) =>
@@ -120,15 +118,15 @@ const reads = {
 const eachRead = Object.entries(reads)
 
 describe("StorageCache", () => {
-  it.effect("shows itself in the name and can what the storage can", () =>
+  it.effect("names itself around the inner storage, and has its capabilities", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
-      const { storage } = yield* StorageCache.make(memory, { capacity: 1 })
+      const storage = yield* StorageCache.make(memory, { capacity: 1 })
       expect(storage.backend.name).toBe("Cache(Memory)")
       expect(storage.backend.capabilities).toEqual(memory.backend.capabilities)
     }))
 
-  it.effect("gives what the storage gives, cold and warm, with a second tier and without", () =>
+  it.effect("returns what the storage returns, cold and warm, with a second tier and without", () =>
     Effect.forEach(operations, ([operation, run]) =>
       Effect.gen(function*() {
         const expected = yield* run(intercepting(yield* filled(), {}))
@@ -142,7 +140,7 @@ describe("StorageCache", () => {
         }
       }), { discard: true }))
 
-  it.effect("hands on what it cannot answer, as it is", () =>
+  it.effect("passes other operations through unchanged", () =>
     Effect.forEach(
       operations.filter(([operation]) => !["open", "load", "loadRanges"].includes(operation)),
       ([operation, run]) =>
@@ -155,7 +153,7 @@ describe("StorageCache", () => {
         })
     ))
 
-  it.effect("passes failures on as they are, and asks again", () =>
+  it.effect("passes failures through, and calls the storage again", () =>
     Effect.forEach(operations, ([operation, run]) =>
       Effect.gen(function*() {
         // A whole load is an open.
@@ -165,52 +163,61 @@ describe("StorageCache", () => {
         const { storage } = yield* withTier({ hooks: {} })
         const chaos = yield* StorageChaos.make(intercepting(yield* filled(), {}), [struck])
         const cached = yield* StorageCache.make(chaos, { capacity: MiB, freshness: "immutable" })
-        expect(yield* Effect.flip(run(cached.storage)), operation).toEqual(expected)
-        yield* run(cached.storage)
+        expect(yield* Effect.flip(run(cached)), operation).toMatchObject({
+          _tag: expected._tag,
+          backend: "Cache(Chaos(Memory))",
+          operation: expected.operation
+        })
+        yield* run(cached)
         yield* run(storage)
       })))
 
-  it.effect("refuses capacities and times that are none when it is built", () =>
+  it.effect("fails with InvalidOptions on options out of bounds", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
       const tier = (capacity: number | bigint) => ({ storage: memory, capacity: capacity as number })
-      const bad: ReadonlyArray<readonly [string, StorageCache.Options, ReturnType<typeof tier> | undefined]> = [
+      const bad: ReadonlyArray<readonly [string, StorageCache.Options]> = [
         ...[0, -1, 0.5, 1.5, NaN, Infinity, 0n, -5n].flatMap((capacity) => [
-          ["capacity is a whole number", { capacity: capacity as number }, undefined] as const,
-          ["tier.capacity is a whole number", { capacity: 1 }, tier(capacity)] as const
+          ["capacity", { capacity: capacity as number }] as const,
+          ["tier.capacity", { capacity: 1, tier: tier(capacity) }] as const
         ]),
         ...[0, -1, "0 seconds", NaN].map((timeToLive) =>
-          ["timeToLive is a time", { capacity: 1, freshness: { timeToLive: timeToLive as number } }, undefined] as const
-        )
+          ["freshness", { capacity: 1, freshness: { timeToLive: timeToLive as number } }] as const
+        ),
+        ["freshness", { capacity: 1, freshness: "never" as "immutable" }],
+        ["shared", { capacity: 1, shared: 1 as never }]
       ]
-      for (const [reason, options, tier] of bad) {
-        const error = yield* Effect.flip(StorageCache.make(memory, options, tier))
-        expect(error).toMatchObject({ _tag: "UnsupportedOperation", backend: "Cache(Memory)", operation: "open" })
-        expect(error.message).toContain(reason)
-        expect(error.message).toMatch(/not (-?\d|NaN|Infinity)/)
+      for (const [option, options] of bad) {
+        const error = yield* Effect.flip(StorageCache.make(memory, options))
+        expect(error).toMatchObject({ _tag: "InvalidOptions", module: "StorageCache", option })
         const layer = StorageCache.layer({
           ...options,
-          ...(tier && { tier: { layer: MemoryStorage.layer(), capacity: tier.capacity } })
+          tier: options.tier && { layer: MemoryStorage.layer(), capacity: options.tier.capacity }
         }).pipe(Layer.provide(MemoryStorage.layer()))
         expect(yield* Effect.flip(Effect.provide(Effect.void, layer))).toEqual(error)
       }
-      yield* StorageCache.make(memory, { capacity: 1n, freshness: { timeToLive: 0.5 } }, tier(1n))
-      yield* StorageCache.make(memory, { capacity: 1, freshness: { timeToLive: Infinity } })
+      expect((yield* Effect.flip(StorageCache.make(memory, { capacity: 0 }))).message).toBe(
+        "StorageCache: capacity must be a whole number of bytes of at least 1 (got 0 bytes)"
+      )
+      yield* StorageCache.make(memory, { capacity: 1n, freshness: { timeToLive: 0.5 }, tier: tier(1n) })
+      yield* StorageCache.make(memory, { capacity: 1, freshness: { timeToLive: Infinity }, shared: undefined })
     }))
 
-  it.effect("refuses a second tier that cannot save or list", () =>
+  it.effect("fails with InvalidOptions on a second tier that cannot save or list", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
       const { backend } = memory
       const blind = Storage.make({ ...backend, capabilities: { ...backend.capabilities, list: false } })
-      for (const [storage, what] of [[StorageReadOnly.make(memory), "save"], [blind, "list"]] as const) {
-        const error = yield* Effect.flip(StorageCache.make(memory, { capacity: 1 }, { storage, capacity: MiB }))
-        expect(error._tag).toBe("UnsupportedOperation")
-        expect(error.message).toContain(`${storage.backend.name} cannot be its second tier, since it cannot ${what}`)
+      for (const [storage, what] of [[yield* StorageReadOnly.make(memory), "save"], [blind, "list"]] as const) {
+        const error = yield* Effect.flip(StorageCache.make(memory, { capacity: 1, tier: { storage, capacity: MiB } }))
+        expect(error).toMatchObject({ _tag: "InvalidOptions", option: "tier" })
+        expect(error.message).toBe(
+          `StorageCache: tier must be a storage that can list and save (${storage.backend.name} cannot ${what})`
+        )
       }
     }))
 
-  it.effect("is what its layer provides, beside what tells of it", () =>
+  it.effect("is provided by its layer, together with the cache", () =>
     Effect.gen(function*() {
       const storage = yield* Storage.Storage
       const cache = yield* StorageCache.StorageCache
@@ -227,8 +234,73 @@ describe("StorageCache", () => {
     ))
 })
 
-describe("StorageCache, what is in memory", () => {
-  it.effect("serves loads, ranges, streams and heads of it without asking", () =>
+describe("StorageCache, layers", () => {
+  it.effect("can be configured, and piped to", () =>
+    Effect.gen(function*() {
+      const options = { capacity: Config.integer("MEMORY"), freshness: Config.succeed("immutable" as const) }
+      const layers = [
+        StorageCache.layerConfig(options),
+        StorageCache.layerConfig(options, { layer: MemoryStorage.layer(), capacity: Config.integer("DISK") })
+      ]
+      for (const [index, layer] of layers.entries()) {
+        yield* Effect.gen(function*() {
+          const storage = yield* Storage.Storage
+          const { statistics } = yield* StorageCache.StorageCache
+          yield* storage.save("k", pattern(10))
+          yield* storage.load("k")
+          expect((yield* statistics).tier.objects).toBe(index)
+        }).pipe(
+          Effect.provide(Layer.provide(layer, MemoryStorage.layer())),
+          Effect.withConfigProvider(ConfigProvider.fromMap(new Map([["MEMORY", "1000"], ["DISK", "1000"]])))
+        )
+      }
+      const memory = yield* MemoryStorage.make()
+      expect((yield* memory.pipe(StorageCache.make({ capacity: 1 }))).backend.name).toBe("Cache(Memory)")
+    }))
+
+  it.effect("build a layer that is under both the storage and the second tier once", () =>
+    Effect.gen(function*() {
+      let built = 0
+      const disk = Layer.effect(
+        Storage.Storage,
+        Effect.tap(MemoryStorage.make(), () => Effect.sync(() => void built++))
+      )
+      yield* Effect.flatMap(Storage.Storage, (storage) => storage.save("k", pattern(10))).pipe(
+        Effect.provide(
+          StorageCache.layer({
+            capacity: MiB,
+            tier: { layer: StoragePrefix.layer("cache").pipe(Layer.provide(disk)), capacity: MiB }
+          }).pipe(Layer.provide(StoragePrefix.layer("models")), Layer.provide(disk))
+        )
+      )
+      expect(built).toBe(1)
+      yield* Effect.provide(
+        Effect.void,
+        StorageCache.layer({ capacity: MiB, tier: { layer: disk, capacity: MiB } }).pipe(Layer.provide(disk))
+      )
+      expect(built).toBe(2)
+    }))
+})
+
+describe("StorageCache, bypassCache", () => {
+  it.effect("reads from the storage, invalidates the object, and keeps nothing", () =>
+    Effect.forEach(eachRead, ([name, run]) =>
+      Effect.gen(function*() {
+        for (const made of [yield* setup(), yield* withTier({ capacity: 1 })]) {
+          yield* made.storage.load("k")
+          yield* made.memory.save("k", pattern(20))
+          expect(yield* run(made.storage), name).toEqual(pattern(10))
+          made.calls.length = 0
+          expect(yield* run(made.storage, "k", { bypassCache: true }), name).toEqual(pattern(20))
+          expect(made.calls.map(({ args }) => args.at(-1)), name).toEqual([{ bypassCache: true }])
+          expect(yield* made.cache.statistics).toMatchObject({ memory: { objects: 0 }, tier: { objects: 0 } })
+          expect(yield* run(made.storage), name).toEqual(pattern(20))
+        }
+      })))
+})
+
+describe("StorageCache, in memory", () => {
+  it.effect("serves loads, ranges, streams and heads without calling the storage", () =>
     Effect.gen(function*() {
       const { asked, memory, storage } = yield* setup()
       const bytes = pattern(10)
@@ -252,7 +324,7 @@ describe("StorageCache, what is in memory", () => {
       expect(asked()).toEqual([])
     }))
 
-  it.effect("refuses ranges out of bounds as the storage does", () =>
+  it.effect("fails on ranges out of bounds as the storage does", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup()
       yield* storage.load("k")
@@ -273,7 +345,7 @@ describe("StorageCache, what is in memory", () => {
       )
     }))
 
-  it.effect("keeps nothing of a range, of a head or of a listing", () =>
+  it.effect("keeps nothing of a range, a head or a listing", () =>
     Effect.gen(function*() {
       const { asked, cache, storage } = yield* withTier()
       yield* storage.load("k", { range: ByteRange.make(0, 9) })
@@ -287,14 +359,14 @@ describe("StorageCache, what is in memory", () => {
       expect(asked()).toEqual(["load", "loadRanges", "open", "open", "head", "keys", "listDirectory"])
     }))
 
-  it.effect("keeps objects without bytes", () =>
+  it.effect("keeps empty objects", () =>
     Effect.gen(function*() {
       for (const { asked, memory, storage } of [yield* setup(), yield* withTier({ capacity: 1 })]) {
         yield* memory.save("empty", new Uint8Array(0))
         yield* memory.save("other", new Uint8Array(1))
         for (const first of [reads.load, reads.stream]) {
           yield* first(storage, "empty")
-          // Has the first tier forget it, where there is but one byte.
+          // Evicts it from the first tier, where that has only one byte.
           yield* storage.load("other")
           asked()
           expect(yield* storage.load("empty")).toEqual(new Uint8Array(0))
@@ -308,7 +380,7 @@ describe("StorageCache, what is in memory", () => {
       }
     }))
 
-  it.effect("has no more than so many bytes, and lets go first what was not read for longest", () =>
+  it.effect("stays within its capacity, and evicts the least recently used first", () =>
     Effect.gen(function*() {
       const { asked, cache, memory, storage } = yield* setup({ capacity: 100 })
       for (const key of ["a", "b", "c", "d"]) yield* memory.save(key, pattern(30))
@@ -325,7 +397,7 @@ describe("StorageCache, what is in memory", () => {
       expect((yield* cache.statistics).memory).toEqual({ objects: 3, size: 90 })
     }))
 
-  it.effect("keeps an object as large as its capacity, and gives one that is larger without keeping it", () =>
+  it.effect("keeps an object as large as its capacity, and passes a larger one through", () =>
     Effect.gen(function*() {
       const { asked, cache, memory, storage } = yield* setup({ capacity: 100 })
       yield* memory.save("fits", pattern(100))
@@ -344,8 +416,8 @@ describe("StorageCache, what is in memory", () => {
     }))
 })
 
-describe("StorageCache, whose bytes", () => {
-  it.effect("whoever loads has an array of their own, with which they cannot change what others get", () =>
+describe("StorageCache, arrays", () => {
+  it.effect("returns an array of the caller's own from each load, so that changing it changes no other", () =>
     Effect.gen(function*() {
       const bytes = pattern(10)
       for (const { memory, storage } of [yield* setup(), yield* withTier(), yield* withTier({ capacity: 1 })]) {
@@ -364,7 +436,7 @@ describe("StorageCache, whose bytes", () => {
       }
     }))
 
-  it.effect("is also so where a stream that fills the cache is written to", () =>
+  it.effect("is not changed by a reader that writes to the chunks of a stream that fills it", () =>
     Effect.gen(function*() {
       for (const { asked, storage } of [yield* setup(), yield* withTier(), yield* withTier({ capacity: 1 })]) {
         yield* Stream.runForEach(storage.stream("k"), (bytes) => Effect.sync(() => void bytes.fill(255)))
@@ -374,7 +446,7 @@ describe("StorageCache, whose bytes", () => {
       }
     }))
 
-  it.effect("all have the cached bytes themselves where they are shared", () =>
+  it.effect("returns the cached bytes themselves where they are shared", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup({ shared: true })
       const bytes = yield* storage.load("k")
@@ -387,7 +459,7 @@ describe("StorageCache, whose bytes", () => {
       expect(all[0]).toBe(all[1])
     }))
 
-  it.effect("streams are views of the cached bytes, shared or not", () =>
+  it.effect("streams copies of the cached bytes, and views where they are shared", () =>
     Effect.gen(function*() {
       for (const shared of [true, false]) {
         const { memory, storage } = yield* setup({ shared, capacity: 4 * MiB })
@@ -395,14 +467,15 @@ describe("StorageCache, whose bytes", () => {
         yield* storage.load("large")
         const chunks = yield* Stream.runCollect(storage.stream("large"))
         expect(Chunk.toArray(chunks).map(({ byteLength }) => byteLength)).toEqual([MiB, MiB, 5])
-        const again = yield* Stream.runCollect(storage.stream("large", { range: ByteRange.last(7) }))
-        expect(new Set([...chunks, ...again].map(({ buffer }) => buffer)).size).toBe(1)
+        const again = yield* Stream.runCollect(storage.stream("large", { range: ByteRange.last(7), chunkSize: 4 }))
+        expect(Chunk.toArray(again).map(({ byteLength }) => byteLength)).toEqual([4, 3])
+        expect(new Set([...chunks, ...again].map(({ buffer }) => buffer)).size).toBe(shared ? 1 : 5)
         expect(Buffer.concat([...chunks]).equals(large)).toBe(true)
         expect(Buffer.concat([...again]).equals(large.subarray(-7))).toBe(true)
       }
     }))
 
-  it.effect("an object that is not kept is not copied for the only one who wants it", () =>
+  it.effect("does not copy an object that is not kept for the last caller", () =>
     Effect.gen(function*() {
       const sizes: Array<number> = []
       const { storage } = yield* setup({ capacity: 5 })
@@ -415,10 +488,10 @@ describe("StorageCache, whose bytes", () => {
     }))
 })
 
-describe("StorageCache, one request", () => {
+describe("StorageCache, single flight", () => {
   const key = "k"
 
-  /** A cache whose storage opens objects when the gate opens. */
+  /** A cache whose storage opens objects only when the gate opens. */
   const gated = (options: Setup = {}) =>
     Effect.gen(function*() {
       const gate = yield* makeGate
@@ -431,7 +504,7 @@ describe("StorageCache, one request", () => {
       return { ...made, gate }
     })
 
-  it.effect("is made for 32 fibers that load one object, at whatever moment they yield", () =>
+  it.effect("makes one request for 32 fibers that load one object, at whatever moment they yield", () =>
     Effect.forEach([2048, 17, 19, 23, 24, 25, 29, 31], (operations) =>
       Effect.gen(function*() {
         const { asked, cache, gate, storage } = yield* gated()
@@ -447,7 +520,7 @@ describe("StorageCache, one request", () => {
         expect(yield* cache.statistics).toMatchObject({ hits: 0, misses: 32 })
       })))
 
-  it.effect("is enough, and each has an array of their own", () =>
+  it.effect("returns an array of its own to each fiber", () =>
     Effect.gen(function*() {
       const { gate, storage } = yield* gated()
       const fiber = yield* Effect.fork(
@@ -457,7 +530,7 @@ describe("StorageCache, one request", () => {
       expect(new Set((yield* Fiber.join(fiber)).map(({ buffer }) => buffer)).size).toBe(32)
     }))
 
-  it.effect("fails for all who wait, and is made again for the next", () =>
+  it.effect("fails for all that wait, and is started again for the next", () =>
     Effect.gen(function*() {
       const { asked, cache, gate, storage } = yield* gated({ rules: [{ operation: "open" }] })
       const fiber = yield* Effect.fork(
@@ -472,7 +545,7 @@ describe("StorageCache, one request", () => {
       expect(asked()).toEqual(["open"])
     }))
 
-  it.effect("goes on when those are interrupted who do not wait any more, be it who began", () =>
+  it.effect("goes on when other fibers are interrupted, also the first", () =>
     Effect.gen(function*() {
       const { asked, gate, storage } = yield* gated()
       const fibers = yield* Effect.forEach([0, 1, 2, 3], () => Effect.fork(storage.load(key)))
@@ -485,7 +558,7 @@ describe("StorageCache, one request", () => {
       expect(asked()).toEqual(["open"])
     }))
 
-  it.effect("is interrupted when nobody waits any more, and is made again for the next", () =>
+  it.effect("is interrupted when no fiber waits any more, and is started again for the next", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       let isStuck = true
@@ -508,7 +581,7 @@ describe("StorageCache, one request", () => {
       expect(yield* storage.load(key)).toEqual(pattern(10))
     }))
 
-  it.effect("leaves nothing half there and no fiber, at whatever moment those who wait are interrupted", () =>
+  it.effect("leaves no part of an object and no fiber, at whatever moment the fibers are interrupted", () =>
     Effect.gen(function*() {
       for (let moment = 0; moment < 120; moment += 3) {
         const made = yield* withTier({
@@ -548,7 +621,7 @@ describe("StorageCache, one request", () => {
       expect(asked()).toEqual(["open", "save", "open"])
     }))
 
-  it.effect("is made for 32 fibers that ask whether an object has changed", () =>
+  it.effect("makes one request for 32 fibers that revalidate one object", () =>
     Effect.gen(function*() {
       const { asked, calls, memory, storage } = yield* setup({
         freshness: "revalidate",
@@ -565,7 +638,7 @@ describe("StorageCache, one request", () => {
       expect(asked()).toEqual(["open"])
     }))
 
-  it.effect("that asks whether an object has changed is not for one who has nothing of it", () =>
+  it.effect("is not shared by a load with one that revalidates", () =>
     Effect.gen(function*() {
       const { asked, memory, storage } = yield* setup({
         capacity: 10,
@@ -580,7 +653,7 @@ describe("StorageCache, one request", () => {
       asked()
       const asking = yield* Effect.fork(storage.load("k"))
       yield* turns(20)
-      // Has the cache forget the object.
+      // Evicts the object.
       yield* storage.load("other")
       expect(yield* storage.load("k")).toEqual(pattern(10))
       expect(yield* Fiber.join(asking)).toEqual(pattern(10))
@@ -589,7 +662,7 @@ describe("StorageCache, one request", () => {
 })
 
 describe("StorageCache, freshness", () => {
-  it.effect("immutable: never asks again, whatever becomes of the storage", () =>
+  it.effect("immutable: never calls the storage again", () =>
     Effect.gen(function*() {
       for (const { asked, memory, storage } of [yield* setup(), yield* withTier({ capacity: 1 })]) {
         yield* storage.load("k")
@@ -602,7 +675,7 @@ describe("StorageCache, freshness", () => {
       }
     }))
 
-  it.effect("timeToLive: asks when it is over and not before, and then not for as long again", () =>
+  it.effect("timeToLive: revalidates when it is over and not before, and then not for as long again", () =>
     Effect.forEach(eachRead, ([name, run]) =>
       Effect.gen(function*() {
         for (
@@ -633,7 +706,7 @@ describe("StorageCache, freshness", () => {
         }
       })))
 
-  it.effect("timeToLive: counts from when the storage answered, however long the bytes take", () =>
+  it.effect("timeToLive: counts from the response of the storage, however long the bytes take", () =>
     Effect.gen(function*() {
       const slow: Hooks = { through: (stream) => Stream.tap(stream, () => Effect.sleep("9 minutes")) }
       for (const run of [reads.load, reads.stream]) {
@@ -651,7 +724,7 @@ describe("StorageCache, freshness", () => {
       }
     }))
 
-  it.effect("revalidate: asks each time, and moves bytes only when the object has changed; the default", () =>
+  it.effect("revalidate, the default: calls the storage each time, and transfers bytes only when the object has changed", () =>
     Effect.forEach(eachRead, ([name, run]) =>
       Effect.gen(function*() {
         let moved = 0
@@ -690,11 +763,11 @@ describe("StorageCache, freshness", () => {
     Effect.gen(function*() {
       const memory = yield* filled()
       const calls: Array<Call> = []
-      const { storage } = yield* StorageCache.make(noting(intercepting(memory, hooks), calls), { capacity: MiB })
+      const storage = yield* StorageCache.make(noting(intercepting(memory, hooks), calls), { capacity: MiB })
       return { calls, memory, storage }
     })
 
-  it.effect("revalidate: gives the range asked for, of the object as it is now", () =>
+  it.effect("revalidate: returns the range of the object as it is now", () =>
     Effect.gen(function*() {
       for (
         const made of [
@@ -714,7 +787,7 @@ describe("StorageCache, freshness", () => {
       }
     }))
 
-  it.effect("revalidate: fails as the storage does, and serves nothing that may be old", () =>
+  it.effect("revalidate: fails as the storage does, and serves nothing that may be stale", () =>
     Effect.gen(function*() {
       const { cache, storage } = yield* setup({ freshness: "revalidate", rules: [{ operation: "open", times: 0 }] })
       yield* storage.load("k")
@@ -729,8 +802,8 @@ describe("StorageCache, freshness", () => {
     }))
 })
 
-describe("StorageCache, conditions", () => {
-  it.effect("that what is in the cache answers are answered from there", () =>
+describe("StorageCache, preconditions", () => {
+  it.effect("are decided by the object in the cache where it is known to match", () =>
     Effect.forEach(eachRead, ([name, run]) =>
       Effect.gen(function*() {
         for (const made of [yield* setup(), yield* withTier({ capacity: 1 })]) {
@@ -752,7 +825,7 @@ describe("StorageCache, conditions", () => {
         }
       })))
 
-  it.effect("an etag that is not that in the cache is for the storage, which may have it by now", () =>
+  it.effect("go to the storage with an etag that is not in the cache", () =>
     Effect.forEach(eachRead, ([name, run]) =>
       Effect.gen(function*() {
         for (const freshness of ["immutable", "revalidate", { timeToLive: "1 hour" }] as const) {
@@ -766,7 +839,7 @@ describe("StorageCache, conditions", () => {
         }
       })))
 
-  it.effect("are the storage's where what is in the cache may be old", () =>
+  it.effect("go to the storage where the object in the cache may be stale", () =>
     Effect.forEach(eachRead, ([name, run]) =>
       Effect.gen(function*() {
         const { asked, memory, storage } = yield* setup({ freshness: "revalidate" })
@@ -774,7 +847,7 @@ describe("StorageCache, conditions", () => {
         const old = (yield* memory.head("k")).etag
         const { etag } = yield* memory.save("k", pattern(20))
         asked()
-        // It is what was asked for.
+        // It is the version with this etag.
         expect(yield* run(storage, "k", { ifMatch: old }), name).toEqual(pattern(10))
         expect(asked(), name).toEqual([])
         expect((yield* Effect.flip(run(storage, "k", { ifNoneMatch: etag })))._tag, name).toBe("ObjectNotModified")
@@ -783,7 +856,7 @@ describe("StorageCache, conditions", () => {
       })))
 })
 
-describe("StorageCache, streams that pass by", () => {
+describe("StorageCache, streams", () => {
   const size = large.length
 
   it.effect("fill the cache when they are read to their end", () =>
@@ -801,7 +874,7 @@ describe("StorageCache, streams that pass by", () => {
       expect((yield* memoryOnly.cache.statistics).memory.objects).toBe(1)
     }))
 
-  it.effect("are not held in memory where there is a second tier, which gets the chunks as they come", () =>
+  it.effect("are not gathered in memory where there is a second tier, which is sent each chunk as it arrives", () =>
     Effect.gen(function*() {
       const given: Array<number> = []
       let taken = 0
@@ -838,7 +911,7 @@ describe("StorageCache, streams that pass by", () => {
       expect(statistics.tier.objects).toBe(1)
     }))
 
-  it.effect("leave nothing when they are abandoned, broken, interrupted or never read", () =>
+  it.effect("leave nothing behind when they are abandoned, broken, interrupted or never read", () =>
     Effect.gen(function*() {
       const ends: ReadonlyArray<(storage: Storage.Service) => Effect.Effect<unknown, unknown>> = [
         (storage) => Stream.runHead(storage.stream("large")),
@@ -873,7 +946,7 @@ describe("StorageCache, streams that pass by", () => {
       }
     }))
 
-  it.effect("fill the cache once when several do, and an abandoned one leaves what a load has brought", () =>
+  it.effect("fill the cache once when several run, and one that is abandoned leaves what a load has filled", () =>
     Effect.gen(function*() {
       const { cache, kept, memory, storage } = yield* withTier({ capacity: 1 }, 3 * tierFor(size))
       yield* memory.save("large", large)
@@ -889,7 +962,7 @@ describe("StorageCache, streams that pass by", () => {
       expect(yield* sizeOf(kept)).toBeLessThan(inTier(size))
     }))
 
-  it.effect("fill memory once when several do", () =>
+  it.effect("fill memory once when several run", () =>
     Effect.scoped(Effect.gen(function*() {
       const { memory, storage } = yield* setup({ capacity: size, shared: true })
       yield* memory.save("large", large)
@@ -903,9 +976,9 @@ describe("StorageCache, streams that pass by", () => {
       expect((yield* storage.load("large")) === kept).toBe(true)
     })))
 
-  it.effect("that do not fit anywhere pass by as they are", () =>
+  it.effect("that do not fit into any tier pass through", () =>
     Effect.gen(function*() {
-      const { cache, kept, memory, storage } = yield* withTier({ capacity: 9 }, 500)
+      const { cache, kept, memory, storage } = yield* withTier({ capacity: 9 }, 50)
       yield* memory.save("large", large)
       expectLarge(yield* read(storage.stream("large")))
       expect(yield* storage.load("k")).toEqual(pattern(10))
@@ -913,7 +986,7 @@ describe("StorageCache, streams that pass by", () => {
     }))
 })
 
-describe("StorageCache, changes", () => {
+describe("StorageCache, writes", () => {
   const changes: ReadonlyArray<
     readonly [StorageChaos.Operation, (storage: Storage.Service) => Effect.Effect<unknown, StorageError.StorageError>]
   > = [
@@ -934,7 +1007,7 @@ describe("StorageCache, changes", () => {
       expect(yield* storage.exists("k")).toBe(yield* memory.exists("k"))
     })
 
-  it.effect("go through, and what they change leaves the cache", () =>
+  it.effect("go through, and invalidate what they change", () =>
     Effect.forEach(changes, ([operation, change]) =>
       Effect.gen(function*() {
         for (const made of [yield* setup(), yield* withTier(), yield* withTier({ capacity: 1 })]) {
@@ -947,7 +1020,7 @@ describe("StorageCache, changes", () => {
         }
       })))
 
-  it.effect("have it leave also when they fail, and may have happened", () =>
+  it.effect("invalidate also when they fail, since they may have been carried out", () =>
     Effect.forEach(changes, ([operation, change]) =>
       Effect.gen(function*() {
         const rules = [{ operation, when: "after" }] as const
@@ -959,7 +1032,7 @@ describe("StorageCache, changes", () => {
         }
       })))
 
-  it.effect("have it leave also when they are interrupted", () =>
+  it.effect("invalidate also when they are interrupted", () =>
     Effect.forEach(changes, ([operation, change]) =>
       Effect.gen(function*() {
         const made = yield* withTier({
@@ -974,7 +1047,7 @@ describe("StorageCache, changes", () => {
         yield* same(made.storage, made.memory)
       })))
 
-  it.effect("keep out what was asked for before, by a load or a stream, however it is interleaved", () =>
+  it.effect("keep out loads and streams that were requested before, however they interleave", () =>
     Effect.forEach(changes.slice(1, 4), ([, change]) =>
       Effect.gen(function*() {
         for (let moment = 0; moment < 60; moment += 7) {
@@ -995,11 +1068,11 @@ describe("StorageCache, changes", () => {
         }
       })))
 
-  it.effect("keep out what is on its way into the second tier", () =>
+  it.effect("keep out what is being saved in the second tier", () =>
     Effect.gen(function*() {
       const gate = yield* makeGate
       const kept = yield* MemoryStorage.make()
-      // It is saved, and that is not known yet.
+      // It is saved, but the cache does not know yet.
       const tier = intercepting(kept, {
         around: (effect, { operation }) => operation === "save" ? Effect.zipLeft(effect, gate.hold) : effect
       })
@@ -1015,7 +1088,7 @@ describe("StorageCache, changes", () => {
 })
 
 describe("StorageCache, the second tier", () => {
-  it.effect("serves what memory has no place for, and puts what is loaded from it into memory", () =>
+  it.effect("serves what does not fit into memory, and fills memory with what is loaded from it", () =>
     Effect.gen(function*() {
       const { asked, cache, memory, storage, tierCalls } = yield* withTier({ capacity: 10 })
       yield* memory.save("other", pattern(10))
@@ -1035,54 +1108,59 @@ describe("StorageCache, the second tier", () => {
       expect(yield* cache.statistics).toMatchObject({ hits: 5, misses: 2, evictions: 2, failures: 0 })
     }))
 
-  it.scopedLive("outlives a restart, with all that is known of its objects", () =>
+  it.scopedLive("outlives a restart, with the metadata of its objects", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
       const tier = { storage: yield* FileSystemStorage.make({ directory }), capacity: MiB }
       const first = yield* setup({ tier })
       const keys = ["k", "k/a", "empty", "k/a/b c/%+#?é👍", "con", "k-", "k+", "trailing."]
       for (const [index, key] of keys.entries()) {
-        yield* first.memory.save(key, pattern(index === 2 ? 0 : 10 + index))
+        yield* first.memory.save(key, pattern(index === 2 ? 0 : 10 + index), {
+          attributes: { contentType: "a/b", metadata: { note: `"${key}"` } }
+        })
         yield* first.storage.load(key)
       }
-      const second = yield* StorageCache.make(first.storage, { capacity: MiB, freshness: "immutable" }, {
-        storage: yield* FileSystemStorage.make({ directory }),
-        capacity: MiB
+      const second = yield* StorageCache.make(first.storage, {
+        capacity: MiB,
+        freshness: "immutable",
+        tier: { storage: yield* FileSystemStorage.make({ directory }), capacity: MiB }
       })
       for (const [index, key] of keys.entries()) yield* first.memory.save(key, pattern(100 + index))
       first.calls.length = 0
       expect((yield* second.cache.statistics).tier).toEqual((yield* first.cache.statistics).tier)
       for (const [index, key] of keys.entries()) {
-        const info = yield* second.storage.head(key)
+        const info = yield* second.head(key)
         expect(info).toEqual(yield* first.storage.head(key))
+        expect(info.attributes).toEqual({ contentType: "a/b", metadata: { note: `"${key}"` } })
         for (const [name, run] of eachRead) {
           if (index === 2 && name === "loadRanges") continue
-          expect(yield* run(second.storage, key), `${name} ${key}`).toEqual(pattern(index === 2 ? 0 : 10 + index))
+          expect(yield* run(second, key), `${name} ${key}`).toEqual(pattern(index === 2 ? 0 : 10 + index))
         }
       }
       expect(first.calls).toEqual([])
     }))
 
-  it.effect("is asked for after a restart only if the storage says that nothing has changed", () =>
+  it.effect("is used after a restart only where the storage says that the object has not changed", () =>
     Effect.forEach(["revalidate", { timeToLive: "1 hour" }] as const, (freshness) =>
       Effect.gen(function*() {
         const made = yield* withTier({ freshness })
         yield* made.storage.load("k")
         const { etag } = yield* made.memory.head("k")
         const restarted = () =>
-          StorageCache.make(noting(made.memory, made.calls), { capacity: 1, freshness }, {
-            storage: made.tierStorage,
-            capacity: MiB
+          StorageCache.make(noting(made.memory, made.calls), {
+            capacity: 1,
+            freshness,
+            tier: { storage: made.tierStorage, capacity: MiB }
           })
         const second = yield* restarted()
         made.calls.length = 0
-        expect(yield* second.storage.load("k")).toEqual(pattern(10))
+        expect(yield* second.load("k")).toEqual(pattern(10))
         expect(made.calls.map(({ args }) => args)).toEqual([["k", { ifNoneMatch: etag }]])
         yield* made.memory.save("k", pattern(20))
-        expect(yield* (yield* restarted()).storage.load("k")).toEqual(pattern(20))
+        expect(yield* (yield* restarted()).load("k")).toEqual(pattern(20))
       })))
 
-  it.effect("has no more than so many bytes, whatever is loaded, streamed and removed, and after a restart", () =>
+  it.effect("stays within its capacity, whatever is loaded, streamed and removed, and after a restart", () =>
     Effect.gen(function*() {
       const capacity = 5000
       const made = yield* withTier({ capacity: 100 }, capacity)
@@ -1098,9 +1176,9 @@ describe("StorageCache, the second tier", () => {
       expect((yield* made.cache.statistics).tier.size).toBeGreaterThan(capacity / 2)
       expect((yield* made.cache.statistics).evictions).toBeGreaterThan(10)
       for (const smaller of [3000, 1200, 100]) {
-        const { cache } = yield* StorageCache.make(made.memory, { capacity: 1 }, {
-          storage: made.kept,
-          capacity: smaller
+        const { cache } = yield* StorageCache.make(made.memory, {
+          capacity: 1,
+          tier: { storage: made.kept, capacity: smaller }
         })
         expect(yield* sizeOf(made.kept)).toBeLessThanOrEqual(smaller)
         expect((yield* cache.statistics).tier.size).toBe(yield* sizeOf(made.kept))
@@ -1108,7 +1186,7 @@ describe("StorageCache, the second tier", () => {
       expect(yield* made.kept.list()).toEqual([])
     }))
 
-  it.effect("lets go first what was saved first, after a restart", () =>
+  it.effect("evicts what was saved first, after a restart", () =>
     Effect.gen(function*() {
       const made = yield* withTier({ capacity: 1 })
       for (const key of ["k/b", "k", "k/a"]) {
@@ -1116,13 +1194,13 @@ describe("StorageCache, the second tier", () => {
         yield* made.storage.load(key)
       }
       const size = yield* sizeOf(made.kept)
-      yield* StorageCache.make(made.memory, { capacity: 1 }, { storage: made.kept, capacity: size - 1 })
+      yield* StorageCache.make(made.memory, { capacity: 1, tier: { storage: made.kept, capacity: size - 1 } })
       expect(yield* made.kept.list()).toEqual(["k+/a-", "k-"])
     }))
 
-  it.effect("keeps no object whose key is too long for it, nor one for which it has no place", () =>
+  it.effect("keeps no object whose key is too long for it, nor one that does not fit", () =>
     Effect.gen(function*() {
-      const { asked, cache, memory, storage } = yield* withTier({ capacity: 20 }, 2000)
+      const { asked, cache, memory, storage } = yield* withTier({ capacity: 20 }, 1520)
       const long = Array.from({ length: 512 }, () => "a").join("/")
       yield* memory.save(long, pattern(10))
       yield* memory.save("large", pattern(1500))
@@ -1136,7 +1214,7 @@ describe("StorageCache, the second tier", () => {
       expect(yield* cache.statistics).toMatchObject({ failures: 0, tier: { objects: 0 } })
     }))
 
-  it.effect("leaves alone what is not its own", () =>
+  it.effect("leaves other objects in its storage alone", () =>
     Effect.gen(function*() {
       const tier = yield* MemoryStorage.make()
       for (const key of ["other", "a/b-", "a+/b", "a-/b-"]) yield* tier.save(key, pattern(3000))
@@ -1146,7 +1224,7 @@ describe("StorageCache, the second tier", () => {
       expect(yield* tier.list()).toEqual(["a+/b", "a-/b-", "a/b-", "k-", "other"])
     }))
 
-  it.effect("that holds something broken after a crash is loaded anew", () =>
+  it.effect("replaces objects that are damaged after a crash", () =>
     Effect.gen(function*() {
       const whole = yield* withTier()
       yield* whole.storage.load("k")
@@ -1178,7 +1256,7 @@ describe("StorageCache, the second tier", () => {
 describe("StorageCache, a second tier that fails", () => {
   const always = { times: Infinity }
 
-  it.effect("is as if nothing were there: every operation succeeds from the storage", () =>
+  it.effect("has every operation succeed from the storage", () =>
     Effect.forEach(
       [undefined, "open", "load", "loadRanges", "save", "removeAll", "entries"] as const,
       (struck) =>
@@ -1209,10 +1287,10 @@ describe("StorageCache, a second tier that fails", () => {
       }).pipe(Effect.provide(Logger.replace(Logger.defaultLogger, logger)))
       expect((yield* cache.statistics).failures).toBe(3)
       expect(logged.length).toBe(1)
-      expect(logged[0]).toContain("WARN the second tier of Cache(Chaos(Memory)) fails")
+      expect(logged[0]).toContain("WARN Cache(Chaos(Memory)): the second tier failed; the storage is used instead")
     }))
 
-  it.effect("to read an object does not have it any more", () =>
+  it.effect("drops an object that it fails to read", () =>
     Effect.forEach(["load", "loadRanges", "open"] as const, (operation) =>
       Effect.gen(function*() {
         const { asked, cache, kept, storage } = yield* withTier({ capacity: 1, tierRules: [{ operation }] })
@@ -1225,12 +1303,12 @@ describe("StorageCache, a second tier that fails", () => {
         )
         expect(asked(), operation).toEqual([operation])
         expect(yield* cache.statistics).toMatchObject({ failures: 1, tier: { objects: 0, size: 0 } })
-        // It has gone when something else comes.
+        // It is removed when something else is saved.
         yield* storage.load("k/a")
         expect(yield* kept.list()).toEqual(["k+/a-"])
       })))
 
-  it.effect("in the middle of a stream has the rest come from the storage, of the same object", () =>
+  it.effect("has the rest of a stream that breaks read from the storage, of the same version", () =>
     Effect.forEach([0, 1, 4, 9, 10], (afterBytes) =>
       Effect.gen(function*() {
         const { cache, calls, memory, storage } = yield* withTier({
@@ -1247,13 +1325,13 @@ describe("StorageCache, a second tier that fails", () => {
             : [{ operation: "open", args: ["k", { range: ByteRange.make(afterBytes, 10), ifMatch: etag }] }]
         )
         expect(yield* cache.statistics).toMatchObject({ failures: 1, tier: { objects: 0 } })
-        // What broke once is not asked again.
+        // What broke once is not read again.
         calls.length = 0
         yield* read(storage.stream("k"))
         expect(calls.length).toBe(1)
       })))
 
-  it.effect("in the middle of a stream never joins two objects", () =>
+  it.effect("never joins two versions where a stream breaks", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* withTier({ capacity: 1, tierRules: [{ operation: "open", afterBytes: 4 }] })
       yield* storage.load("k")
@@ -1261,7 +1339,7 @@ describe("StorageCache, a second tier that fails", () => {
       expect((yield* Effect.flip(read(storage.stream("k"))))._tag).toBe("PreconditionFailed")
     }))
 
-  it.effect("while a stream passes by keeps nobody waiting", () =>
+  it.effect("does not block a stream that fills it", () =>
     Effect.gen(function*() {
       const { cache, kept, memory, storage } = yield* withTier({
         tierRules: [{ operation: "save", afterBytes: MiB }, { operation: "save", key: "k-" }]
@@ -1275,7 +1353,7 @@ describe("StorageCache, a second tier that fails", () => {
       expect((yield* kept.list()).length).toBe(1)
     }))
 
-  it.effect("that cannot remove gets nothing more, and makes room when it can again", () =>
+  it.effect("saves nothing more while it cannot remove, and makes room when it can again", () =>
     Effect.gen(function*() {
       const made = yield* withTier({ capacity: 1, tierRules: [{ operation: "removeAll", times: 3 }] }, 2500)
       for (let index = 0; index < 9; index++) {
@@ -1288,7 +1366,7 @@ describe("StorageCache, a second tier that fails", () => {
       expect(tier).toEqual({ objects: 2, size: yield* sizeOf(made.kept) })
     }))
 
-  it.effect("that cannot remove one object gets nothing more until it can", () =>
+  it.effect("saves nothing more until it can remove each object", () =>
     Effect.gen(function*() {
       const tierRules = [{ operation: "removeAll", key: "o0-", times: 4 }] as const
       const made = yield* withTier({ capacity: 1, tierRules }, 2500)
@@ -1300,7 +1378,7 @@ describe("StorageCache, a second tier that fails", () => {
       expect((yield* made.cache.statistics).tier).toEqual({ objects: 2, size: yield* sizeOf(made.kept) })
     }))
 
-  it.effect("that cannot be listed at first is listed before it gets anything", () =>
+  it.effect("is listed before anything is saved, where that failed at first", () =>
     Effect.gen(function*() {
       const kept = yield* MemoryStorage.make()
       const first = yield* setup({ tier: { storage: kept, capacity: MiB } })
@@ -1310,7 +1388,7 @@ describe("StorageCache, a second tier that fails", () => {
         { operation: "removeAll" }
       ])
       const { asked, cache, storage } = yield* setup({ capacity: 1, tier: { storage: tier, capacity: MiB } })
-      // What is changed meanwhile is not taken from it later.
+      // What is changed meanwhile is not served from it later.
       yield* storage.save("k", pattern(20))
       expect(yield* storage.load("k")).toEqual(pattern(20))
       expect(yield* cache.statistics).toMatchObject({ failures: 3, tier: { objects: 0 } })
@@ -1325,12 +1403,13 @@ describe("StorageCache, a second tier that fails", () => {
     }))
 })
 
-describe("StorageCache, what can be seen of it", () => {
-  it.effect("its statistics, as a value and as metrics", () =>
+describe("StorageCache, observability", () => {
+  it.effect("counts in its statistics and as metrics with the labels of the fiber", () =>
     Effect.gen(function*() {
       const { backend } = yield* filled()
       const named = Storage.make({ ...backend, name: "statistics" })
-      const { cache, storage } = yield* StorageCache.make(named, { capacity: 20, freshness: "immutable" })
+      const storage = yield* StorageCache.make(named, { capacity: 20, freshness: "immutable" })
+      const { cache } = storage
       expect(yield* cache.statistics).toEqual({
         hits: 0,
         misses: 0,
@@ -1358,19 +1437,24 @@ describe("StorageCache, what can be seen of it", () => {
         memory: { objects: 2, size: 20 },
         tier: { objects: 0, size: 0 }
       })
+      yield* storage.load("k/b").pipe(Effect.tagMetrics("client", "test"))
+      const labelled = (yield* Metric.snapshot).filter(({ metricKey: { name, tags } }) =>
+        name === "storage_cache_hits" && tags.some(({ key, value }) => key === "client" && value === "test")
+      )
+      expect(labelled.map(({ metricState }) => metricState)).toMatchObject([{ count: 1 }])
       const metrics = (yield* Metric.snapshot).filter(({ metricKey: { tags } }) =>
-        tags.some(({ key, value }) => key === "backend" && value === "Cache(statistics)")
+        tags.length === 1 && tags.some(({ key, value }) => key === "backend" && value === "Cache(statistics)")
       )
       const values = Object.fromEntries(metrics.map(({ metricKey: { name }, metricState }) => [name, metricState]))
       for (const what of ["hits", "misses", "bytes", "evictions"] as const) {
         expect(values[`storage_cache_${what}`], what).toMatchObject({ count: statistics[what] })
       }
-      // A value that was given does not change.
+      // A value that was returned does not change.
       yield* storage.load("k/b")
       expect(statistics.hits).toBe(4)
     }))
 
-  it.effect("its outcome in the span of each read", () =>
+  it.effect("sets the outcome in the span of each read", () =>
     Effect.gen(function*() {
       const spans: Array<Tracer.Span> = []
       const native = yield* Effect.tracer
@@ -1417,7 +1501,7 @@ describe("StorageCache, what can be seen of it", () => {
 })
 
 describe("StorageCache, warm", () => {
-  it.effect("loads what is not there yet, each once, at most four at a time", () =>
+  it.effect("loads objects that are not in the cache, each once, at most four at a time", () =>
     Effect.gen(function*() {
       let now = 0
       let most = 0
@@ -1445,7 +1529,7 @@ describe("StorageCache, warm", () => {
       expect((yield* made.cache.statistics).memory.objects).toBe(12)
     }))
 
-  it.effect("does not read what is there, nor what has no place", () =>
+  it.effect("does not read what is in the cache, nor what does not fit", () =>
     Effect.gen(function*() {
       for (const freshness of ["immutable", "revalidate"] as const) {
         let moved = 0
@@ -1468,7 +1552,7 @@ describe("StorageCache, warm", () => {
       }
     }))
 
-  it.effect("fails with the first failure, and with InvalidKey for what is no key", () =>
+  it.effect("fails with the first failure, and with InvalidKey on an invalid key", () =>
     Effect.gen(function*() {
       const { cache } = yield* setup()
       expect(yield* Effect.flip(cache.warm(["k", "missing"]))).toMatchObject({ _tag: "ObjectNotFound", key: "missing" })

@@ -1,12 +1,13 @@
 /**
- * What a failover makes of storages that fail: on virtual time, over storages in memory that fail by rule, with what
- * each is asked for written down.
+ * A failover between storages in memory that fail by rules, with a test clock and the calls of each recorded.
  */
 import { describe, expect, it } from "@effect/vitest"
 import type { Types } from "effect"
 import {
   Chunk,
   Clock,
+  Config,
+  ConfigProvider,
   Context,
   Duration,
   Effect,
@@ -50,8 +51,8 @@ const inMemory = (
       Effect.suspend(() =>
         Either.fromNullable(
           objects.get(key),
-          () => new StorageError.ObjectNotFound({ backend: name, operation: "open", key })
-        ).pipe(Either.flatMap(({ bytes, info }) => StorageBackend.openBytes(bytes, info, options, name)))
+          () => new StorageError.ObjectNotFound()
+        ).pipe(Either.flatMap(({ bytes, info }) => StorageBackend.openBytes(bytes, info, options)))
       ),
     save: (key, data, options) =>
       Effect.flatMap(
@@ -59,10 +60,11 @@ const inMemory = (
         (bytes) =>
           Clock.clockWith((clock) =>
             Either.map(
-              StorageBackend.checkSave(key, objects.get(key)?.info, options, { backend: name, operation: "save" }),
+              StorageBackend.checkSave(objects.get(key)?.info, options),
               () => {
                 const lastModified = new Date(clock.unsafeCurrentTimeMillis())
-                const info = { key, size: bytes.length, lastModified, etag: etagOf(bytes) }
+                const { attributes } = options
+                const info = { key, size: bytes.length, lastModified, etag: etagOf(bytes), attributes }
                 objects.set(key, { info, bytes })
                 return info
               }
@@ -77,12 +79,13 @@ const inMemory = (
             .sort((one, other) => ObjectKey.compare(one.key, other.key))
         )
       ),
-    remove: (key) => Effect.sync(() => void objects.delete(key)),
+    remove: (key) => Effect.sync(() => void objects.delete(key))
+  }, {
     presign: (key, { method }) => Effect.succeed(`${method} ${name}/${key}`)
   }))
 }
 
-/** Writes down what a storage is asked for, and when what it opened is closed. */
+/** The same storage, which records its calls, and when what it opened is closed. */
 const recording = (inner: Storage.Service, letter: string, log: Array<string>): Storage.Service => {
   const { backend } = inner
   const note = (what: string) => Effect.sync(() => void log.push(`${letter} ${what}`))
@@ -108,7 +111,7 @@ const recording = (inner: Storage.Service, letter: string, log: Array<string>): 
     entries: (options) => Stream.unwrapScoped(Effect.as(opened("entries"), backend.entries(options))),
     keys: (options) => Stream.unwrapScoped(Effect.as(opened("keys"), backend.keys(options))),
     listDirectory: (prefix) => noted(backend.listDirectory(prefix), "listDirectory"),
-    remove: (key) => noted(backend.remove(key), "remove"),
+    remove: (key, options) => noted(backend.remove(key, options), "remove"),
     removeAll: (keys) => noted(backend.removeAll(keys), "removeAll", keys),
     copy: (from, to, options) => noted(backend.copy(from, to, options), "copy"),
     move: (from, to, options) => noted(backend.move(from, to, options), "move"),
@@ -118,7 +121,17 @@ const recording = (inner: Storage.Service, letter: string, log: Array<string>): 
 
 type Rules = ReadonlyArray<StorageChaos.Rule>
 
-/** A failover from A to B, and to C if there are rules for it. What is recorded stands before the rules. */
+/** The same storage under rules, whose failures name it unless they are given. */
+const unreliable = (storage: Storage.Service, rules: Rules) => {
+  const { name } = storage.backend
+  const error = ({ key }: StorageChaos.Target) =>
+    new StorageError.StorageUnavailable({ key: key === "" ? undefined : key, reason: `${name} is down` })
+  return StorageChaos.make(storage, rules.map((rule) => ({ error, ...rule })))
+}
+
+const aIsDown = { _tag: "StorageUnavailable", reason: "A is down" }
+
+/** A failover from A to B, and to C if there are rules for it. Calls are recorded before the rules apply. */
 const setup = (
   rules: { readonly a?: Rules; readonly b?: Rules; readonly c?: Rules },
   options?: StorageFailover.Options
@@ -127,10 +140,7 @@ const setup = (
     const log: Array<string> = []
     const [a, b, c] = [inMemory("A"), inMemory("B"), inMemory("C")]
     const under = (storage: Storage.Service, rules: Rules = []) =>
-      Effect.map(
-        StorageChaos.make(storage, rules),
-        (failing) => recording(failing, storage.backend.name, log)
-      )
+      Effect.map(unreliable(storage, rules), (failing) => recording(failing, storage.backend.name, log))
     const [onA, onB] = [yield* under(a, rules.a), yield* under(b, rules.b)]
     const others = rules.c === undefined ? [] : [yield* under(c, rules.c)]
     return { log, a, b, c, storage: yield* StorageFailover.make([onA, onB, ...others], options) }
@@ -143,14 +153,14 @@ const saveOn = (storages: ReadonlyArray<Storage.Service>, content: Uint8Array, k
 const dead: Rules = [{ times: Infinity }]
 
 const failing = (
-  error: (struck: StorageChaos.Struck) => StorageError.StorageError,
+  error: (struck: StorageChaos.Target) => StorageError.StorageError,
   rule: StorageChaos.Rule = {}
 ): StorageChaos.Rule => ({ times: Infinity, error, ...rule })
 
 const requests = (log: ReadonlyArray<string>, letter: string) =>
   log.filter((line) => line.startsWith(`${letter} `) && line !== `${letter} close`).length
 
-/** What was opened on any storage and not closed. */
+/** How much was opened on any storage and not closed. */
 const left = (log: ReadonlyArray<string>) =>
   log.filter((line) => /^. (open|entries|keys)/.test(line)).length - log.filter((line) => line.endsWith("close")).length
 
@@ -172,8 +182,8 @@ const reads: ReadonlyArray<
   ["listDirectory", (storage) => storage.listDirectory()]
 ]
 
-/** One failure of each kind, where there are several of a kind each of them. */
-const context = { backend: "X", operation: "load", key: "k" }
+/** Each kind of failure. */
+const context = { key: "k" }
 const failures: ReadonlyArray<StorageError.StorageError> = [
   new StorageError.ObjectNotFound(context),
   new StorageError.ObjectAlreadyExists(context),
@@ -198,7 +208,7 @@ const failures: ReadonlyArray<StorageError.StorageError> = [
 ]
 
 describe("StorageFailover", () => {
-  it.effect("shows itself in the name, can what the primary can, and holds what all can hold", () =>
+  it.effect("names itself around its storages, and has the capabilities of the primary", () =>
     Effect.gen(function*() {
       const a = inMemory("A")
       const able = (capabilities: Partial<StorageBackend.Capabilities>) =>
@@ -218,7 +228,7 @@ describe("StorageFailover", () => {
       expect(flat.backend.capabilities.objectsWithinObjects).toBe(false)
     }))
 
-  it.effect("asks no backup as long as the primary answers", () =>
+  it.effect("calls no backup as long as the primary answers", () =>
     Effect.forEach(reads, ([operation, run]) =>
       Effect.gen(function*() {
         const { a, log, storage } = yield* setup({ b: dead })
@@ -229,7 +239,7 @@ describe("StorageFailover", () => {
         expect(left(log), operation).toBe(0)
       })))
 
-  it.effect("reads from the first backup that answers, whatever is read, and leaves nothing open", () =>
+  it.effect("reads from the first backup that answers, and leaves nothing open", () =>
     Effect.forEach(reads, ([operation, run]) =>
       Effect.gen(function*() {
         const { c, log, storage } = yield* setup({ a: dead, b: dead, c: [] })
@@ -256,19 +266,23 @@ describe("StorageFailover", () => {
       Effect.gen(function*() {
         const { log, storage } = yield* setup({ a: dead, b: dead, c: dead })
         const error = yield* Effect.flip(run(storage))
-        expect(error, operation).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(A)", operation })
+        expect(error, operation).toMatchObject({
+          ...aIsDown,
+          backend: "Failover(Chaos(A), Chaos(B), Chaos(C))"
+        })
         expect(["A", "B", "C"].map((letter) => requests(log, letter)), operation).toEqual([1, 1, 1])
         expect(left(log), operation).toBe(0)
       })))
 
-  it("takes a storage for down when it is unavailable, late or breaks off, retried or not, and only then", () => {
+  it("treats a storage as down when it is unavailable, times out or truncates, retried or not", () => {
     expect(failures.map((error) => error._tag).filter((tag, i, all) => all.indexOf(tag) === i).length).toBe(
-      StorageError.StorageError.members.length
+      // No operation fails with InvalidOptions.
+      StorageError.StorageError.members.length - 1
     )
     expect(failures.filter(StorageFailover.isDown)).toEqual(failures.slice(8, 14))
   })
 
-  it.effect("moves on for what is down, and gives every other failure as it is", () =>
+  it.effect("fails over where a storage is down, and passes every other failure through", () =>
     Effect.forEach(failures, (error) =>
       Effect.gen(function*() {
         const { b, log, storage } = yield* setup({ a: [failing(() => error)] })
@@ -281,20 +295,20 @@ describe("StorageFailover", () => {
         }
       })))
 
-  it.effect("gives the very failure", () =>
+  it.effect("passes failures through", () =>
     Effect.gen(function*() {
-      const denied = new StorageError.AccessDenied({ ...context, reason: "no" })
-      const { storage } = yield* setup({ a: [failing(() => denied)] })
-      expect(yield* Effect.flip(storage.load("k"))).toBe(denied)
-      expect(yield* Effect.flip(gather(storage.stream("k")))).toBe(denied)
+      const { storage } = yield* setup({ a: [failing(() => new StorageError.AccessDenied({ reason: "no" }))] })
+      const denied = { _tag: "AccessDenied", backend: "Failover(Chaos(A), Chaos(B))", reason: "no" }
+      expect(yield* Effect.flip(storage.load("k"))).toMatchObject(denied)
+      expect(yield* Effect.flip(gather(storage.stream("k")))).toMatchObject(denied)
     }))
 
-  it.effect("moves on for what a predicate picks out, which is never asked about a mistake of the caller's", () =>
+  it.effect("fails over where shouldFailover says so, which is not called for mistakes of the caller", () =>
     Effect.forEach(failures, (error) =>
       Effect.gen(function*() {
         const asked: Array<StorageError.StorageError> = []
         const { b, log, storage } = yield* setup({ a: [failing(() => error, { operation: "load" })] }, {
-          when: (error) => asked.push(error) > 0
+          shouldFailover: (error) => asked.push(error) > 0
         })
         yield* saveOn([b], bytes(10))
         // A load gives no other failure than these.
@@ -306,44 +320,40 @@ describe("StorageFailover", () => {
         if (!moved) expect(asked).toEqual([])
       })))
 
-  it.effect("takes what a backup says for an answer: also that there is no such object", () =>
+  it.effect("returns the result of a backup, also that there is no such object", () =>
     Effect.gen(function*() {
       const { a, storage } = yield* setup({ a: dead })
       yield* saveOn([a], bytes(10))
-      expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ _tag: "ObjectNotFound", backend: "B" })
+      expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ _tag: "ObjectNotFound" })
       expect(yield* storage.exists("k")).toBe(false)
     }))
 
-  it.effect("does not take it for one where the predicate has it move on, and fails as the primary did", () =>
+  it.effect("goes on where shouldFailover includes ObjectNotFound, and fails as the primary did", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup({ a: dead }, {
-        when: (error) => StorageFailover.isDown(error) || error._tag === "ObjectNotFound"
+        shouldFailover: (error) => StorageFailover.isDown(error) || error._tag === "ObjectNotFound"
       })
-      expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(A)" })
+      expect(yield* Effect.flip(storage.load("k"))).toMatchObject(aIsDown)
     }))
 
-  it.effect("passes by a backup that cannot do it at all", () =>
+  it.effect("skips a backup that does not support the operation", () =>
     Effect.gen(function*() {
       const { backend } = inMemory("A")
-      const down = yield* StorageChaos.make(inMemory("A"), dead)
+      const down = yield* unreliable(inMemory("A"), dead)
       const cannot = Storage.make({
         ...backend,
         name: "B",
         capabilities: StorageBackend.readOnly,
         keys: () => Stream.dieMessage("not asked"),
         presign: () => Effect.dieMessage("not asked"),
-        load: (key) =>
-          new StorageError.UnsupportedOperation({ backend: "B", operation: "load", key, reason: "too large" })
+        load: () => new StorageError.UnsupportedOperation({ reason: "too large" })
       })
       const c = inMemory("C")
       yield* saveOn([c], bytes(10))
 
       const two = yield* StorageFailover.make([down, cannot])
       for (const read of [two.list(), two.load("k"), two.presign("k", { method: "GET", expiresIn: "1 minute" })]) {
-        expect(yield* Effect.flip<unknown, StorageError.StorageError, never>(read)).toMatchObject({
-          _tag: "StorageUnavailable",
-          backend: "Chaos(A)"
-        })
+        expect(yield* Effect.flip<unknown, StorageError.StorageError, never>(read)).toMatchObject(aIsDown)
       }
       const three = yield* StorageFailover.make([down, cannot, c])
       expect(yield* three.list()).toEqual(["k"])
@@ -351,12 +361,12 @@ describe("StorageFailover", () => {
       expect(yield* three.presign("k", { method: "GET", expiresIn: "1 minute" })).toBe("GET C/k")
     }))
 
-  it.effect("gives what the primary cannot do as it is", () =>
+  it.effect("passes through that the primary does not support the operation", () =>
     Effect.gen(function*() {
-      const cannot = (struck: StorageChaos.Struck) =>
+      const cannot = (struck: StorageChaos.Target) =>
         new StorageError.UnsupportedOperation({ ...struck, reason: "too large" })
       const { log, storage } = yield* setup({ a: [failing(cannot)] })
-      expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ _tag: "UnsupportedOperation", backend: "Chaos(A)" })
+      expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ _tag: "UnsupportedOperation" })
       expect(requests(log, "B")).toBe(0)
     }))
 
@@ -368,23 +378,23 @@ describe("StorageFailover", () => {
       const { etag } = yield* a.head("k")
       const storage = yield* StorageFailover.make([yield* StorageChaos.make(a, [{ operation: "load" }]), b])
       const load = storage.load("k", { ifMatch: etag })
-      expect(yield* Effect.flip(load)).toMatchObject({ _tag: "PreconditionFailed", backend: "B" })
+      expect(yield* Effect.flip(load)).toMatchObject({ _tag: "PreconditionFailed" })
       expect(yield* load).toEqual(bytes(10))
     }))
 
-  it.effect("gives a URL to load from the first that can, and to save from the primary alone", () =>
+  it.effect("presigns URLs to load by the first storage that can, and to save by the primary alone", () =>
     Effect.gen(function*() {
       const { log, storage } = yield* setup({ a: [{ operation: "presign", times: Infinity }] })
       expect(yield* storage.presign("k", { method: "GET", expiresIn: "1 minute" })).toBe("GET B/k")
       log.length = 0
       const error = yield* Effect.flip(storage.presign("k", { method: "PUT", expiresIn: "1 minute" }))
-      expect(error).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(A)" })
+      expect(error).toMatchObject(aIsDown)
       expect(log).toEqual(["A presign"])
     }))
 
-  it.effect("does not take a URL that was given for a sign that the storage is up", () =>
+  it.effect("does not record a presigned URL as a success", () =>
     Effect.gen(function*() {
-      const { b, log, storage } = yield* setup({ a: [{ operation: "load", times: Infinity }] }, { failures: 2 })
+      const { b, log, storage } = yield* setup({ a: [{ operation: "load", times: Infinity }] }, { failureThreshold: 2 })
       yield* saveOn([b], bytes(10))
       yield* Effect.replicateEffect(storage.load("k"), 2)
       yield* TestClock.adjust("30 seconds")
@@ -395,27 +405,33 @@ describe("StorageFailover", () => {
       expect(log).toEqual(["B load"])
     }))
 
-  it.effect("refuses options that are out of their bounds", () =>
+  it.effect("fails with InvalidOptions on options out of bounds", () =>
     Effect.gen(function*() {
       const [a, b] = [inMemory("A"), inMemory("B")]
       const readOnly = Storage.make({ ...b.backend, capabilities: StorageBackend.readOnly })
       const bad: ReadonlyArray<readonly [StorageFailover.Options, string]> = [
-        ...[0, -1, 1.5, NaN, Infinity].map((failures) => [{ failures }, `not ${failures}`] as const),
-        ...[0, -1, NaN, Infinity, "0 seconds"].map((pause) =>
-          [{ pause: pause as Duration.DurationInput }, "pause is longer"] as const
+        ...[0, -1, 1.5, NaN, Infinity].map((failureThreshold) => [{ failureThreshold }, "failureThreshold"] as const),
+        ...([0, -1, NaN, Infinity, "0 seconds"] as const).map((openDuration) =>
+          [{ openDuration }, "openDuration"] as const
         ),
-        [{ writes: "all" }, "B, which is read-only"]
+        [{ writes: "some" as "all" }, "writes"],
+        [{ shouldFailover: true as never }, "shouldFailover"],
+        [{ writes: "all" }, "writes"]
       ]
-      for (const [options, reason] of bad) {
+      for (const [options, option] of bad) {
         const error = yield* Effect.flip(StorageFailover.make([a, readOnly], options))
-        expect(error).toMatchObject({ _tag: "UnsupportedOperation", backend: "Failover(A, B)", operation: "open" })
-        expect(error.message).toContain(reason)
+        expect(error).toMatchObject({ _tag: "InvalidOptions", module: "StorageFailover", option })
       }
-      yield* StorageFailover.make([a, readOnly], { failures: 1, pause: "1 millis" })
-      yield* StorageFailover.make([a, b], { writes: "all" })
+      expect((yield* Effect.flip(StorageFailover.make([a, readOnly], { writes: "all" }))).message).toBe(
+        "StorageFailover: writes must be \"primary\" where a storage is read-only (B is)"
+      )
+      yield* StorageFailover.make([a, readOnly], { failureThreshold: 1, openDuration: "1 millis" })
+      yield* StorageFailover.make([a, b], { writes: "all", failureThreshold: undefined, openDuration: undefined })
+      const piped = yield* StorageFailover.make({ writes: "all" })([a, b])
+      expect(piped.backend.name).toBe("Failover(A, B)")
     }))
 
-  it.effect("is built of layers, with the needs and failures of all", () =>
+  it.effect("is built of layers, with the requirements and errors of all", () =>
     Effect.gen(function*() {
       class Region extends Context.Tag("test/Region")<Region, string>() {}
       class Disk extends Context.Tag("test/Disk")<Disk, string>() {}
@@ -434,15 +450,15 @@ describe("StorageFailover", () => {
       )
       const c = Layer.fail(new NoRegion())
       const layer = StorageFailover.layer([a, b])
-      const three = StorageFailover.layer([a, b, c, MemoryStorage.layer()], { failures: 2 })
+      const three = StorageFailover.layer([a, b, c, MemoryStorage.layer()], { failureThreshold: 2 })
 
       const check: Types.Equals<
         typeof layer,
-        Layer.Layer<Storage.Storage, NoDisk | StorageError.UnsupportedOperation, Region | Disk>
+        Layer.Layer<Storage.Storage, NoDisk | StorageError.InvalidOptions, Region | Disk>
       > = true
       const checkThree: Types.Equals<
         typeof three,
-        Layer.Layer<Storage.Storage, NoDisk | NoRegion | StorageError.UnsupportedOperation, Region | Disk>
+        Layer.Layer<Storage.Storage, NoDisk | NoRegion | StorageError.InvalidOptions, Region | Disk>
       > = true
       expect(check && checkThree).toBe(true)
 
@@ -457,12 +473,18 @@ describe("StorageFailover", () => {
       expect(yield* run(StorageFailover.layer([a]), "Disk")).toBe("Failover(Eu)")
       expect(yield* Effect.flip(run(layer, ""))).toEqual(new NoDisk())
       expect(yield* Effect.flip(run(three, "Disk"))).toEqual(new NoRegion())
-      expect((yield* Effect.flip(run(StorageFailover.layer([a], { failures: 0 }), "Disk")))._tag)
-        .toBe("UnsupportedOperation")
+      expect((yield* Effect.flip(run(StorageFailover.layer([a], { failureThreshold: 0 }), "Disk")))._tag)
+        .toBe("InvalidOptions")
+
+      const configured = StorageFailover.layerConfig([a, b], { openDuration: Config.duration("OPEN") })
+      const underConfig = (value: string) =>
+        Effect.withConfigProvider(run(configured, "Disk"), ConfigProvider.fromMap(new Map([["OPEN", value]])))
+      expect(yield* underConfig("1 minute")).toBe("Failover(Eu, Disk)")
+      expect(yield* Effect.flip(underConfig("0 seconds"))).toMatchObject({ option: "openDuration" })
     }))
 })
 
-describe("StorageFailover, pauses", () => {
+describe("StorageFailover, circuit breaker", () => {
   /** A failover from a dead primary to a backup with `k`, after as many loads. */
   const afterLoads = (loads: number, a: Rules = dead, options?: StorageFailover.Options, b: Rules = []) =>
     Effect.gen(function*() {
@@ -472,7 +494,7 @@ describe("StorageFailover, pauses", () => {
       return all
     })
 
-  it.effect("asks a dead primary five times, and then for 30 seconds no more, whatever is read", () =>
+  it.effect("calls a dead primary five times, and then not for 30 seconds, whatever is read", () =>
     Effect.gen(function*() {
       const { log, storage } = yield* afterLoads(20)
       expect(requests(log, "A")).toBe(5)
@@ -485,9 +507,9 @@ describe("StorageFailover, pauses", () => {
       expect(requests(log, "A")).toBe(6)
     }))
 
-  it.effect("does so after other numbers and for other times", () =>
+  it.effect("opens at failureThreshold and for openDuration", () =>
     Effect.gen(function*() {
-      const { log, storage } = yield* afterLoads(20, dead, { failures: 2, pause: "1 hour" })
+      const { log, storage } = yield* afterLoads(20, dead, { failureThreshold: 2, openDuration: "1 hour" })
       expect(requests(log, "A")).toBe(2)
       yield* TestClock.adjust("59 minutes")
       yield* storage.load("k")
@@ -505,7 +527,7 @@ describe("StorageFailover, pauses", () => {
         expect(requests(log, "A"), operation).toBe(5)
       })))
 
-  it.effect("counts anew after every success, and after every answer", () =>
+  it.effect("counts anew after every success, and after every failure about an object", () =>
     Effect.gen(function*() {
       const successes: ReadonlyArray<(storage: Storage.Service) => Effect.Effect<unknown, unknown>> = [
         (storage) => storage.head("k"),
@@ -531,9 +553,9 @@ describe("StorageFailover, pauses", () => {
       }
     }))
 
-  it.effect("counts no failure that tells of an object, though it moves on", () =>
+  it.effect("does not count failures about an object, also where they fail over", () =>
     Effect.gen(function*() {
-      const { b, log, storage } = yield* setup({}, { failures: 1, when: () => true })
+      const { b, log, storage } = yield* setup({}, { failureThreshold: 1, shouldFailover: () => true })
       yield* saveOn([b], bytes(10))
       for (let i = 1; i <= 3; i++) {
         expect(yield* storage.load("k")).toEqual(bytes(10))
@@ -541,11 +563,11 @@ describe("StorageFailover, pauses", () => {
       }
     }))
 
-  it.effect("lets one operation try it when the pause is over, and all when that succeeds", () =>
+  it.effect("lets one operation try a half-open storage, and all when that succeeds", () =>
     Effect.forEach(reads, ([operation, run]) =>
       Effect.gen(function*() {
         const slow: StorageChaos.Rule = { operation, delay: "1 second", error: "none", times: Infinity }
-        const { log, storage } = yield* afterLoads(1, [{ operation: "load" }, slow], { failures: 1 })
+        const { log, storage } = yield* afterLoads(1, [{ operation: "load" }, slow], { failureThreshold: 1 })
         yield* TestClock.adjust("30 seconds")
         log.length = 0
         const fibers = yield* Effect.forEach(Array(9), () => Effect.fork(run(storage)))
@@ -559,7 +581,7 @@ describe("StorageFailover, pauses", () => {
         expect([requests(log, "A"), requests(log, "B")], operation).toEqual([9, 0])
       })))
 
-  it.effect("pauses anew when that fails, and the operation goes on to the backup", () =>
+  it.effect("opens again when that fails, and the operation goes on to the backup", () =>
     Effect.gen(function*() {
       const { log, storage } = yield* afterLoads(9)
       for (let round = 0; round < 3; round++) {
@@ -574,11 +596,11 @@ describe("StorageFailover, pauses", () => {
       }
     }))
 
-  it.effect("lets another try it when the one that tries it is interrupted", () =>
+  it.effect("lets another operation try it when the first is interrupted", () =>
     Effect.forEach(reads, ([operation, run]) =>
       Effect.gen(function*() {
         const hangs: StorageChaos.Rule = { operation, delay: "1 hour", error: "none" }
-        const { log, storage } = yield* afterLoads(1, [{ operation: "load" }, hangs], { failures: 1 })
+        const { log, storage } = yield* afterLoads(1, [{ operation: "load" }, hangs], { failureThreshold: 1 })
         yield* TestClock.adjust("30 seconds")
         log.length = 0
         const trial = yield* Effect.fork(run(storage))
@@ -591,7 +613,7 @@ describe("StorageFailover, pauses", () => {
         expect(left(log), operation).toBe(0)
       })))
 
-  it.effect("lets another try it when the one that tries it dies", () =>
+  it.effect("lets another operation try it when the first dies", () =>
     Effect.gen(function*() {
       let dies = true
       const [a, b] = [inMemory("A"), inMemory("B")]
@@ -603,7 +625,7 @@ describe("StorageFailover, pauses", () => {
           head: (key) => dies ? Effect.dieMessage("a bug") : flaky.backend.head(key)
         }),
         b
-      ], { failures: 1 })
+      ], { failureThreshold: 1 })
       yield* storage.load("k")
       yield* TestClock.adjust("30 seconds")
       expect(Exit.isFailure(yield* Effect.exit(storage.head("k")))).toBe(true)
@@ -612,10 +634,10 @@ describe("StorageFailover, pauses", () => {
       expect(yield* storage.exists("k")).toBe(true)
     }))
 
-  it.effect("does not hold the place of the one that tries it while that reads from a backup", () =>
+  it.effect("lets another operation try it when the first reads from a backup", () =>
     Effect.gen(function*() {
       const hangs: StorageChaos.Rule = { operation: "load", delay: "1 hour", error: "none" }
-      const { log, storage } = yield* afterLoads(0, dead, { failures: 1 }, [hangs])
+      const { log, storage } = yield* afterLoads(0, dead, { failureThreshold: 1 }, [hangs])
       yield* storage.head("k")
       yield* TestClock.adjust("30 seconds")
       const first = yield* Effect.fork(storage.load("k"))
@@ -626,39 +648,41 @@ describe("StorageFailover, pauses", () => {
       yield* Fiber.interrupt(first)
     }))
 
-  it.effect("tries all in order where all are paused, and fails only when every one failed", () =>
+  it.effect("tries all in order where all are open, and fails only when every one failed", () =>
     Effect.gen(function*() {
-      const { b, log, storage } = yield* setup({ a: [{ times: 9 }], b: [{ times: 8 }], c: dead }, { failures: 2 })
+      const { b, log, storage } = yield* setup({ a: [{ times: 9 }], b: [{ times: 8 }], c: dead }, {
+        failureThreshold: 2
+      })
       yield* saveOn([b], bytes(10))
       for (let i = 0; i < 8; i++) {
-        expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ backend: "Chaos(A)" })
+        expect(yield* Effect.flip(storage.load("k"))).toMatchObject(aIsDown)
       }
       expect(log).toEqual(Array(8).fill(["A load", "B load", "C load"]).flat())
       expect(yield* storage.load("k")).toEqual(bytes(10))
     }))
 
-  it.effect("tries a paused primary when the backups fail, and fails as that did", () =>
+  it.effect("tries an open primary when the backups fail, and fails as it does", () =>
     Effect.gen(function*() {
       let isDown = false
       const { log, storage } = yield* afterLoads(5, [{ times: 6 }], {}, [{ times: Infinity, key: () => isDown }])
       isDown = true
       log.length = 0
-      expect(yield* Effect.flip(storage.load("k"))).toMatchObject({ backend: "Chaos(A)" })
+      expect(yield* Effect.flip(storage.load("k"))).toMatchObject(aIsDown)
       expect(yield* storage.load("k")).toEqual(bytes(10))
       expect(log).toEqual(["B load", "A load", "B load", "A load"])
-      // It is back.
+      // It is closed again.
       expect(yield* storage.load("k")).toEqual(bytes(10))
       expect(log.slice(4)).toEqual(["A load"])
     }))
 
-  it.effect("pauses a storage that opens everything and then breaks off", () =>
+  it.effect("opens for a storage that opens everything and then breaks off", () =>
     Effect.gen(function*() {
       const { log, storage } = yield* afterLoads(0, [{ operation: "open", afterBytes: 3, times: Infinity }])
       for (let i = 0; i < 8; i++) expect(yield* gather(storage.stream("k"))).toEqual(bytes(10))
       expect(requests(log, "A")).toBe(5)
     }))
 
-  it.effect("pauses a backup as it does the primary", () =>
+  it.effect("opens for a backup as for the primary", () =>
     Effect.gen(function*() {
       const { c, log, storage } = yield* setup({ a: dead, b: dead, c: [] })
       yield* saveOn([c], bytes(10))
@@ -666,42 +690,42 @@ describe("StorageFailover, pauses", () => {
       expect(["A", "B", "C"].map((letter) => requests(log, letter))).toEqual([5, 5, 9])
     }))
 
-  it.effect("says once that a storage is paused, why, and what is read instead; and once that it is back", () =>
+  it.effect("logs once that a storage is not used, why, and what is used instead; and once that it is used again", () =>
     Effect.gen(function*() {
-      const said: Array<string> = []
-      const logger = Logger.make(({ logLevel, message }) => void said.push(`${logLevel.label} ${String(message)}`))
+      const logged: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => void logged.push(`${logLevel.label} ${String(message)}`))
       yield* Effect.provide(
         Effect.gen(function*() {
           const { storage } = yield* afterLoads(4, [{ operation: "load", times: 11 }])
           yield* Effect.flip(storage.head("missing"))
           yield* gather(storage.stream("k"))
           yield* Effect.replicateEffect(storage.load("k"), 4)
-          expect(said).toEqual([])
+          expect(logged).toEqual([])
           yield* Effect.replicateEffect(storage.load("k"), 9)
           for (let round = 0; round < 2; round++) {
             yield* TestClock.adjust("30 seconds")
             yield* Effect.replicateEffect(storage.load("k"), 9)
           }
-          expect(said).toEqual([
-            "WARN Failover(Chaos(A), Chaos(B)): Chaos(A) is paused for 30s, Chaos(B) is read instead: it failed " +
-            "5 times in a row, the last time: load \"k\" on Chaos(A): injected"
+          expect(logged).toEqual([
+            "WARN Failover(Chaos(A), Chaos(B)): Chaos(A) failed 5 times in a row and is not used for 30s; Chaos(B) is " +
+            "used instead. The last failure: \"k\": A is down"
           ])
           yield* TestClock.adjust("30 seconds")
           yield* Effect.replicateEffect(storage.load("k"), 9)
-          expect(said.slice(1)).toEqual(["INFO Failover(Chaos(A), Chaos(B)): Chaos(A) is back"])
+          expect(logged.slice(1)).toEqual(["INFO Failover(Chaos(A), Chaos(B)): Chaos(A) is used again"])
 
-          const all = yield* setup({ a: dead, b: dead }, { failures: 1 })
+          const all = yield* setup({ a: dead, b: dead }, { failureThreshold: 1 })
           yield* Effect.flip(all.storage.load("k"))
-          expect(said.slice(2).map((line) => /is paused for 30s, (.*): it/.exec(line)?.[1])).toEqual([
-            "Chaos(B) is read instead",
-            "as all others are"
+          expect(logged.slice(2).map((line) => /for 30s; (.*)\. The last/.exec(line)?.[1])).toEqual([
+            "Chaos(B) is used instead",
+            "there is no other"
           ])
         }),
         Logger.add(logger)
       )
     }))
 
-  it.effect("sends writes to a paused primary, counts their failures, and takes it back when one succeeds", () =>
+  it.effect("sends writes to an open primary, counts their failures, and closes when one succeeds", () =>
     Effect.gen(function*() {
       const { log, storage } = yield* afterLoads(0, [{ times: 6 }])
       const writes = [
@@ -713,9 +737,7 @@ describe("StorageFailover, pauses", () => {
         storage.move("k", "new")
       ]
       for (const write of writes) {
-        expect(yield* Effect.flip<unknown, StorageError.StorageError, never>(write)).toMatchObject({
-          backend: "Chaos(A)"
-        })
+        expect(yield* Effect.flip<unknown, StorageError.StorageError, never>(write)).toMatchObject(aIsDown)
       }
       expect(requests(log, "A")).toBe(6)
       expect(requests(log, "B")).toBe(0)
@@ -725,7 +747,7 @@ describe("StorageFailover, pauses", () => {
       expect(yield* storage.load("k")).toEqual(bytes(3))
     }))
 
-  it.effect("does not pause anew for a write that fails in the pause", () =>
+  it.effect("does not stay open longer for a write that fails while it is open", () =>
     Effect.gen(function*() {
       const { log, storage } = yield* afterLoads(5, [{ operation: "load", times: 5 }, { operation: "save" }])
       yield* TestClock.adjust("20 seconds")
@@ -736,13 +758,13 @@ describe("StorageFailover, pauses", () => {
       expect(log).toEqual(["A load"])
     }))
 
-  it.effect("does not blame the primary for the source of a save, though that be a storage that is down", () =>
+  it.effect("does not count failures of the source of a save, even if they are those of a storage", () =>
     Effect.gen(function*() {
-      const { log, storage } = yield* afterLoads(0, [], { failures: 1 })
+      const { log, storage } = yield* afterLoads(0, [], { failureThreshold: 1 })
       const source = yield* setup({ a: dead, b: dead })
       for (let i = 0; i < 3; i++) {
         const error = yield* Effect.flip(storage.save("new", source.storage.stream("k")))
-        expect(error).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(A)", operation: "open" })
+        expect(error).toMatchObject({ ...aIsDown, operation: "stream" })
       }
       log.length = 0
       yield* storage.load("k")
@@ -755,7 +777,7 @@ describe("StorageFailover, pauses", () => {
 describe("StorageFailover, streams", () => {
   const broken = (afterBytes: number): StorageChaos.Rule => ({ operation: "open", afterBytes })
 
-  it.effect("goes on at the byte where it broke, with what broke closed before", () =>
+  it.effect("go on at the byte where they broke, with what broke closed before", () =>
     Effect.gen(function*() {
       const { a, b, log, storage } = yield* setup({ a: [broken(7)] })
       yield* saveOn([a, b], bytes(20))
@@ -768,7 +790,7 @@ describe("StorageFailover, streams", () => {
       ])
     }))
 
-  it.effect("goes on within the range that was asked for, and tells of the object that was opened first", () =>
+  it.effect("go on within the range, and keep the metadata that was opened first", () =>
     Effect.gen(function*() {
       const { a, b, log, storage } = yield* setup({ a: [broken(2)] })
       yield* saveOn([a, b], bytes(20))
@@ -781,7 +803,7 @@ describe("StorageFailover, streams", () => {
       expect(log[2]).toBe(`B open {"range":{"start":14,"endExclusive":20,"_tag":"Bounded"}}`)
     }))
 
-  it.effect("goes on from storage to storage, and from a backup to the primary", () =>
+  it.effect("go on from storage to storage, and from a backup to the primary", () =>
     Effect.gen(function*() {
       const { a, b, c, log, storage } = yield* setup({
         a: [{ operation: "open" }, broken(4)],
@@ -800,7 +822,7 @@ describe("StorageFailover, streams", () => {
     }))
 
   it.effect.prop(
-    "yields every byte once, or what came before it failed, whatever the size and wherever it is cut",
+    "yield every byte once, or those before the failure, whatever the size and wherever they break",
     [
       FastCheck.integer({ min: 0, max: 300 }),
       FastCheck.tuple(...Array.from({ length: 3 }, () => FastCheck.option(FastCheck.integer({ min: 0, max: 120 }))))
@@ -818,13 +840,13 @@ describe("StorageFailover, streams", () => {
         const reach = cuts.reduce<number>((sum, cut) => sum + (cut ?? Infinity), 0)
         expect(Buffer.concat(parts).equals(bytes(Math.min(size, reach)))).toBe(true)
         expect(Either.isRight(result)).toBe(reach >= size)
-        if (Either.isLeft(result)) expect(result.left).toMatchObject({ backend: "Chaos(A)" })
+        if (Either.isLeft(result)) expect(result.left).toMatchObject(aIsDown)
         expect(left(log)).toBe(0)
       }),
     { fastCheck: { numRuns: 200 } }
   )
 
-  it.effect("fails with the first failure where no other storage has the same object, and splices nothing", () =>
+  it.effect("fail with the first failure where no other storage has the same object, and never join two", () =>
     Effect.gen(function*() {
       const others: ReadonlyArray<
         readonly [string, (b: Storage.Service) => Effect.Effect<unknown, StorageError.SaveError>]
@@ -843,16 +865,16 @@ describe("StorageFailover, streams", () => {
           Stream.runForEach((part) => Effect.sync(() => void parts.push(part))),
           Effect.flip
         )
-        expect(error, what).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(A)" })
+        expect(error, what).toMatchObject(aIsDown)
         expect(parts, what).toEqual([bytes(7)])
         expect(["A", "B", "C"].map((letter) => requests(log, letter)), what).toEqual([1, 1, 1])
         expect(left(log), what).toBe(0)
       }
     }))
 
-  it.effect("does not blame a storage for having another object", () =>
+  it.effect("do not count it as a failure of a storage that it has a different object", () =>
     Effect.gen(function*() {
-      const { a, b, log, storage } = yield* setup({ a: [{ ...broken(7), times: Infinity }] }, { failures: 1 })
+      const { a, b, log, storage } = yield* setup({ a: [{ ...broken(7), times: Infinity }] }, { failureThreshold: 1 })
       yield* saveOn([a], bytes(20))
       yield* saveOn([b], bytes(20).reverse())
       yield* Effect.flip(gather(storage.stream("k")))
@@ -861,7 +883,7 @@ describe("StorageFailover, streams", () => {
       expect(log).toEqual(["B open", "B close"])
     }))
 
-  it.effect("goes on where the third storage has the same object, though the second has another", () =>
+  it.effect("go on where the third storage has the same object, but the second has a different one", () =>
     Effect.gen(function*() {
       const { a, b, c, log, storage } = yield* setup({ a: [broken(7)], c: [] })
       yield* saveOn([a, c], bytes(20))
@@ -877,18 +899,18 @@ describe("StorageFailover, streams", () => {
       ])
     }))
 
-  it.effect("asks no other storage where the object tells nothing of its content", () =>
+  it.effect("call no other storage where neither etag nor checksum identifies the content", () =>
     Effect.gen(function*() {
       const [a, b] = [yield* MemoryStorage.make(), yield* MemoryStorage.make()]
       yield* saveOn([a, b], bytes(20))
       expect((yield* a.head("k")).etag).toBe((yield* b.head("k")).etag)
       const log: Array<string> = []
-      const storage = yield* StorageFailover.make([yield* StorageChaos.make(a, [broken(7)]), recording(b, "B", log)])
-      expect(yield* Effect.flip(gather(storage.stream("k")))).toMatchObject({ backend: "Chaos(Memory)" })
+      const storage = yield* StorageFailover.make([yield* unreliable(a, [broken(7)]), recording(b, "B", log)])
+      expect(yield* Effect.flip(gather(storage.stream("k")))).toMatchObject({ reason: "Memory is down" })
       expect(log).toEqual([])
     }))
 
-  it.effect("goes by checksums where the etags tell nothing", () =>
+  it.effect("compare checksums where the etags do not identify the content", () =>
     Effect.gen(function*() {
       const summed = (name: string, value: string) => {
         const { backend } = inMemory(name, () => name)
@@ -911,15 +933,15 @@ describe("StorageFailover, streams", () => {
       }
     }))
 
-  it.effect("fails as it is for what does not move on, and where what came may be corrupt", () =>
+  it.effect("fail where there is no failover, and where the bytes so far may be corrupt", () =>
     Effect.gen(function*() {
-      const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
-      const corrupt = (struck: StorageChaos.Struck) =>
+      const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+      const corrupt = (struck: StorageChaos.Target) =>
         new StorageError.CorruptObject({ ...struck, problem: "checksum", reason: "wrong" })
-      for (const [error, when] of [[denied, StorageFailover.isDown], [corrupt, () => true]] as const) {
+      for (const [error, shouldFailover] of [[denied, StorageFailover.isDown], [corrupt, () => true]] as const) {
         for (const afterBytes of [7, 20]) {
           const { a, b, log, storage } = yield* setup({ a: [failing(error, { operation: "open", afterBytes })] }, {
-            when
+            shouldFailover
           })
           yield* saveOn([a, b], bytes(20))
           expect((yield* Effect.flip(gather(storage.stream("k"))))._tag).not.toBe("StorageUnavailable")
@@ -928,7 +950,7 @@ describe("StorageFailover, streams", () => {
       }
     }))
 
-  it.effect("needs nobody when all bytes came and no more than the end broke", () =>
+  it.effect("end where all bytes arrived and only the end broke", () =>
     Effect.gen(function*() {
       const { a, log, storage } = yield* setup({ a: [broken(20)] })
       yield* saveOn([a], bytes(20))
@@ -936,7 +958,7 @@ describe("StorageFailover, streams", () => {
       expect(requests(log, "B")).toBe(0)
     }))
 
-  it.effect("closes what it is reading when it is abandoned, before and after it went on", () =>
+  it.effect("leave nothing open when they are abandoned, before and after they went on", () =>
     Effect.gen(function*() {
       for (const chunks of [1, 2]) {
         const { a, b, log, storage } = yield* setup({ a: [broken(7)] })
@@ -951,16 +973,16 @@ describe("StorageFailover, streams", () => {
       }
     }))
 
-  it.effect("lists elsewhere if nothing has come, and else fails", () =>
+  it.effect("list elsewhere before the first page, and otherwise fail", () =>
     Effect.gen(function*() {
       const [a, b] = [inMemory("A"), inMemory("B")]
       yield* Effect.forEach(["a", "b"], (key) => saveOn([a, b], bytes(1), key))
       yield* saveOn([b], bytes(1), "c")
-      for (const came of [0, 1, 2]) {
+      for (const arrived of [0, 1, 2]) {
         const log: Array<string> = []
-        const down = new StorageError.StorageUnavailable({ backend: "A", operation: "entries", reason: "down" })
+        const down = new StorageError.StorageUnavailable({ reason: "down" })
         const cut = <A>(listing: Stream.Stream<A, StorageError.ListError>) =>
-          Stream.concat(Stream.take(listing, came), Stream.fail(down))
+          Stream.concat(Stream.take(listing, arrived), Stream.fail(down))
         const storage = yield* StorageFailover.make([
           recording(
             Storage.make({
@@ -976,16 +998,16 @@ describe("StorageFailover, streams", () => {
         const entries = Effect.map(Stream.runCollect(storage.entries()), (all) =>
           Chunk.toArray(all).map(({ key }) => key))
         for (const listing of [entries, storage.list()]) {
-          if (came === 0) {
+          if (arrived === 0) {
             expect(yield* listing).toEqual(["a", "b", "c"])
-          } else expect(yield* Effect.flip(listing)).toBe(down)
+          } else expect(yield* Effect.flip(listing)).toMatchObject({ reason: "down" })
         }
-        expect(requests(log, "B")).toBe(came === 0 ? 2 : 0)
+        expect(requests(log, "B")).toBe(arrived === 0 ? 2 : 0)
         expect(left(log)).toBe(0)
       }
     }))
 
-  it.effect("gives listings of any length whole, and an empty one", () =>
+  it.effect("list any number of objects, also none", () =>
     Effect.gen(function*() {
       const { a, log, storage } = yield* setup({})
       expect(yield* storage.list()).toEqual([])
@@ -1023,10 +1045,10 @@ describe("StorageFailover, writes on all", () => {
   ) =>
     setup({ c: [], ...rules }, {
       writes: "all",
-      onWrite: (told) => Effect.sync(() => void outcomes.push(...told))
+      onWrite: (written) => Effect.sync(() => void outcomes.push(...written))
     })
 
-  /** Every write, of what is saved under `k` and `l` before, with the keys that are there afterwards. */
+  /** Every write of objects `k` and `l`, with the keys afterwards. */
   const writes: ReadonlyArray<
     readonly [
       operation: StorageFailover.Write,
@@ -1052,7 +1074,7 @@ describe("StorageFailover, writes on all", () => {
       (keys) => Effect.forEach(keys, (key) => Effect.map(storage.load(key), (b) => [key, b]))
     )
 
-  it.effect("writes the same on every storage, gives what the primary gives, and tells how it went", () =>
+  it.effect("writes the same on every storage, returns what the primary returns, and calls onWrite with the outcomes", () =>
     Effect.forEach(writes, ([operation, keys, run, after]) =>
       Effect.gen(function*() {
         const outcomes: Array<StorageFailover.Outcome> = []
@@ -1067,7 +1089,7 @@ describe("StorageFailover, writes on all", () => {
         )
       })))
 
-  it.effect("writes on every storage though its pause goes on", () =>
+  it.effect("writes on every storage, also where its breaker is open", () =>
     Effect.forEach(writes, ([operation, , run, after]) =>
       Effect.gen(function*() {
         const { a, b, c, storage } = yield* toAll({
@@ -1080,18 +1102,18 @@ describe("StorageFailover, writes on all", () => {
         for (const each of [a, b, c]) expect(yield* each.list(), operation).toEqual(after)
       })))
 
-  it.effect("does not go to the backups where the primary fails", () =>
+  it.effect("writes on no backup where the primary fails", () =>
     Effect.forEach(writes, ([operation, , run]) =>
       Effect.gen(function*() {
         const outcomes: Array<StorageFailover.Outcome> = []
-        const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+        const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
         const { a, b, c, log, storage } = yield* toAll({ a: [failing(denied, { operation })] }, outcomes)
         yield* saved([a, b, c])
-        expect(yield* Effect.flip(run(storage)), operation).toMatchObject({ _tag: "AccessDenied", backend: "Chaos(A)" })
+        expect(yield* Effect.flip(run(storage)), operation).toMatchObject({ _tag: "AccessDenied", reason: "no" })
         expect([requests(log, "B"), requests(log, "C"), outcomes.length]).toEqual([0, 0, 0])
       })))
 
-  it.effect("fails with the failure of a backup when all were tried, and tells which lack it", () =>
+  it.effect("fails with the failure of a backup when all were tried, with the backup in its cause and in the outcomes", () =>
     Effect.forEach(writes, ([operation, keys, run, after]) =>
       Effect.gen(function*() {
         const outcomes: Array<StorageFailover.Outcome> = []
@@ -1099,19 +1121,39 @@ describe("StorageFailover, writes on all", () => {
         yield* saved([a, b, c])
         const before = yield* contents(b)
         const error = yield* Effect.flip(run(storage))
-        expect(error, operation).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(B)" })
-        expect(error.message).toContain("Chaos(B)")
+        expect(error, operation).toMatchObject({
+          _tag: "StorageUnavailable",
+          backend: "Failover(Chaos(A), Chaos(B), Chaos(C))",
+          reason: "B is down",
+          cause: { _tag: "StorageUnavailable", backend: "Chaos(B)", operation }
+        })
         expect(yield* a.list()).toEqual(after)
         expect(yield* contents(c)).toEqual(yield* contents(a))
         expect(yield* contents(b)).toEqual(before)
         expect(outcomes).toEqual([
           { backend: "Chaos(A)", operation, keys, failures: [] },
-          { backend: "Chaos(B)", operation, keys, failures: [error] },
+          { backend: "Chaos(B)", operation, keys, failures: [error.cause] },
           { backend: "Chaos(C)", operation, keys, failures: [] }
         ])
       })))
 
-  it.effect("keeps the conditions of a save to the primary", () =>
+  it.effect("replicates attributes to backups that keep them", () =>
+    Effect.gen(function*() {
+      const attributes = { contentType: "a/b" }
+      const [a, b, c] = [inMemory("A"), inMemory("B"), inMemory("C")]
+      const { capabilities } = c.backend
+      const without = Storage.make({ ...c.backend, capabilities: { ...capabilities, attributes: false } })
+      const storage = yield* StorageFailover.make([a, b, without], { writes: "all" })
+      yield* storage.save("bytes", bytes(3), { attributes })
+      yield* storage.save("stream", Stream.make(bytes(3)), { attributes })
+      yield* storage.copy("bytes", "copy")
+      for (const key of ["bytes", "stream", "copy"]) {
+        expect((yield* b.head(key)).attributes, key).toEqual(attributes)
+        expect((yield* c.head(key)).attributes, key).toBe(undefined)
+      }
+    }))
+
+  it.effect("applies preconditions on the primary alone", () =>
     Effect.gen(function*() {
       const { a, b, c, log, storage } = yield* toAll()
       yield* saveOn([b], bytes(5))
@@ -1129,12 +1171,12 @@ describe("StorageFailover, writes on all", () => {
       ])
       expect(log.filter((line) => line.startsWith("B save"))).toEqual([
         "B save bytes {}",
-        `B save stream {"size":11}`,
-        `B save stream {"size":11}`
+        `B save bytes {"size":11}`,
+        `B save bytes {"size":11}`
       ])
     }))
 
-  it.effect("runs the source of a save once, and reads what it gave back from the primary under its etag", () =>
+  it.effect("runs the source of a save once, and reads the object back from the primary by its etag", () =>
     Effect.gen(function*() {
       const { log, storage } = yield* toAll()
       let runs = 0
@@ -1155,7 +1197,7 @@ describe("StorageFailover, writes on all", () => {
       expect(requests(log, "B")).toBe(0)
     }))
 
-  it.effect("does not blame a backup for what cannot be read back from the primary", () =>
+  it.effect("does not count it as a failure of a backup that the primary cannot be read back", () =>
     Effect.gen(function*() {
       const outcomes: Array<StorageFailover.Outcome> = []
       const { b, c, log, storage } = yield* toAll(
@@ -1164,11 +1206,11 @@ describe("StorageFailover, writes on all", () => {
       )
       for (let i = 0; i < 6; i++) {
         const error = yield* Effect.flip(storage.save("k", Stream.make(bytes(10))))
-        expect(error).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(A)" })
+        expect(error).toMatchObject(aIsDown)
       }
       expect(outcomes.map(({ failures }) => failures.length)).toEqual(Array(6).fill([0, 1, 1]).flat())
       expect(yield* b.list()).toEqual([])
-      // The backups are in use.
+      // The breakers of the backups are closed.
       yield* saveOn([b, c], bytes(10))
       log.length = 0
       yield* storage.copy("k", "l").pipe(Effect.flip)
@@ -1178,7 +1220,7 @@ describe("StorageFailover, writes on all", () => {
       ])
     }))
 
-  it.effect("leaves it to whoever has overwritten or removed the object since to take that to the backups", () =>
+  it.effect("leaves an object that was overwritten or removed since to that write", () =>
     Effect.gen(function*() {
       const [a, b] = [inMemory("A"), inMemory("B")]
       for (const meanwhile of [Effect.asVoid(a.save("k", bytes(7))), a.remove("k")]) {
@@ -1208,7 +1250,7 @@ describe("StorageFailover, writes on all", () => {
       yield* storage.copy("other", "l")
       yield* storage.move("l", "m")
       expect(yield* b.list()).toEqual(["m", "other"])
-      // The stream is on the primary already: a source may take any time, and nobody waits for it.
+      // The stream is on the primary already: a source may take any time, so others do not wait for it.
       expect(log.filter((line) => line.startsWith("A save"))).toEqual(["A save bytes {}", "A save stream {}"])
       expect(yield* a.load("k")).toEqual(bytes(11))
       yield* TestClock.adjust("1 second")
@@ -1218,7 +1260,7 @@ describe("StorageFailover, writes on all", () => {
       expect(yield* contents(c)).toEqual(yield* contents(a))
     }))
 
-  it.live("leaves all storages the same after mixed writes, ten at a time", () =>
+  it.live("leaves all storages equal after mixed writes, ten at a time", () =>
     Effect.gen(function*() {
       const wait = Effect.flatMap(Effect.sync(() => Math.floor(Math.random() * 4)), (n) =>
         Effect.repeatN(Effect.yieldNow(), n))
@@ -1228,7 +1270,7 @@ describe("StorageFailover, writes on all", () => {
           ...backend,
           save: (key, data, options) =>
             Effect.zipRight(wait, Effect.zipLeft(backend.save(key, data, options), wait)),
-          remove: (key) => Effect.zipRight(wait, Effect.zipLeft(backend.remove(key), wait)),
+          remove: (key, options) => Effect.zipRight(wait, Effect.zipLeft(backend.remove(key, options), wait)),
           removeAll: (keys) => Effect.zipRight(wait, Effect.zipLeft(backend.removeAll(keys), wait))
         })
       }
@@ -1262,7 +1304,7 @@ describe("StorageFailover, writes on all", () => {
       }
     }))
 
-  it.effect("gives the failure of each key that a removeAll did not remove everywhere, once", () =>
+  it.effect("returns one failure for each key that was not removed everywhere", () =>
     Effect.gen(function*() {
       const outcomes: Array<StorageFailover.Outcome> = []
       const ofKey = (key: string): StorageChaos.Rule => ({ operation: "removeAll", key })
@@ -1273,7 +1315,11 @@ describe("StorageFailover, writes on all", () => {
       for (const key of ["p", "q", "r", "s"]) yield* saveOn([a, b, c], bytes(1), key)
       const { failed, removed } = yield* storage.removeAll(["p", "q", "r", "s"])
       expect(removed).toBe(1)
-      expect(failed.map(({ backend, key }) => `${backend} ${key}`)).toEqual(["Chaos(A) p", "Chaos(B) q", "Chaos(B) r"])
+      expect(failed).toMatchObject([
+        { key: "p", reason: "A is down" },
+        { key: "q", cause: { backend: "Chaos(B)", key: "q" } },
+        { key: "r", cause: { backend: "Chaos(B)", key: "r" } }
+      ])
       expect([yield* a.list(), yield* b.list(), yield* c.list()]).toEqual([["p"], ["p", "q", "r"], ["p", "r"]])
       expect(log).toContain(`B removeAll ["q","r","s"]`)
       expect(outcomes.map(({ failures }) => failures.map(({ key }) => key))).toEqual([["p"], ["q", "r"], ["r"]])
@@ -1283,7 +1329,7 @@ describe("StorageFailover, writes on all", () => {
     Effect.gen(function*() {
       const { a, b, c, storage } = yield* toAll({ b: [{ operation: "save" }] })
       yield* saveOn([a, b, c], bytes(10))
-      expect(yield* Effect.flip(storage.move("k", "new"))).toMatchObject({ backend: "Chaos(B)" })
+      expect(yield* Effect.flip(storage.move("k", "new"))).toMatchObject({ reason: "B is down" })
       expect([yield* a.list(), yield* b.list(), yield* c.list()]).toEqual([["new"], ["k"], ["new"]])
     }))
 })

@@ -1,14 +1,14 @@
 /**
- * What a sync does to the storages it is between, what it asks of them and what it tells: in memory on virtual time, and
- * between memory, a directory and buckets.
+ * What a sync copies and removes, what it calls, and its events: in memory with a test clock, and between memory and a
+ * directory.
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Deferred, Effect, Exit, FastCheck, Fiber, Stream, TestClock } from "effect"
-import type { StorageBackend } from "surfing-weights"
 import {
   MemoryStorage,
   ObjectKey,
   Storage,
+  StorageBackend,
   StorageChaos,
   StorageError,
   StorageLimit,
@@ -20,13 +20,13 @@ import { eventsOf, memoryOf, type Objects, objectsOf, onDirectory, run, saveAll,
 
 const { Copied, Removed, Unchanged } = StorageMirror.Event
 
-/** The same storage, but for what is given. */
+/** The same storage with some operations replaced. */
 const altered = (
   storage: Storage.Service,
   change: (inner: StorageBackend.StorageBackend) => Partial<StorageBackend.StorageBackend>
 ) => Storage.make({ ...storage.backend, ...change(storage.backend) })
 
-/** The same storage; what it is asked for is written down. */
+/** The same storage, which records its calls. */
 const recording = (storage: Storage.Service, log: Array<string>) =>
   altered(storage, (inner) => {
     const note = (line: string) => Effect.sync(() => void log.push(line))
@@ -34,28 +34,28 @@ const recording = (storage: Storage.Service, log: Array<string>) =>
       open: (key, options) => Effect.zipRight(note(`open ${key}`), inner.open(key, options)),
       head: (key) => Effect.zipRight(note(`head ${key}`), inner.head(key)),
       save: (key, data, options) => Effect.zipRight(note(`save ${key}`), inner.save(key, data, options)),
-      remove: (key) => Effect.zipRight(note(`remove ${key}`), inner.remove(key)),
+      remove: (key, options) => Effect.zipRight(note(`remove ${key}`), inner.remove(key, options)),
       entries: (options) => Stream.concat(Stream.execute(note(`entries ${options.prefix}`)), inner.entries(options))
     }
   })
 
-/** The same storage; what it tells of each object is changed. */
-const telling = (
+/** The same storage with other metadata of each object. */
+const withInfo = (
   storage: Storage.Service,
   change: (info: Storage.ObjectInfo) => Partial<Storage.ObjectInfo>
 ) =>
   altered(storage, (inner) => {
-    const told = (info: Storage.ObjectInfo) => ({ ...info, ...change(info) })
+    const changed = (info: Storage.ObjectInfo) => ({ ...info, ...change(info) })
     return {
       open: (key, options) =>
-        Effect.map(inner.open(key, options), (opened) => ({ ...opened, info: told(opened.info) })),
-      head: (key) => Effect.map(inner.head(key), told),
-      save: (key, data, options) => Effect.map(inner.save(key, data, options), told),
-      entries: (options) => Stream.map(inner.entries(options), told)
+        Effect.map(inner.open(key, options), (opened) => ({ ...opened, info: changed(opened.info) })),
+      head: (key) => Effect.map(inner.head(key), changed),
+      save: (key, data, options) => Effect.map(inner.save(key, data, options), changed),
+      entries: (options) => Stream.map(inner.entries(options), changed)
     }
   })
 
-/** The same storage, whose listing has pages of so many objects; which of them were asked for is written down. */
+/** The same storage, whose listing has pages of `size` objects and records which of them are read. */
 const paged = (storage: Storage.Service, size: number, pages: Array<string> = []) =>
   altered(storage, (inner) => ({
     entries: (options) =>
@@ -72,7 +72,7 @@ const paged = (storage: Storage.Service, size: number, pages: Array<string> = []
 const crc = (value: string): Pick<Storage.ObjectInfo, "checksum"> => ({ checksum: { algorithm: "CRC32C", value } })
 
 describe("StorageMirror.sync", () => {
-  it.effect("copies everything into an empty storage and tells of each object", () =>
+  it.effect("copies everything into an empty storage, with an event for each object", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ a: "one", "b/c": "three", empty: "" })
       const to = yield* MemoryStorage.make()
@@ -84,7 +84,7 @@ describe("StorageMirror.sync", () => {
       expect(yield* objectsOf(to)).toEqual({ a: "one", "b/c": "three", empty: "" })
     }))
 
-  it.effect("copies nothing the second time, and asks for nothing but the listings", () =>
+  it.effect("copies nothing the second time, and only lists", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const from = yield* memoryOf({ a: "one", b: "two" })
@@ -105,15 +105,43 @@ describe("StorageMirror.sync", () => {
       expect((yield* run(sync)).events).toEqual([Unchanged({ key: "a", size: 3 })])
     }))
 
-  it.effect("finds nothing to do between a storage and itself", () =>
+  it.effect("does nothing between a storage and itself", () =>
     Effect.gen(function*() {
       const storage = yield* memoryOf({ a: "one" })
       expect(yield* eventsOf(storage, storage, { delete: true })).toEqual([Unchanged({ key: "a", size: 3 })])
     }))
 })
 
-describe("StorageMirror.sync decides what is the same", () => {
-  it.effect("by size: another one is copied, however old it is", () =>
+describe("StorageMirror.sync, attributes", () => {
+  const attributes = { contentType: "application/json", metadata: { model: "bert" } }
+
+  it.effect("are copied, also where the listing does not have them", () =>
+    Effect.gen(function*() {
+      const from = yield* MemoryStorage.make()
+      yield* from.save("a", text("one"), { attributes })
+      const blind = altered(from, (inner) => ({
+        entries: (options) => Stream.map(inner.entries(options), (info) => ({ ...info, attributes: undefined }))
+      }))
+      for (const source of [from, blind]) {
+        const to = yield* MemoryStorage.make()
+        yield* eventsOf(source, to)
+        expect((yield* to.head("a")).attributes).toEqual(attributes)
+      }
+    }))
+
+  it.effect("are left out where `to` does not keep them", () =>
+    Effect.gen(function*() {
+      const from = yield* MemoryStorage.make()
+      yield* from.save("a", text("one"), { attributes })
+      const memory = yield* MemoryStorage.make()
+      const to = altered(memory, (inner) => ({ capabilities: { ...inner.capabilities, attributes: false } }))
+      expect(tags(yield* eventsOf(from, to))).toEqual(["Copied a"])
+      expect((yield* memory.head("a")).attributes).toBe(undefined)
+    }))
+})
+
+describe("StorageMirror.sync compares objects", () => {
+  it.effect("by size: one of another size is copied, however old it is", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ a: "longer" })
       yield* TestClock.adjust("1 hour")
@@ -122,7 +150,7 @@ describe("StorageMirror.sync decides what is the same", () => {
       expect(yield* objectsOf(to)).toEqual({ a: "longer" })
     }))
 
-  it.effect("by time, where nothing else tells: what was saved in `from` later is copied", () =>
+  it.effect("by time, where nothing else shows it: what was saved in `from` later is copied", () =>
     Effect.gen(function*() {
       const to = yield* memoryOf({ a: "old", b: "old" })
       const from = yield* memoryOf({ a: "old" })
@@ -138,11 +166,11 @@ describe("StorageMirror.sync decides what is the same", () => {
       const older = yield* memoryOf({ a: "same", b: "one!" })
       yield* TestClock.adjust("1 hour")
       const newer = yield* memoryOf({ a: "same", b: "two!" })
-      const from = telling(newer, ({ key }) => crc(key))
-      const same = telling(older, ({ key }) => crc(key))
+      const from = withInfo(newer, ({ key }) => crc(key))
+      const same = withInfo(older, ({ key }) => crc(key))
       expect(yield* eventsOf(from, same)).toEqual([Unchanged({ key: "a", size: 4 }), Unchanged({ key: "b", size: 4 })])
-      const other = telling(older, ({ etag, key }) => crc(key === "b" && etag === "2" ? "other" : key))
-      expect(yield* eventsOf(telling(older, ({ key }) => crc(key)), other)).toEqual([
+      const other = withInfo(older, ({ etag, key }) => crc(key === "b" && etag === "2" ? "other" : key))
+      expect(yield* eventsOf(withInfo(older, ({ key }) => crc(key)), other)).toEqual([
         Unchanged({ key: "a", size: 4 }),
         Copied({ key: "b", size: 4 })
       ])
@@ -150,8 +178,8 @@ describe("StorageMirror.sync decides what is the same", () => {
 
   it.effect("by time, where the checksums are of two kinds", () =>
     Effect.gen(function*() {
-      const from = telling(yield* memoryOf({ a: "same" }), () => crc("x"))
-      const to = telling(yield* memoryOf({ a: "same" }), () => ({ checksum: { algorithm: "SHA256", value: "x" } }))
+      const from = withInfo(yield* memoryOf({ a: "same" }), () => crc("x"))
+      const to = withInfo(yield* memoryOf({ a: "same" }), () => ({ checksum: { algorithm: "SHA256", value: "x" } }))
       expect(yield* eventsOf(from, to)).toEqual([Unchanged({ key: "a", size: 4 })])
     }))
 
@@ -161,7 +189,7 @@ describe("StorageMirror.sync decides what is the same", () => {
       yield* TestClock.adjust("1 hour")
       const from = yield* memoryOf({ a: "same" })
       const digest = () => ({ etag: "0123456789abcdef0123456789abcdef-2" })
-      expect(yield* eventsOf(telling(from, digest), telling(to, digest), { dryRun: true })).toEqual([
+      expect(yield* eventsOf(withInfo(from, digest), withInfo(to, digest), { dryRun: true })).toEqual([
         Unchanged({ key: "a", size: 4 })
       ])
       expect(yield* eventsOf(from, to, { dryRun: true })).toEqual([Copied({ key: "a", size: 4 })])
@@ -189,7 +217,7 @@ describe("StorageMirror.sync leaves alone", () => {
       expect(yield* objectsOf(to)).toEqual({ a: "1" })
     }))
 
-  it.effect("what `from` has not, unless `delete` is set", () =>
+  it.effect("what `from` does not have, unless `delete` is set", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ b: "1" })
       const to = yield* memoryOf({ a: "2", b: "1", c: "3" })
@@ -202,17 +230,15 @@ describe("StorageMirror.sync leaves alone", () => {
       expect(yield* objectsOf(to)).toEqual({ b: "1" })
     }))
 
-  it.effect("everything, in a dry run, which tells the same events in key order", () =>
+  it.effect("everything in a dry run, which emits the same events in key order", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const from = yield* memoryOf({ a: "1", c: "longer", d: "new", e: "" })
       const objects = { b: "2", c: "long", e: "" }
       const to = yield* memoryOf(objects)
+      const readOnly = yield* StorageReadOnly.make(recording(to, log))
       const { events } = yield* run(
-        StorageMirror.sync(recording(from, log), StorageReadOnly.make(recording(to, log)), {
-          delete: true,
-          dryRun: true
-        })
+        StorageMirror.sync(recording(from, log), readOnly, { delete: true, dryRun: true })
       )
       expect(events).toEqual([
         Copied({ key: "a", size: 1 }),
@@ -234,7 +260,7 @@ describe("StorageMirror.sync leaves alone", () => {
       expect(yield* to.list()).toEqual([])
     }))
 
-  it.effect("what `from` has after all, though its listing did not have it", () =>
+  it.effect("what `from` has although its listing did not have it", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ a: "1", b: "2" })
       const to = yield* memoryOf({ a: "1", b: "old" })
@@ -249,7 +275,7 @@ describe("StorageMirror.sync leaves alone", () => {
     }))
 })
 
-/** The failure that the first of the `Failed` events tells of. */
+/** The failure in the first of the `Failed` events. */
 const failureIn = (events: ReadonlyArray<StorageMirror.Event>) => events.find(StorageMirror.Event.$is("Failed"))?.error
 
 const tags = (events: ReadonlyArray<StorageMirror.Event>) => events.map(({ _tag, key }) => `${_tag} ${key}`)
@@ -283,7 +309,7 @@ describe("StorageMirror.sync, when something fails", () => {
       expect(failureIn(events)).toMatchObject({ _tag: "StorageUnavailable", operation: "open", key: "b" })
       expect(failure).toBe(failureIn(events))
       expect(yield* objectsOf(memory)).toEqual({ a: "1", c: "old", e: "5", x: "6" })
-      // Nothing is in the way the second time.
+      // Nothing fails the second time.
       expect(tags(yield* eventsOf(from, to, { delete: true }))).toEqual([
         "Unchanged a",
         "Copied b",
@@ -294,9 +320,9 @@ describe("StorageMirror.sync, when something fails", () => {
       ])
     }))
 
-  const full = (struck: StorageChaos.Struck) => new StorageError.StorageFull({ ...struck, reason: "full" })
-  const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "denied" })
-  const gone = (struck: StorageChaos.Struck) => new StorageError.StorageNotFound({ ...struck, reason: "gone" })
+  const full = (struck: StorageChaos.Target) => new StorageError.StorageFull({ ...struck, reason: "full" })
+  const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "denied" })
+  const gone = (struck: StorageChaos.Target) => new StorageError.StorageNotFound({ ...struck, reason: "gone" })
 
   it.effect("stops at once where every other object would fail like this", () =>
     Effect.forEach([full, denied, gone], (error) =>
@@ -313,7 +339,7 @@ describe("StorageMirror.sync, when something fails", () => {
         expect(log).not.toContain("open k06")
       })))
 
-  it.effect("stops at once where nothing may be removed", () =>
+  it.effect("stops at once where removals are denied", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const to = yield* memoryOf(twenty)
@@ -327,7 +353,7 @@ describe("StorageMirror.sync, when something fails", () => {
       expect(yield* objectsOf(to)).toEqual(twenty)
     }))
 
-  it.effect("goes on where one object may not be read, and stops where `from` is gone", () =>
+  it.effect("goes on where one read is denied, and stops where `from` is gone", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf(twenty)
       const secret = yield* StorageChaos.make(from, [{ operation: "open", key: "k05", error: denied }])
@@ -341,7 +367,7 @@ describe("StorageMirror.sync, when something fails", () => {
       expect(second.failure).toMatchObject({ _tag: "StorageNotFound", key: "k05" })
     }))
 
-  it.live("interrupts what is under way when it stops, and only then fails", () =>
+  it.live("interrupts the work under way when it stops, and only then fails", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const from = yield* memoryOf(twenty)
@@ -353,14 +379,14 @@ describe("StorageMirror.sync, when something fails", () => {
               Effect.zipRight(Effect.never),
               Effect.onInterrupt(() => Effect.delay(Effect.sync(() => void log.push("interrupted")), "20 millis"))
             )
-            : Effect.zipRight(Deferred.await(begun), full({ backend: "X", operation: "save", key }))
+            : Effect.zipRight(Deferred.await(begun), full({ backend: "", operation: "save", key }))
       }))
       const { failure } = yield* run(StorageMirror.sync(from, to, { concurrency: 2 }))
       expect(failure?._tag).toBe("StorageFull")
       expect(log).toEqual(["interrupted"])
     }))
 
-  /** The same storage, whose listing breaks after so many pages of one object each. */
+  /** The same storage, whose listing breaks after `pages` pages of one object each. */
   const breakingAfter = (storage: Storage.Service, pages: number) =>
     altered(paged(storage, 1), (inner) => ({
       entries: (options) =>
@@ -368,13 +394,13 @@ describe("StorageMirror.sync, when something fails", () => {
           Stream.take(inner.entries(options), pages),
           // Late enough for what can end to have ended.
           Stream.execute(Effect.delay(
-            new StorageError.StorageUnavailable({ backend: inner.name, operation: "entries", reason: "down" }),
+            new StorageError.StorageUnavailable({ reason: "down" }),
             "50 millis"
           ))
         )
     }))
 
-  it.live("fails at once where a listing fails, interrupts what is under way, and removes nothing more", () =>
+  it.live("fails at once where a listing fails, interrupts the work under way, and removes nothing more", () =>
     Effect.forEach(["from", "to"], (side) =>
       Effect.gen(function*() {
         const log: Array<string> = []
@@ -398,7 +424,7 @@ describe("StorageMirror.sync, when something fails", () => {
         expect(yield* target.list()).toEqual(side === "from" ? ["a", "t", "z"] : ["a", "z"])
       })))
 
-  it.effect("does not copy an object that is no longer the one that was listed", () =>
+  it.effect("does not copy an object that was overwritten since it was listed", () =>
     Effect.gen(function*() {
       const memory = yield* memoryOf({ a: "one" })
       const listed = yield* Stream.runCollect(memory.entries())
@@ -407,12 +433,11 @@ describe("StorageMirror.sync, when something fails", () => {
       const to = yield* MemoryStorage.make()
       const { events, failure } = yield* run(StorageMirror.sync(from, to))
       expect(tags(events)).toEqual(["Failed a"])
-      // It is told by what opens the object, before a byte of it is read.
-      expect(failure).toMatchObject({ _tag: "PreconditionFailed", operation: "load", key: "a" })
+      expect(failure).toMatchObject({ _tag: "PreconditionFailed", backend: "Memory", operation: "sync", key: "a" })
       expect(yield* to.list()).toEqual([])
     }))
 
-  it.effect("does not keep a copy of what was overwritten meanwhile, which would look newer", () =>
+  it.effect("does not keep a copy of an object that was overwritten meanwhile, since it would look newer", () =>
     Effect.gen(function*() {
       const memory = yield* memoryOf({ a: "one" })
       const from = altered(memory, (inner) => ({
@@ -429,10 +454,10 @@ describe("StorageMirror.sync, when something fails", () => {
       expect(yield* objectsOf(to)).toEqual({ a: "two" })
     }))
 
-  it.effect("does not keep a copy of what was removed meanwhile", () =>
+  it.effect("does not keep a copy of an object that was removed meanwhile", () =>
     Effect.gen(function*() {
       const from = altered(yield* memoryOf({ a: "one" }), (inner) => ({
-        open: (key, options) => Effect.tap(inner.open(key, options), () => Effect.orDie(inner.remove(key)))
+        open: (key, options) => Effect.tap(inner.open(key, options), () => Effect.orDie(inner.remove(key, {})))
       }))
       const to = yield* MemoryStorage.make()
       const { failure } = yield* run(StorageMirror.sync(from, to))
@@ -440,18 +465,18 @@ describe("StorageMirror.sync, when something fails", () => {
       expect(yield* to.list()).toEqual([])
     }))
 
-  it.effect("removes a copy whose checksum or size is not that of the original", () =>
+  it.effect("removes a copy whose checksum or size differs from the original", () =>
     Effect.gen(function*() {
       const wrong: ReadonlyArray<readonly [Partial<Storage.ObjectInfo>, string, string]> = [
         [crc("bad"), "checksum", "the copy has the CRC32C checksum bad and should have the CRC32C checksum good"],
         [{ size: 2 }, "size", "the copy has 2 bytes and should have 3 bytes"]
       ]
-      for (const [told, problem, reason] of wrong) {
+      for (const [info, problem, reason] of wrong) {
         const source = yield* memoryOf({ a: "one" })
-        // Some stores tell no checksum in a listing.
-        const from = altered(telling(source, () => crc("good")), () => ({ entries: source.backend.entries }))
+        // Some stores have no checksums in listings.
+        const from = altered(withInfo(source, () => crc("good")), () => ({ entries: source.backend.entries }))
         const memory = yield* MemoryStorage.make()
-        const to = telling(memory, () => told)
+        const to = withInfo(memory, () => info)
         const { events, failure } = yield* run(StorageMirror.sync(from, to))
         expect(tags(events)).toEqual(["Failed a"])
         expect(failure).toMatchObject({ _tag: "CorruptObject", backend: "Memory", key: "a", problem })
@@ -466,9 +491,9 @@ describe("StorageMirror.sync, when something fails", () => {
       }
     }))
 
-  it.effect("saves nothing where `from` gives fewer bytes than it tells", () =>
+  it.effect("saves nothing where `from` yields fewer bytes than listed", () =>
     Effect.gen(function*() {
-      const from = telling(yield* memoryOf({ a: "one" }), () => ({ size: 5 }))
+      const from = withInfo(yield* memoryOf({ a: "one" }), () => ({ size: 5 }))
       const to = yield* memoryOf({ a: "zero" })
       const { failure } = yield* run(StorageMirror.sync(from, to))
       expect(failure).toMatchObject({ _tag: "CorruptObject", operation: "save", key: "a", problem: "size" })
@@ -478,16 +503,16 @@ describe("StorageMirror.sync, when something fails", () => {
   it.effect("keeps a copy whose checksum is right, or of another kind", () =>
     Effect.forEach(
       [crc("good"), { checksum: { algorithm: "SHA256", value: "x" } } as const, {}],
-      (told) =>
+      (info) =>
         Effect.gen(function*() {
-          const from = telling(yield* memoryOf({ a: "one" }), () => crc("good"))
-          const to = telling(yield* MemoryStorage.make(), () => told)
+          const from = withInfo(yield* memoryOf({ a: "one" }), () => crc("good"))
+          const to = withInfo(yield* MemoryStorage.make(), () => info)
           expect(tags(yield* eventsOf(from, to))).toEqual(["Copied a"])
           expect(yield* objectsOf(to)).toEqual({ a: "one" })
         })
     ))
 
-  it.effect("refuses at once what the storages cannot do, and a concurrency that is none", () =>
+  it.effect("fails at once where a storage lacks a capability, and on options out of bounds", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const able = recording(yield* memoryOf({ a: "1" }), log)
@@ -495,28 +520,38 @@ describe("StorageMirror.sync, when something fails", () => {
         name: "Unlisted",
         capabilities: { ...inner.capabilities, list: false }
       }))
+      const readOnly = yield* StorageReadOnly.make(able)
       const refused = [
-        [StorageMirror.sync(unlisted, able), "sync on Unlisted: it cannot list what it holds"],
-        [StorageMirror.sync(able, unlisted, { dryRun: true }), "sync on Unlisted: it cannot list what it holds"],
-        [StorageMirror.sync(able, StorageReadOnly.make(able)), "sync on ReadOnly(Memory): it is read-only"],
+        ["UnsupportedOperation", StorageMirror.sync(unlisted, able), "sync on Unlisted: listing is not supported"],
+        [
+          "UnsupportedOperation",
+          StorageMirror.sync(able, unlisted, { dryRun: true }),
+          "sync on Unlisted: listing is not supported"
+        ],
+        [
+          "UnsupportedOperation",
+          StorageMirror.sync(able, readOnly),
+          "sync on ReadOnly(Memory): the storage is read-only"
+        ],
         ...[0, -1, 1.5, NaN, Infinity].map((concurrency) =>
           [
+            "InvalidOptions",
             StorageMirror.sync(able, able, { concurrency }),
-            `sync on Memory: concurrency is a whole number from 1 up, not ${concurrency}`
+            `StorageMirror: concurrency must be a whole number of at least 1 (got ${concurrency})`
           ] as const
         )
       ] as const
-      for (const [sync, message] of refused) {
+      for (const [tag, sync, message] of refused) {
         const { events, failure } = yield* run(sync)
         expect(events).toEqual([])
-        expect(failure?._tag).toBe("UnsupportedOperation")
+        expect(failure?._tag).toBe(tag)
         expect(failure?.message).toBe(message)
       }
       expect(log).toEqual([])
     }))
 })
 
-/** A storage that counts how many saves are under way. Each takes a while. */
+/** A storage that counts how many saves run at once. Each takes a while. */
 const counting = (storage: Storage.Service) => {
   const saves = { now: 0, most: 0 }
   const counted = altered(storage, (inner) => ({
@@ -532,8 +567,8 @@ const counting = (storage: Storage.Service) => {
   return { saves, counted }
 }
 
-describe("StorageMirror.sync, several at once", () => {
-  it.live("copies so many objects at once as it is told, and no more", () =>
+describe("StorageMirror.sync, concurrency", () => {
+  it.live("copies this many objects at once, and no more", () =>
     Effect.forEach([undefined, 1, 2, 7], (concurrency) =>
       Effect.gen(function*() {
         const { counted, saves } = counting(yield* MemoryStorage.make())
@@ -542,7 +577,7 @@ describe("StorageMirror.sync, several at once", () => {
         expect(saves).toEqual({ now: 0, most: concurrency ?? 4 })
       }), { concurrency: "unbounded" }))
 
-  it.live("tells of each object when it is done", () =>
+  it.live("emits the event of each object when it is done", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ a: "slow", b: "same", c: "fast" })
       const memory = yield* memoryOf({ b: "same" })
@@ -552,7 +587,7 @@ describe("StorageMirror.sync, several at once", () => {
       expect(tags((yield* run(StorageMirror.sync(from, to))).events)).toEqual(["Unchanged b", "Copied c", "Copied a"])
     }))
 
-  it.live("reads no page before it is needed, and waits for whoever takes the events", () =>
+  it.live("reads no page before it is needed, and waits for a slow consumer of the events", () =>
     Effect.gen(function*() {
       const pages: Array<string> = []
       const { counted, saves } = counting(yield* MemoryStorage.make())
@@ -564,7 +599,7 @@ describe("StorageMirror.sync, several at once", () => {
         Stream.take(1),
         Stream.runDrain
       )
-      // What it has copied by then waits to be told of: 16 events, and one for each of the two.
+      // Events of finished copies wait to be consumed: 16, and one for each of the two.
       expect(log.filter((line) => line.startsWith("save")).length).toBeLessThanOrEqual(21)
       expect(pages.length).toBeLessThanOrEqual(6)
       expect(saves.now).toBe(0)
@@ -585,18 +620,18 @@ describe("StorageMirror.sync, several at once", () => {
         entries: () => Stream.make(info("a"), info("b")),
         head: (key) => Effect.succeed(info(key)),
         open: (key) =>
-          Effect.succeed({
+          Effect.succeed(StorageBackend.opened({
             info: info(key),
             range: { start: 0, endExclusive: size },
             stream: Stream.rechunk(Stream.repeatEffect(Effect.as(move(1), new Uint8Array(chunk))), 1).pipe(
               Stream.take(64)
             )
-          })
+          }))
       }))
       const to = altered(yield* MemoryStorage.make(), () => ({
         save: (key, data) =>
           data instanceof Uint8Array
-            ? Effect.die("the object came in one piece")
+            ? Effect.die("the object is in memory as a whole")
             : Effect.map(
               Stream.runFoldEffect(
                 data,
@@ -610,7 +645,7 @@ describe("StorageMirror.sync, several at once", () => {
       expect(inFlight).toEqual({ now: 0, most: 2 })
     }))
 
-  it.live("goes through a storage of two places, one for the listing", () =>
+  it.live("works within a limit of two, one for the listing", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf(twenty)
       const to = yield* memoryOf({ other: "" })
@@ -635,7 +670,7 @@ const odd: Objects = {
 }
 
 describe("StorageMirror.sync between memory and a directory", () => {
-  it.scopedLive("copies both ways, second time nothing, and takes away what is gone", () =>
+  it.scopedLive("copies both ways, nothing the second time, and removes what is gone", () =>
     Effect.gen(function*() {
       const memory = yield* memoryOf({ ...twenty, "deep/er": "1", empty: "" })
       const { storage } = yield* onDirectory
@@ -656,26 +691,28 @@ describe("StorageMirror.sync between memory and a directory", () => {
       expect(yield* objectsOf(back)).toEqual(yield* objectsOf(storage))
     }))
 
-  it.scopedLive("does only what is left when it was interrupted and is run again", () =>
+  it.scopedLive("does only the rest when it is run again after an interruption", () =>
     Effect.gen(function*() {
       const objects = Object.fromEntries(keys.map((key, i) => [key, key.repeat(50_000 * (1 + i % 3))]))
       const from = yield* memoryOf(objects)
       const { directory, storage } = yield* onDirectory
       const slow = altered(from, (inner) => ({
         open: (key, options) =>
-          Effect.map(inner.open(key, options), (opened) => ({
-            ...opened,
-            stream: Stream.concat(
-              Stream.take(opened.stream, 1),
-              key === "k07" || key === "k08" ? Stream.never : Stream.drop(opened.stream, 1)
-            )
-          }))
+          Effect.map(inner.open(key, options), ({ info, range, stream }) =>
+            StorageBackend.opened({
+              info,
+              range,
+              stream: Stream.concat(
+                Stream.take(stream, 1),
+                key === "k07" || key === "k08" ? Stream.never : Stream.drop(stream, 1)
+              )
+            }))
       }))
-      const told: Array<string> = []
+      const seen: Array<string> = []
       const eight = yield* Deferred.make<void>()
       const fiber = yield* StorageMirror.sync(slow, storage, { concurrency: 3 }).pipe(
         Stream.runForEach(({ key }) =>
-          Effect.suspend(() => told.push(key) === 8 ? Deferred.succeed(eight, undefined) : Effect.void)
+          Effect.suspend(() => seen.push(key) === 8 ? Deferred.succeed(eight, undefined) : Effect.void)
         ),
         Effect.fork
       )
@@ -683,7 +720,7 @@ describe("StorageMirror.sync between memory and a directory", () => {
       expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
       expect(yield* Effect.provideService(leftovers, Directory, directory)).toEqual([])
       const done = yield* storage.list()
-      expect(done).toEqual(expect.arrayContaining(told))
+      expect(done).toEqual(expect.arrayContaining(seen))
       expect(done).not.toContain("k07")
 
       const log: Array<string> = []
@@ -693,7 +730,7 @@ describe("StorageMirror.sync between memory and a directory", () => {
       expect(yield* objectsOf(storage)).toEqual(objects)
     }))
 
-  it.scopedLive("tells what the directory cannot hold, and does the others", () =>
+  it.scopedLive("reports what the directory cannot hold, and does the others", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ a: "1", foo: "2", "foo/bar": "3", z: "4" })
       const { storage } = yield* onDirectory
@@ -717,7 +754,7 @@ describe("StorageMirror.sync between memory and a directory", () => {
     }))
 })
 
-/** What a sync should tell of these objects, of which those of one size are the same. */
+/** The events of a sync of these objects, of which those of one size are the same. */
 const expected = (from: Objects, to: Objects, fromIsNewer: boolean): ReadonlyArray<StorageMirror.Event> =>
   [...new Set([...Object.keys(from), ...Object.keys(to)])].sort(ObjectKey.compare).map((key) => {
     const size = from[key]?.length
@@ -744,7 +781,7 @@ describe("StorageMirror.sync with `delete`", () => {
   const pageSize = FastCheck.integer({ min: 1, max: 9 })
 
   it.effect.prop(
-    "makes `to` what `from` is, whatever both hold and however their pages fall",
+    "makes `to` equal to `from`, whatever both hold and however their pages fall",
     [objects, objects, FastCheck.boolean(), pageSize, pageSize],
     ([source, target, fromIsNewer, fromPage, toPage]) =>
       Effect.gen(function*() {
@@ -761,7 +798,7 @@ describe("StorageMirror.sync with `delete`", () => {
     { fastCheck: { numRuns: 50 } }
   )
 
-  it.effect("makes `to` what `from` is with 5,000 keys on both sides, half of them in both", () =>
+  it.effect("makes `to` equal to `from` with 5,000 keys on both sides, half of them in both", () =>
     Effect.gen(function*() {
       const make = (first: number, sizes: number) =>
         Object.fromEntries(
@@ -778,7 +815,7 @@ describe("StorageMirror.sync with `delete`", () => {
       expect(again.filter(({ _tag }) => _tag !== "Unchanged")).toEqual([])
     }))
 
-  it.effect("knows the order of listings to be that of bytes, which JavaScript's own is not", () =>
+  it.effect("relies on the byte order of listings, which is not that of JavaScript", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ "\uFF5E": "1", "😀": "2" })
       const to = yield* memoryOf({ "😀": "2" })

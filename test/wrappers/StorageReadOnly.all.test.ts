@@ -7,6 +7,6 @@ import * as StorageContract from "surfing-weights/StorageContract"
 import { leftovers, storageOnDirectory } from "../support/directory.js"
 
 StorageContract.suite("StorageReadOnly(FileSystem)", {
-  layer: StorageReadOnly.layer.pipe(Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))),
+  layer: StorageReadOnly.layer().pipe(Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))),
   leftovers
 })

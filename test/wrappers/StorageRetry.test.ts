@@ -1,11 +1,12 @@
 /**
- * What a retrying storage makes of failures: on virtual time, over a memory storage that fails by rule, with what the
- * inner storage is asked for written down between the two.
+ * StorageRetry with a test clock, over a memory storage that fails by rules, with the calls between the two recorded.
  */
 import { describe, expect, it } from "@effect/vitest"
 import {
   Chunk,
   Clock,
+  Config,
+  ConfigProvider,
   Duration,
   Effect,
   Exit,
@@ -20,7 +21,15 @@ import {
   TestClock
 } from "effect"
 import type { RetryPolicy } from "surfing-weights"
-import { ByteRange, MemoryStorage, Storage, StorageChaos, StorageError, StorageRetry } from "surfing-weights"
+import {
+  ByteRange,
+  MemoryStorage,
+  Storage,
+  StorageBackend,
+  StorageChaos,
+  StorageError,
+  StorageRetry
+} from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 
 const bytes = (length: number) => Uint8Array.from({ length }, (_, i) => (i * 31 + (i >> 8) * 7) % 251)
@@ -28,7 +37,7 @@ const bytes = (length: number) => Uint8Array.from({ length }, (_, i) => (i * 31 
 const gather = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
   Effect.map(Stream.runCollect(stream), (parts) => new Uint8Array(Buffer.concat(Chunk.toArray(parts))))
 
-/** Writes down what a storage is asked for, and when what it opened is closed. */
+/** The same storage, which records its calls, and when what it opened is closed. */
 const recording = (inner: Storage.Service, log: Array<string>): Storage.Service => {
   const { backend } = inner
   const note = (operation: string, ...details: ReadonlyArray<unknown>) =>
@@ -50,7 +59,7 @@ const recording = (inner: Storage.Service, log: Array<string>): Storage.Service 
     entries: (options) => Stream.concat(Stream.execute(note("entries", options)), backend.entries(options)),
     keys: (options) => Stream.concat(Stream.execute(note("keys", options)), backend.keys(options)),
     listDirectory: (prefix) => noted(backend.listDirectory(prefix), "listDirectory"),
-    remove: (key) => noted(backend.remove(key), "remove"),
+    remove: (key, options) => noted(backend.remove(key, options), "remove"),
     removeAll: (keys) => noted(backend.removeAll(keys), "removeAll", keys),
     copy: (from, to, options) => noted(backend.copy(from, to, options), "copy"),
     move: (from, to, options) => noted(backend.move(from, to, options), "move"),
@@ -58,7 +67,7 @@ const recording = (inner: Storage.Service, log: Array<string>): Storage.Service 
   })
 }
 
-/** A retrying storage over a recording one over one with rules over `memory`, which neither hears nor fails. */
+/** A retrying storage over a recording one over one with rules over `memory`. */
 const setup = (
   rules: ReadonlyArray<StorageChaos.Rule>,
   policy: RetryPolicy.RetryPolicy = Schedule.recurs(3)
@@ -67,14 +76,14 @@ const setup = (
     const log: Array<string> = []
     const memory = yield* MemoryStorage.make()
     const failing = recording(yield* StorageChaos.make(memory, rules), log)
-    return { log, memory, failing, storage: StorageRetry.make(failing, policy) }
+    return { log, memory, failing, storage: yield* StorageRetry.make(failing, policy) }
   })
 
 const always = (operation: StorageChaos.Operation): StorageChaos.Rule => ({ operation, times: Infinity })
 
 const lost = (operation: StorageChaos.Operation): StorageChaos.Rule => ({ operation, when: "after" })
 
-/** Every operation that is repeated as a whole, by its name on the backend. */
+/** Every operation, by its name on the backend. */
 const repeatable: ReadonlyArray<
   readonly [
     operation: StorageChaos.Operation,
@@ -102,14 +111,14 @@ const count = (log: ReadonlyArray<string>, operation: string) =>
   log.filter((line) => line.split(" ")[0] === operation).length
 
 describe("StorageRetry", () => {
-  it.effect("shows itself in the name and can what the inner storage can", () =>
+  it.effect("names itself around the inner storage, and has its capabilities", () =>
     Effect.gen(function*() {
       const { failing, storage } = yield* setup([])
       expect(storage.backend.name).toBe("Retry(Chaos(Memory))")
       expect(storage.backend.capabilities).toBe(failing.backend.capabilities)
     }))
 
-  it.effect("tries every operation again until it succeeds, and gives what the storage gives", () =>
+  it.effect("retries every operation until it succeeds, and returns what the storage returns", () =>
     Effect.forEach(repeatable, ([operation, run]) =>
       Effect.gen(function*() {
         const { log, memory, storage } = yield* setup([{ operation, times: 3 }])
@@ -126,7 +135,11 @@ describe("StorageRetry", () => {
         const { log, memory, storage } = yield* setup([always(operation)])
         yield* memory.save("k", bytes(10))
         const error = yield* Effect.flip(run(storage))
-        expect(error, operation).toMatchObject({ _tag: "StorageUnavailable", operation, attempts: 4 })
+        expect(error, operation).toMatchObject({
+          _tag: "StorageUnavailable",
+          backend: "Retry(Chaos(Memory))",
+          attempts: 4
+        })
         expect(error.message).toContain("gave up after 4 attempts")
         expect(StorageError.isRetryable(error)).toBe(false)
         expect(count(log, operation), operation).toBe(4)
@@ -138,13 +151,13 @@ describe("StorageRetry", () => {
         const between: Array<string> = []
         const { log, memory, storage } = yield* setup([always(operation)])
         yield* memory.save("k", bytes(10))
-        const outer = StorageRetry.make(recording(storage, between), Schedule.recurs(9))
+        const outer = yield* StorageRetry.make(recording(storage, between), Schedule.recurs(9))
         expect(yield* Effect.flip(run(outer)), operation).toMatchObject({ attempts: 4 })
         expect(count(log, operation), operation).toBe(4)
         expect(count(between, operation), operation).toBe(1)
       })))
 
-  it.effect("never retries a failure that trying again does not mend", () =>
+  it.effect("never retries a failure that is not retryable", () =>
     Effect.forEach(repeatable, ([operation, run]) =>
       Effect.gen(function*() {
         const { log, memory, storage } = yield* setup([{
@@ -154,11 +167,31 @@ describe("StorageRetry", () => {
         }])
         yield* memory.save("k", bytes(10))
         const error = yield* Effect.flip(run(storage))
-        expect(error, operation).toMatchObject({ _tag: "AccessDenied", operation })
+        expect(error, operation).toMatchObject({ _tag: "AccessDenied", reason: "no" })
         expect(count(log, operation), operation).toBe(1)
       })))
 
-  it.effect("never retries the caller's mistakes", () =>
+  it.effect("can be piped to, and refuses a policy that is not a Schedule", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      const piped = yield* memory.pipe(StorageRetry.make(Schedule.recurs(1)))
+      expect(piped.backend.name).toBe("Retry(Memory)")
+      const error = yield* Effect.flip(StorageRetry.make(memory, 3 as never))
+      expect(error).toMatchObject({ _tag: "InvalidOptions", module: "StorageRetry", option: "policy" })
+      expect(error.message).toBe("StorageRetry: policy must be a Schedule (got 3)")
+    }))
+
+  it.effect("is provided by its layers", () =>
+    Effect.gen(function*() {
+      const policy = Config.map(Config.integer("RETRIES"), Schedule.recurs)
+      const layers = [StorageRetry.layer(), StorageRetry.layerConfig(policy)]
+      for (const layer of layers) {
+        const { backend } = yield* Effect.provide(Storage.Storage, Layer.provide(layer, MemoryStorage.layer()))
+        expect(backend.name).toBe("Retry(Memory)")
+      }
+    }).pipe(Effect.withConfigProvider(ConfigProvider.fromMap(new Map([["RETRIES", "2"]])))))
+
+  it.effect("never retries mistakes of the caller", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([])
       const { etag } = yield* memory.save("k", bytes(10))
@@ -181,7 +214,7 @@ describe("StorageRetry", () => {
       }
     }))
 
-  it.effect("retries an idle limit and a truncated body, but not a wrong checksum", () =>
+  it.effect("retries a timeout and a truncated body, but not a wrong checksum", () =>
     Effect.gen(function*() {
       const corrupt = (problem: "truncated" | "checksum"): StorageChaos.Rule => ({
         operation: "load",
@@ -200,7 +233,7 @@ describe("StorageRetry", () => {
       expect(count(log, "load")).toBe(3)
     }))
 
-  it.effect("asks for the very same thing again, a load without conditions of its own", () =>
+  it.effect("repeats a load with the same options", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "load" }])
       yield* memory.save("k", bytes(10))
@@ -208,7 +241,7 @@ describe("StorageRetry", () => {
       expect(log).toEqual(Array(2).fill(`load {"range":{"length":4,"_tag":"Last"}}`))
     }))
 
-  it.effect("waits as the policy says, by default as RetryPolicy.default", () =>
+  it.effect("waits as the policy says, by default RetryPolicy.default", () =>
     Effect.gen(function*() {
       const begun: Array<number> = []
       const memory = yield* MemoryStorage.make()
@@ -230,7 +263,8 @@ describe("StorageRetry", () => {
             return inner.backend.load(key, options)
           })
       })
-      const failed = yield* StorageRetry.make(timed).load("k").pipe(
+      const storage = yield* timed.pipe(StorageRetry.make())
+      const failed = yield* storage.load("k").pipe(
         Effect.flip,
         Effect.withRandom(Random.fixed([1])),
         Effect.fork
@@ -242,7 +276,7 @@ describe("StorageRetry", () => {
       )
     }))
 
-  it.effect("begins each operation with a fresh policy", () =>
+  it.effect("starts the policy anew for each operation", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{ operation: "load", times: 6 }])
       yield* memory.save("k", bytes(10))
@@ -250,7 +284,7 @@ describe("StorageRetry", () => {
       expect(yield* storage.load("k")).toEqual(bytes(10))
     }))
 
-  it.effect("ends at once when it is interrupted while it waits", () =>
+  it.effect("stops at once when it is interrupted while it waits", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([always("open"), always("load")], Schedule.spaced("1 hour"))
       yield* memory.save("k", bytes(10))
@@ -265,7 +299,7 @@ describe("StorageRetry", () => {
 })
 
 describe("StorageRetry, streams", () => {
-  it.effect("goes on at the byte where it broke, under the etag of the first answer", () =>
+  it.effect("go on at the byte where they broke, under the etag of the first response", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "open", afterBytes: 7 }])
       const { etag } = yield* memory.save("k", bytes(20))
@@ -278,7 +312,7 @@ describe("StorageRetry, streams", () => {
       ])
     }))
 
-  it.effect("goes on in chunks of the size that was asked for", () =>
+  it.effect("go on in chunks of the same size", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "open", afterBytes: 7 }])
       yield* memory.save("k", bytes(20))
@@ -287,7 +321,7 @@ describe("StorageRetry, streams", () => {
       expect(log.filter((line) => line.includes(`"chunkSize":5`))).toHaveLength(2)
     }))
 
-  it.effect("goes on within the range that was asked for, without the condition that was met", () =>
+  it.effect("go on within the range, without ifNoneMatch", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([
         { operation: "open", afterBytes: 2 },
@@ -309,7 +343,7 @@ describe("StorageRetry, streams", () => {
       expect(yield* gather(bounded.storage.stream("k", { range: ByteRange.make(3, 9) }))).toEqual(bytes(20).slice(3, 9))
     }))
 
-  it.effect("tells of the whole object and range, whatever breaks", () =>
+  it.effect("keep the metadata and range of the first response", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{ operation: "open" }, { operation: "open", afterBytes: 1 }])
       const info = yield* memory.save("k", bytes(20))
@@ -322,7 +356,7 @@ describe("StorageRetry, streams", () => {
     }))
 
   const MiB = 1024 * 1024
-  it.effect("yields every byte once, cut at the beginning, the end, or around the bounds of a chunk", () =>
+  it.effect("yield every byte once when they break at the beginning, the end, or around the boundary of a chunk", () =>
     Effect.forEach(
       [0, 1, MiB - 1, MiB, MiB + 1, 2 * MiB, 2 * MiB + 99, 2 * MiB + 100],
       (afterBytes) =>
@@ -338,7 +372,7 @@ describe("StorageRetry, streams", () => {
         })
     ))
 
-  it.effect("fails where all bytes came but turn out to be wrong", () =>
+  it.effect("fail where all bytes arrived but their checksum is wrong", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{
         operation: "open",
@@ -349,7 +383,7 @@ describe("StorageRetry, streams", () => {
       expect(yield* Effect.flip(gather(storage.stream("k")))).toMatchObject({ problem: "checksum" })
     }))
 
-  it.effect("does not ask again for an empty object that broke", () =>
+  it.effect("do not open an empty object again", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "open", afterBytes: 0 }])
       yield* memory.save("k", bytes(0))
@@ -358,7 +392,7 @@ describe("StorageRetry, streams", () => {
     }))
 
   it.effect.prop(
-    "yields every byte once, whatever the size and wherever it is cut, however often",
+    "yield every byte once, whatever the size and wherever they break, however often",
     [
       FastCheck.integer({ min: 0, max: 300 }),
       FastCheck.array(FastCheck.integer({ min: 0, max: 120 }), { maxLength: 8 })
@@ -376,7 +410,7 @@ describe("StorageRetry, streams", () => {
     { fastCheck: { numRuns: 150 } }
   )
 
-  it.effect("fails instead of splicing when the object is overwritten in between", () =>
+  it.effect("fail instead of joining two versions when the object is overwritten meanwhile", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "open", afterBytes: 7, times: Infinity }])
       yield* memory.save("k", bytes(20))
@@ -393,7 +427,7 @@ describe("StorageRetry, streams", () => {
       expect(count(log, "close")).toBe(2)
     }))
 
-  it.effect("fails when the object is removed in between", () =>
+  it.effect("fail when the object is removed meanwhile", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{ operation: "open", afterBytes: 7 }])
       yield* memory.save("k", bytes(20))
@@ -401,7 +435,7 @@ describe("StorageRetry, streams", () => {
       expect((yield* Effect.flip(Stream.runDrain(removing)))._tag).toBe("ObjectNotFound")
     }))
 
-  it.effect("takes a stream that ends early without a failure for one that broke", () =>
+  it.effect("treat a stream that ends early without a failure as broken", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const memory = yield* MemoryStorage.make()
@@ -410,21 +444,24 @@ describe("StorageRetry, streams", () => {
         Storage.make({
           ...memory.backend,
           open: (key, options) =>
-            Effect.map(memory.backend.open(key, options), (opened) => ({
-              ...opened,
-              stream: Stream.map(opened.stream, (part) => part.subarray(0, bytes))
-            }))
+            Effect.map(memory.backend.open(key, options), ({ info, range, stream }) =>
+              StorageBackend.opened({
+                info,
+                range,
+                stream: Stream.map(stream, (part) => part.subarray(0, bytes))
+              }))
         })
-      const read = gather(StorageRetry.make(recording(short(6), log), Schedule.recurs(1)).stream("k"))
-      expect(yield* read).toEqual(bytes(20))
+      const storage = yield* StorageRetry.make(recording(short(6), log), Schedule.recurs(1))
+      expect(yield* gather(storage.stream("k"))).toEqual(bytes(20))
       expect(count(log, "open")).toBe(4)
 
-      const never = yield* Effect.flip(gather(StorageRetry.make(short(0), Schedule.recurs(2)).stream("k")))
+      const empty = yield* StorageRetry.make(short(0), Schedule.recurs(2))
+      const never = yield* Effect.flip(gather(empty.stream("k")))
       expect(never).toMatchObject({ _tag: "CorruptObject", problem: "truncated", attempts: 3 })
       expect(never.message).toContain("the body ended after 0 of 20 bytes")
     }))
 
-  it.effect("begins the policy anew whenever bytes have come", () =>
+  it.effect("start the policy anew whenever bytes have arrived", () =>
     Effect.gen(function*() {
       // It breaks after every second byte, far more often than one retry would allow.
       const { log, memory, storage } = yield* setup(
@@ -436,14 +473,14 @@ describe("StorageRetry, streams", () => {
       expect(count(log, "open")).toBe(50)
     }))
 
-  it.effect("waits anew from the shortest on when bytes have come, and ever longer while none do", () =>
+  it.effect("wait longer each time until bytes arrive, and then start from the shortest wait", () =>
     Effect.gen(function*() {
-      // What becomes of each opening: it fails, or breaks after so many bytes, or neither.
+      // Each opening fails, breaks after a number of bytes, or neither.
       const script = ["fails", "fails", 0, 5, "fails", 0, 1, "fails", "lasts"]
       const opened: Array<number> = []
       const memory = yield* MemoryStorage.make()
       yield* memory.save("k", bytes(20))
-      const unavailable = new StorageError.StorageUnavailable({ backend: "X", operation: "open", reason: "down" })
+      const unavailable = new StorageError.StorageUnavailable({ reason: "down" })
       const storage = Storage.make({
         ...memory.backend,
         open: (key, options) =>
@@ -453,17 +490,19 @@ describe("StorageRetry, streams", () => {
             return fate === "fails" ? Effect.fail(unavailable) : Effect.map(
               memory.backend.open(key, options),
               (opened) =>
-                typeof fate !== "number" ? opened : {
-                  ...opened,
+                typeof fate !== "number" ? opened : StorageBackend.opened({
+                  info: opened.info,
+                  range: opened.range,
                   stream: Stream.concat(
                     Stream.map(opened.stream, (part) => part.subarray(0, fate)),
                     Stream.fail(unavailable)
                   )
-                }
+                })
             )
           })
       })
-      const fiber = yield* gather(StorageRetry.make(storage).stream("k")).pipe(
+      const retrying = yield* StorageRetry.make(storage)
+      const fiber = yield* gather(retrying.stream("k")).pipe(
         Effect.withRandom(Random.fixed([1])),
         Effect.fork
       )
@@ -474,20 +513,20 @@ describe("StorageRetry, streams", () => {
       )
     }))
 
-  it.effect("counts attempts to open and streams without a byte together", () =>
+  it.effect("count failures to open together with streams that yield no byte", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([
         { operation: "open", times: 2 },
         { operation: "open", afterBytes: 0, times: Infinity }
       ])
       yield* memory.save("k", bytes(20))
-      const outer = StorageRetry.make(storage, Schedule.recurs(9))
+      const outer = yield* StorageRetry.make(storage, Schedule.recurs(9))
       expect(yield* Effect.flip(gather(outer.stream("k")))).toMatchObject({ attempts: 4 })
       expect(count(log, "open")).toBe(4)
       expect(count(log, "close")).toBe(4)
     }))
 
-  it.effect("gives what had come before it failed for good, and then the failure", () =>
+  it.effect("yield the bytes before the final failure, and then fail", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{ operation: "open", afterBytes: 5 }], Schedule.recurs(0))
       yield* memory.save("k", bytes(20))
@@ -500,7 +539,7 @@ describe("StorageRetry, streams", () => {
       expect(error).toMatchObject({ _tag: "StorageUnavailable", attempts: 1 })
     }))
 
-  it.effect("closes what broke before it waits, and all there is when it is interrupted while it waits", () =>
+  it.effect("close what broke before they wait, and leave nothing open when they are interrupted while they wait", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup(
         [{ operation: "open", afterBytes: 5, times: Infinity }],
@@ -515,7 +554,7 @@ describe("StorageRetry, streams", () => {
       expect(count(log, "open")).toBe(2)
     }))
 
-  it.effect("ends the stream that broke, closes it, waits, and only then opens the next", () =>
+  it.effect("end the stream that broke, close it, wait, and only then open the next", () =>
     Effect.gen(function*() {
       const order: Array<string> = []
       const { failing, memory } = yield* setup([{ operation: "open", afterBytes: 5 }])
@@ -526,15 +565,16 @@ describe("StorageRetry, streams", () => {
         open: (key, options) =>
           Effect.acquireRelease(note("open"), () => note("close")).pipe(
             Effect.zipRight(failing.backend.open(key, options)),
-            Effect.map((opened) => ({ ...opened, stream: Stream.ensuring(opened.stream, note("end")) }))
+            Effect.map((opened) => StorageBackend.mapStream(opened, Stream.ensuring(note("end"))))
           )
       })
       const policy = Schedule.tapOutput(Schedule.recurs(1), () => note("wait"))
-      yield* Stream.runDrain(StorageRetry.make(noting, policy).stream("k"))
+      const storage = yield* StorageRetry.make(noting, policy)
+      yield* Stream.runDrain(storage.stream("k"))
       expect(order).toEqual(["open", "end", "close", "wait", "open", "end", "close"])
     }))
 
-  it.effect("closes all there is when the consumer stops early", () =>
+  it.effect("leave nothing open when the consumer stops early", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "open", afterBytes: 5, times: 2 }])
       yield* memory.save("k", bytes(20))
@@ -543,7 +583,7 @@ describe("StorageRetry, streams", () => {
       expect(log.map((line) => line.split(" ")[0])).toEqual(["open", "close", "open", "close"])
     }))
 
-  it.effect("closes all there is when the scope of an opened object ends", () =>
+  it.effect("leave nothing open when the scope of an opened object ends", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "open", times: 1 }])
       yield* memory.save("k", bytes(20))
@@ -554,7 +594,7 @@ describe("StorageRetry, streams", () => {
       expect(log).toEqual(["open {}", "close", "open {}", "close"])
     }))
 
-  it.effect("leaves nothing open when what broke is read after its scope has ended", () =>
+  it.effect("leave nothing open when they break after the scope has ended", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "open", afterBytes: 5 }])
       yield* memory.save("k", bytes(20))
@@ -563,7 +603,7 @@ describe("StorageRetry, streams", () => {
       expect(count(log, "close")).toBe(count(log, "open"))
     }))
 
-  it.effect("reads a stream again from its beginning when it is run again", () =>
+  it.effect("start from the beginning when they are run again", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([{ operation: "open", afterBytes: 5, times: 3 }])
       yield* memory.save("k", bytes(20))
@@ -573,8 +613,8 @@ describe("StorageRetry, streams", () => {
     }))
 })
 
-describe("StorageRetry, saves", () => {
-  it.effect("saves bytes again as a whole", () =>
+describe("StorageRetry, writes", () => {
+  it.effect("repeat a save of bytes as a whole", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([
         { operation: "save" },
@@ -586,7 +626,7 @@ describe("StorageRetry, saves", () => {
       expect(yield* memory.load("k")).toEqual(bytes(10))
     }))
 
-  it.effect("does not retry a save of a stream, and gives its failure as it is", () =>
+  it.effect("do not retry a save of a stream, and leave its failure retryable", () =>
     Effect.gen(function*() {
       const rules: ReadonlyArray<StorageChaos.Rule> = [
         { operation: "save" },
@@ -598,19 +638,19 @@ describe("StorageRetry, saves", () => {
         let runs = 0
         const source = Stream.concat(Stream.execute(Effect.sync(() => void runs++)), Stream.make(bytes(5), bytes(5)))
         const error = yield* Effect.flip(storage.save("k", source))
-        expect(error).toMatchObject({ _tag: "StorageUnavailable", backend: "Chaos(Memory)", reason: "injected" })
+        expect(error).toMatchObject({ _tag: "StorageUnavailable", reason: "injected" })
         expect(StorageError.isRetryable(error)).toBe(true)
         expect(count(log, "save")).toBe(1)
         expect(runs).toBeLessThanOrEqual(1)
       }
     }))
 
-  it.effect("does not retry for the failures of the source, though they be another storage's", () =>
+  it.effect("do not retry failures of the source, even if they are those of another storage", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([])
       const other = yield* setup([always("open")])
       const direct = yield* Effect.flip(storage.save("k", other.failing.stream("k")))
-      expect(direct).toMatchObject({ backend: "Chaos(Memory)", operation: "open" })
+      expect(direct).toMatchObject({ backend: "Chaos(Memory)", operation: "stream" })
       const own = new Error("mine")
       expect(yield* Effect.flip(storage.save("k", Stream.fail(own)))).toBe(own)
       expect(count(log, "save")).toBe(2)
@@ -624,7 +664,7 @@ describe("StorageRetry, saves", () => {
     cause: { _tag: "StorageUnavailable", reason: "injected" }
   }
 
-  it.effect("does not take its own work for somebody else's when the answer to a conditional save was lost", () =>
+  it.effect("do not report ObjectAlreadyExists or PreconditionFailed when the response to a conditional save was lost", () =>
     Effect.gen(function*() {
       const created = yield* setup([lost("save")])
       const createError = yield* Effect.flip(created.storage.save("k", bytes(3), { ifNoneMatch: "*" }))
@@ -641,7 +681,7 @@ describe("StorageRetry, saves", () => {
       expect(yield* swapped.memory.load("k")).toEqual(bytes(4))
     }))
 
-  it.effect("says so too when the attempt that failed did nothing, since nobody can know", () =>
+  it.effect("report a doubt also when the failed attempt did nothing, since that cannot be known", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([{ operation: "save", times: 2 }])
       yield* memory.save("k", bytes(3))
@@ -650,7 +690,7 @@ describe("StorageRetry, saves", () => {
       expect(count(log, "save")).toBe(3)
     }))
 
-  it.effect("does not take its own work for somebody else's when the answer to a copy or move was lost", () =>
+  it.effect("do not report ObjectAlreadyExists or ObjectNotFound when the response to a copy or move was lost", () =>
     Effect.gen(function*() {
       const copied = yield* setup([lost("copy")])
       yield* copied.memory.save("k", bytes(3))
@@ -666,18 +706,18 @@ describe("StorageRetry, saves", () => {
       }
     }))
 
-  it.effect("does not take the first half of its own move for somebody else's work", () =>
+  it.effect("do not report ObjectAlreadyExists when only the copy of a move was carried out", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryStorage.make()
       yield* memory.save("k", bytes(3))
-      const storage = StorageRetry.make(
+      const storage = yield* StorageRetry.make(
         Storage.make({
           ...memory.backend,
           // The copy succeeds, the removal fails.
           move: (from, to, options) =>
             Effect.zipRight(
               memory.backend.copy(from, to, options),
-              new StorageError.StorageUnavailable({ backend: "X", operation: "move", key: from, reason: "injected" })
+              new StorageError.StorageUnavailable({ reason: "injected" })
             )
         }),
         Schedule.recurs(3)
@@ -686,7 +726,18 @@ describe("StorageRetry, saves", () => {
       expect(error).toMatchObject({ ...inDoubt, operation: "move", key: "k" })
     }))
 
-  it.effect("repeats what can be repeated when its answer was lost", () =>
+  it.effect("do not report PreconditionFailed when the response to a conditional removal was lost", () =>
+    Effect.gen(function*() {
+      const { memory, storage } = yield* setup([lost("remove")])
+      const { etag } = yield* memory.save("k", bytes(3))
+      expect(yield* Effect.flip(storage.remove("k", { ifMatch: etag }))).toMatchObject(inDoubt)
+      expect(yield* memory.exists("k")).toBe(false)
+      yield* memory.save("k", bytes(3))
+      const error = yield* Effect.flip(storage.remove("k", { ifMatch: "other" }))
+      expect(error._tag).toBe("PreconditionFailed")
+    }))
+
+  it.effect("repeat what can be repeated when its response was lost", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([lost("save"), lost("copy"), lost("remove"), lost("removeAll")])
       yield* storage.save("k", bytes(3))
@@ -696,7 +747,7 @@ describe("StorageRetry, saves", () => {
       expect(yield* storage.removeAll(["new"])).toEqual({ removed: 1, failed: [] })
     }))
 
-  it.effect("still reports a missing source of a copy that failed before", () =>
+  it.effect("report a missing source of a copy that failed before", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup([{ operation: "copy" }])
       expect((yield* Effect.flip(storage.copy("missing", "new")))._tag).toBe("ObjectNotFound")
@@ -716,9 +767,7 @@ describe("StorageRetry, listings", () => {
           const n = cuts.shift()
           return n === undefined ? listing : Stream.concat(
             Stream.take(listing, n),
-            Stream.fail(
-              new StorageError.StorageUnavailable({ backend: "Breaking", operation: "entries", reason: "down" })
-            )
+            Stream.fail(new StorageError.StorageUnavailable({ reason: "down" }))
           )
         })
       return recording(
@@ -731,10 +780,10 @@ describe("StorageRetry, listings", () => {
       )
     })
 
-  it.effect("goes on after the last key that came, with the prefix that was asked for", () =>
+  it.effect("go on after the last key that arrived, with the same prefix", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
-      const storage = StorageRetry.make(yield* breaking([0, 3, 2], log), Schedule.recurs(1))
+      const storage = yield* StorageRetry.make(yield* breaking([0, 3, 2], log), Schedule.recurs(1))
       const entries = yield* Stream.runCollect(storage.entries({ prefix: "k0", startAfter: "k01" }))
       expect(Chunk.toArray(entries).map(({ key }) => key)).toEqual(keys.slice(2, 10))
       expect(log).toEqual([
@@ -746,32 +795,33 @@ describe("StorageRetry, listings", () => {
     }))
 
   it.effect.prop(
-    "gives every key once and in order, wherever and however often it breaks",
+    "yield every key once and in order, wherever and however often they break",
     [FastCheck.array(FastCheck.integer({ min: 0, max: 22 }), { maxLength: 8 })],
     ([cuts]) =>
       Effect.gen(function*() {
         const policy = Schedule.recurs(cuts.length)
-        const listed = yield* StorageRetry.make(yield* breaking([...cuts], []), policy).list()
-        expect(listed).toEqual(keys)
-        const entries = yield* Stream.runCollect(StorageRetry.make(yield* breaking([...cuts], []), policy).entries())
+        const listing = yield* StorageRetry.make(yield* breaking([...cuts], []), policy)
+        expect(yield* listing.list()).toEqual(keys)
+        const again = yield* StorageRetry.make(yield* breaking([...cuts], []), policy)
+        const entries = yield* Stream.runCollect(again.entries())
         expect(Chunk.toArray(entries).map(({ key }) => key)).toEqual(keys)
       })
   )
 
-  it.effect("begins the policy anew whenever a page has come, and else counts together", () =>
+  it.effect("start the policy anew whenever a page has arrived", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
-      const often = StorageRetry.make(yield* breaking(Array<number>(20).fill(1), log), Schedule.recurs(1))
+      const often = yield* StorageRetry.make(yield* breaking(Array<number>(20).fill(1), log), Schedule.recurs(1))
       expect(yield* often.list()).toEqual(keys)
       expect(log.length).toBe(21)
-      const stuck = StorageRetry.make(yield* breaking([0, 4, 0, 0], []), Schedule.recurs(2))
+      const stuck = yield* StorageRetry.make(yield* breaking([0, 4, 0, 0], []), Schedule.recurs(2))
       expect(yield* Effect.flip(stuck.list())).toMatchObject({ _tag: "StorageUnavailable", attempts: 3 })
     }))
 
-  it.effect("lists anew from the first key when it is run again", () =>
+  it.effect("start from the first key when they are run again", () =>
     Effect.gen(function*() {
       const cuts = [5, 5]
-      const storage = StorageRetry.make(yield* breaking(cuts, []), Schedule.recurs(1))
+      const storage = yield* StorageRetry.make(yield* breaking(cuts, []), Schedule.recurs(1))
       const listing = Stream.map(storage.backend.entries({}), ({ key }) => key)
       expect(Chunk.toArray(yield* Stream.runCollect(listing))).toEqual(keys)
       cuts.push(0)
@@ -783,9 +833,9 @@ describe("StorageRetry, removeAll", () => {
   const save = (memory: Storage.Service) =>
     Effect.forEach(["a", "b", "c", "d"], (key) => memory.save(key, bytes(1)), { discard: true })
 
-  const denied = (struck: StorageChaos.Struck) => new StorageError.AccessDenied({ ...struck, reason: "no" })
+  const denied = (struck: StorageChaos.Target) => new StorageError.AccessDenied({ ...struck, reason: "no" })
 
-  it.effect("tries only those keys again that failed for a reason that may pass", () =>
+  it.effect("retries only the keys that failed with something retryable", () =>
     Effect.gen(function*() {
       const { log, memory, storage } = yield* setup([
         { operation: "removeAll", key: "b", times: 2 },
@@ -804,7 +854,7 @@ describe("StorageRetry, removeAll", () => {
       ])
     }))
 
-  it.effect("tells which keys remain when the policy ends, marked as exhausted", () =>
+  it.effect("returns a failure for each key that remains when the policy ends, marked as exhausted", () =>
     Effect.gen(function*() {
       const { memory, storage } = yield* setup([
         { operation: "removeAll", key: (key) => key === "b" || key === "d", times: Infinity },
@@ -818,19 +868,19 @@ describe("StorageRetry, removeAll", () => {
       expect(failed.some(StorageError.isRetryable)).toBe(false)
     }))
 
-  it.effect("tells which keys remain when the store cannot be reached after it removed some", () =>
+  it.effect("returns a failure for each key that remains when the store cannot be reached after it removed some", () =>
     Effect.gen(function*() {
       const { memory } = yield* setup([])
       let calls = 0
       yield* save(memory)
-      const unavailable = new StorageError.StorageUnavailable({ backend: "X", operation: "removeAll", reason: "down" })
-      const storage = StorageRetry.make(
+      const unavailable = new StorageError.StorageUnavailable({ reason: "down" })
+      const storage = yield* StorageRetry.make(
         Storage.make({
           ...memory.backend,
           removeAll: (keys) =>
             calls++ > 0 ? Effect.fail(unavailable) : Effect.as(
-              Effect.forEach(keys.slice(1), memory.backend.remove),
-              [new StorageError.StorageTimeout({ ...unavailable, key: "a", limit: Duration.seconds(1) })]
+              Effect.forEach(keys.slice(1), (key) => memory.backend.remove(key, {})),
+              [new StorageError.StorageTimeout({ key: "a", limit: Duration.seconds(1) })]
             )
         }),
         Schedule.recurs(2)

@@ -7,7 +7,7 @@ import * as StorageContract from "surfing-weights/StorageContract"
 import { leftovers, storageOnDirectory } from "../support/directory.js"
 
 StorageContract.suite("StorageTimeout(FileSystem)", {
-  layer: StorageTimeout.layer({ deadline: "10 minutes", idleLimit: "5 minutes" }).pipe(
+  layer: StorageTimeout.layer({ deadline: "10 minutes", idleTimeout: "5 minutes" }).pipe(
     Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
   ),
   leftovers

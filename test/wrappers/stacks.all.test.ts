@@ -19,7 +19,7 @@ import { leftovers, storageOnDirectory } from "../support/directory.js"
 
 const MiB = 1024 * 1024
 
-const timeouts: StorageTimeout.Options = { deadline: "10 minutes", idleLimit: "5 minutes" }
+const timeouts: StorageTimeout.Options = { deadline: "10 minutes", idleTimeout: "5 minutes" }
 
 StorageContract.suite("Prefix(Cache(Retry(Limit(Timeout(FileSystem)))))", {
   layer: StoragePrefix.layer("f").pipe(
@@ -63,7 +63,7 @@ StorageContract.suite("StorageRetry(Chaos(Memory))", {
     Layer.provide(MemoryStorage.layer())
   ),
   skip: {
-    "a thousand mixed operations, 32 at a time, see whole objects and fail only where there is none":
+    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
       "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
   }
 })
@@ -82,10 +82,10 @@ StorageContract.suite("StorageRetry(StorageFailover(StorageChaos(Memory)))", {
         ]),
         MemoryStorage.layer()
       )
-    ], { failures: 1 }))
+    ], { failureThreshold: 1 }))
   ),
   skip: {
-    "a thousand mixed operations, 32 at a time, see whole objects and fail only where there is none":
+    "a thousand concurrent operations see whole objects and fail only with ObjectNotFound":
       "a load by stream that breaks while another fiber overwrites the object fails with PreconditionFailed"
   }
 })

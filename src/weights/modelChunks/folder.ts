@@ -66,6 +66,21 @@ export const make = (operation: Operation, folder: string): Effect.Effect<Folder
     return { storage, newHash, operation, prefix, manifestKey: prefix + manifestName }
   })
 
+/** The same folder, whose reads bypass all caches. */
+export const bypassingCaches = (folder: Folder): Folder => {
+  const { storage } = folder
+  return {
+    ...folder,
+    storage: {
+      ...storage,
+      load: (key, options) => storage.load(key, { ...options, bypassCache: true }),
+      loadRanges: (key, ranges, options) => storage.loadRanges(key, ranges, { ...options, bypassCache: true }),
+      open: (key, options) => storage.open(key, { ...options, bypassCache: true }),
+      stream: (key, options) => storage.stream(key, { ...options, bypassCache: true })
+    }
+  }
+}
+
 /** The error of a field of the manifest, or of an option. */
 export const invalid = (
   { manifestKey, operation, storage }: Folder,

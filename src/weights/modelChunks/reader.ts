@@ -5,13 +5,12 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
-import { pastCaches } from "../../internal/pastCaches.js"
 import { readAhead } from "../../internal/readAhead.js"
 import { hashOf } from "../../internal/sha256.js"
 import { type CorruptObject, exhausted, type LoadError } from "../../StorageError.js"
 import { unshared } from "../internal/arrays.js"
 import { quoted, quotedList } from "../internal/text.js"
-import { type Folder, invalid, type ModelChunksError } from "./folder.js"
+import { bypassingCaches, type Folder, invalid, type ModelChunksError } from "./folder.js"
 import { checkDigest, checkSize, type ChunkInfo, type Manifest } from "./manifest.js"
 
 /**
@@ -103,14 +102,15 @@ const find = (
 
 /** A chunk as the manifest describes it. A damaged one is loaded again, bypassing all caches. */
 const loadChunk = (folder: Folder, chunk: ChunkInfo): Effect.Effect<Uint8Array<ArrayBuffer>, LoadError> => {
-  const attempt = Effect.gen(function*() {
-    const bytes = yield* folder.storage.load(folder.prefix + chunk.key)
-    yield* checkSize(folder, chunk, bytes.byteLength)
-    yield* checkDigest(folder, chunk, yield* hashOf(folder.newHash, bytes))
-    return unshared(bytes)
-  })
-  return Effect.catchIf(attempt, isDamaged, (error) =>
-    pastCaches(attempt).pipe(
+  const attempt = ({ newHash, prefix, storage }: Folder) =>
+    Effect.gen(function*() {
+      const bytes = yield* storage.load(prefix + chunk.key)
+      yield* checkSize(folder, chunk, bytes.byteLength)
+      yield* checkDigest(folder, chunk, yield* hashOf(newHash, bytes))
+      return unshared(bytes)
+    })
+  return Effect.catchIf(attempt(folder), isDamaged, (error) =>
+    attempt(bypassingCaches(folder)).pipe(
       Effect.mapError((error) => isDamaged(error) ? exhausted(error, 2) : error),
       Effect.zipLeft(Effect.logWarning("A cache had a damaged chunk; it was loaded again from the storage", error))
     ))

@@ -4,12 +4,11 @@
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { pastCaches } from "../../internal/pastCaches.js"
 import { hexDigest } from "../../internal/sha256.js"
 import type { LoadError, StorageError } from "../../StorageError.js"
 import type { SafetensorsError } from "../safetensors/errors.js"
 import * as Model from "../safetensors/model.js"
-import { checkWritable, type Folder, manifestName, type ModelChunksError } from "./folder.js"
+import { bypassingCaches, checkWritable, type Folder, manifestName, type ModelChunksError } from "./folder.js"
 import { compareNatural } from "./grouping.js"
 import * as Manifest from "./manifest.js"
 
@@ -31,10 +30,11 @@ export const writeManifest = (
 
 /** Reads an object once, bypassing all caches, and describes it. */
 const scanChunk = (
-  { newHash, prefix, storage }: Folder,
+  folder: Folder,
   key: string
 ): Effect.Effect<Manifest.ChunkInfo, LoadError | SafetensorsError> =>
   Effect.gen(function*() {
+    const { newHash, prefix, storage } = bypassingCaches(folder)
     const model = key.endsWith(".safetensors") ? yield* Model.openFile(storage, prefix + key) : undefined
     const { info, stream } = yield* storage.open(
       prefix + key,
@@ -49,4 +49,4 @@ const scanChunk = (
       sha256: hexDigest(hash),
       ...(model !== undefined && { tensors: [...model.tensors.keys()] })
     })
-  }).pipe(Effect.scoped, pastCaches)
+  }).pipe(Effect.scoped)

@@ -6,10 +6,9 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import { pastCaches } from "../../internal/pastCaches.js"
 import { hexDigest } from "../../internal/sha256.js"
 import type { LoadError } from "../../StorageError.js"
-import type { Folder, ModelChunksError } from "./folder.js"
+import { bypassingCaches, type Folder, type ModelChunksError } from "./folder.js"
 import * as Manifest from "./manifest.js"
 
 /**
@@ -62,7 +61,7 @@ export const verify = (
   folder: Folder,
   concurrency: number
 ): Stream.Stream<Event, LoadError | ModelChunksError> =>
-  Stream.unwrap(Effect.map(pastCaches(Manifest.read(folder)), ({ chunks }) => {
+  Stream.unwrap(Effect.map(Manifest.read(bypassingCaches(folder)), ({ chunks }) => {
     const total = chunks.reduce((sum, { size }) => sum + size, 0)
     const verification: Verification = { folder, total, verified: 0, failure: undefined }
     return Stream.concat(
@@ -107,7 +106,7 @@ const verifyChunk = (verification: Verification, chunk: Manifest.ChunkInfo): Str
 /** Reads a chunk, bypassing all caches, and emits the length of each piece. Fails if it does not match the manifest. */
 const readChunk = (folder: Folder, chunk: Manifest.ChunkInfo): Stream.Stream<number, LoadError> =>
   Stream.unwrapScoped(Effect.gen(function*() {
-    const { info, stream } = yield* pastCaches(folder.storage.open(folder.prefix + chunk.key))
+    const { info, stream } = yield* folder.storage.open(folder.prefix + chunk.key, { bypassCache: true })
     yield* Manifest.checkSize(folder, chunk, info.size)
     const hash = folder.newHash()
     const lengths = Stream.mapChunks(stream, (pieces) =>

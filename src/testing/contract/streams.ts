@@ -1,5 +1,5 @@
 /**
- * Streams of objects: whole or an error, of one version, and released when their reader goes.
+ * Streams are whole or fail, contain one version of the object, and release it when their reader stops.
  */
 import { expect } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -7,26 +7,17 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
+import { concat } from "../../internal/bytes.js"
 import type { ObjectInfo } from "../../StorageBackend.js"
 import { isStorageError, type StorageError } from "../../StorageError.js"
-import {
-  concat,
-  expectAbsent,
-  expectBytes,
-  expectObject,
-  expectOneOf,
-  gather,
-  group,
-  inPieces,
-  MiB,
-  pattern
-} from "./kit.js"
+import { gather, inChunks, MiB, none, pattern } from "./bytes.js"
+import { group } from "./cases.js"
+import { expectAbsent, expectBytes, expectObject, expectOneOf } from "./expect.js"
 
 export const streams = group("streams", [
   {
-    name: "a stream can be read again, and by several at once",
+    name: "a stream can be run again, also concurrently",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const bytes = pattern(1, 2 * MiB + 5)
@@ -37,11 +28,11 @@ export const streams = group("streams", [
           const read of yield* Effect.all([gather(stream), gather(stream), gather(stream)], {
             concurrency: "unbounded"
           })
-        ) expectBytes("at once", read, bytes)
+        ) expectBytes("concurrently", read, bytes)
       })
   },
   {
-    name: "a stream reads what is there when it is run, not when it is made",
+    name: "a stream reads the object when it is run, not when it is created",
     needs: ["write"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -53,31 +44,29 @@ export const streams = group("streams", [
       })
   },
   {
-    name:
-      "the pieces of a stream are the reader's own: changing them changes neither the object nor the pieces to come",
+    name: "changing the chunks of a stream changes neither the object nor later chunks",
     needs: ["write"],
     check: (storage) =>
       Effect.gen(function*() {
         const bytes = pattern(4, 3 * MiB)
         yield* storage.save("own", bytes)
         const read = yield* storage.stream("own").pipe(
-          Stream.map((piece) => {
-            const copy = piece.slice()
-            piece.fill(0)
+          Stream.map((chunk) => {
+            const copy = chunk.slice()
+            chunk.fill(0)
             return copy
           }),
           gather
         )
-        expectBytes("what came while pieces were changed", read, bytes)
+        expectBytes("the stream while its chunks are changed", read, bytes)
         const kept = yield* Stream.runCollect(storage.stream("own"))
-        expectBytes("what came while pieces were kept", concat(kept), bytes)
+        expectBytes("chunks that are kept until the end", concat([...kept]), bytes)
         yield* expectObject(storage, "own", bytes)
       })
   },
   {
-    name: "a stream abandoned after one piece lets go of the object",
+    name: "a stream that is abandoned after one chunk releases the object",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const bytes = pattern(5, 9 * MiB)
@@ -85,9 +74,9 @@ export const streams = group("streams", [
         yield* Effect.forEach(Array.from({ length: 40 }), () =>
           Effect.map(
             Stream.runCollect(Stream.take(storage.stream("abandoned"), 1)),
-            (pieces) => {
-              const first = concat(pieces)
-              expectBytes("the first piece", first, bytes.subarray(0, first.byteLength))
+            (chunks) => {
+              const first = concat([...chunks])
+              expectBytes("the first chunk", first, bytes.subarray(0, first.byteLength))
             }
           ), { concurrency: 4, discard: true })
         const range = ByteRange.make(0, 3 * MiB)
@@ -105,9 +94,8 @@ export const streams = group("streams", [
       })
   },
   {
-    name: "a reader interrupted at any moment lets go of the object",
+    name: "a reader that is interrupted at any moment releases the object",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         yield* storage.save("interrupted", pattern(7, 9 * MiB))
@@ -129,16 +117,15 @@ export const streams = group("streams", [
       })
   },
   {
-    name: "a stream half read while its object changes goes on with the old object or fails, and never mixes the two",
+    name: "a stream whose object changes midway continues with the old version or fails",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const old = pattern(8, 9 * MiB + 1)
         const changes: ReadonlyArray<readonly [string, Effect.Effect<ObjectInfo | void, StorageError>]> = [
           ["overwritten with as many bytes", storage.save("changing", pattern(9, 9 * MiB + 1))],
           ["overwritten with fewer bytes", storage.save("changing", pattern(10, 5 * MiB))],
-          ["overwritten with more bytes", storage.save("changing", inPieces(pattern(11, 10 * MiB), [MiB]))],
+          ["overwritten with more bytes", storage.save("changing", inChunks(pattern(11, 10 * MiB), [MiB]))],
           ["removed", storage.remove("changing")],
           [
             "copied over",
@@ -153,20 +140,19 @@ export const streams = group("streams", [
             const pull = yield* Stream.toPull(storage.stream("changing"))
             read.push(...(yield* pull))
             yield* change
-            return yield* Effect.flip(Effect.forever(Effect.map(pull, (pieces) => read.push(...pieces))))
+            return yield* Effect.flip(Effect.forever(Effect.map(pull, (chunks) => read.push(...chunks))))
           }))
           const bytes = concat(read)
-          expectBytes(`what came of an object that was ${what}`, bytes, old.subarray(0, bytes.byteLength))
+          expectBytes(`a stream of an object that was ${what}`, bytes, old.subarray(0, bytes.byteLength))
           if (Option.isSome(end)) {
-            expect(isStorageError(end.value), `that ${String(end.value)} is a StorageError`).toBe(true)
-          } else expect(bytes.byteLength, `how much came of an object that was ${what}`).toBe(old.byteLength)
+            expect(isStorageError(end.value), `whether ${String(end.value)} is a StorageError`).toBe(true)
+          } else expect(bytes.byteLength, `the length of a stream of an object that was ${what}`).toBe(old.byteLength)
         }
       })
   },
   {
-    name: "loads and ranges while an object is overwritten are of one version of it",
+    name: "reads of an object that is being overwritten return one version",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const versions = [pattern(13, MiB + 7), pattern(14, MiB + 7)]
@@ -174,7 +160,7 @@ export const streams = group("streams", [
         const cut = (bytes: Uint8Array) =>
           concat([bytes.slice(-1000), bytes.slice(0, 1000), bytes.slice(500_000, 600_000)])
         const parts = versions.map(cut)
-        yield* storage.save("flipping", versions[0] ?? new Uint8Array(0))
+        yield* storage.save("flipping", versions[0] ?? none)
         const writer = yield* Effect.fork(
           Effect.forever(
             Effect.forEach(versions, (bytes) => Effect.zipLeft(storage.save("flipping", bytes), Effect.yieldNow()))
@@ -189,7 +175,8 @@ export const streams = group("streams", [
           if (streamed !== undefined) expectOneOf("stream", streamed, versions)
           const ranges = yield* current(storage.loadRanges("flipping", wanted))
           if (ranges !== undefined) expectOneOf("loadRanges", concat(ranges), parts)
-          yield* Effect.yieldNow()
+          // So that no round meets the writer at the same step as the one before.
+          yield* Effect.repeatN(Effect.yieldNow(), round % 5)
         }
         yield* Fiber.interrupt(writer)
         expectOneOf("the object", yield* storage.load("flipping"), versions)

@@ -1,6 +1,5 @@
 /**
- * Copying and moving: the content arrives whole, the target is replaced or spared as asked, and nothing is lost on the
- * way.
+ * Copies and moves: the target is the whole object, it is replaced or not as asked, and nothing is lost midway.
  */
 import { expect } from "@effect/vitest"
 import * as Duration from "effect/Duration"
@@ -9,6 +8,8 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Storage from "../../Storage.js"
+import { MiB, pattern } from "./bytes.js"
+import { group } from "./cases.js"
 import {
   expectAbsent,
   expectBytes,
@@ -16,26 +17,22 @@ import {
   expectKeys,
   expectObject,
   expectOneOf,
-  expectSameInfo,
-  group,
-  MiB,
-  pattern
-} from "./kit.js"
+  expectSameInfo
+} from "./expect.js"
 
 const operations = ["copy", "move"] as const
 
-const loadIfThere = (storage: Storage.Service, key: string) =>
+const loadIfPresent = (storage: Storage.Service, key: string) =>
   storage.load(key).pipe(Effect.catchTag("ObjectNotFound", () => Effect.succeed(undefined)))
 
-/** What stays at the source after the one and after the other. */
+/** Expects the source to be there after a copy, and gone after a move. */
 const expectSource = (storage: Storage.Service, operation: "copy" | "move", key: string, bytes: Uint8Array) =>
   operation === "copy" ? Effect.asVoid(expectObject(storage, key, bytes)) : expectAbsent(storage, key)
 
 export const copying = group("copying and moving", [
   ...operations.map((operation) => ({
-    name: `a ${operation} of any size arrives whole, in any folder`,
+    name: `a ${operation} of any size is whole, in any folder`,
     needs: ["write"] as const,
-    slow: true,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
         for (
@@ -48,7 +45,7 @@ export const copying = group("copying and moving", [
           yield* storage.save("from/object", bytes)
           const info = yield* storage[operation]("from/object", to)
           expect({ key: info.key, size: info.size }).toEqual({ key: to, size })
-          expectSameInfo(`head against what ${operation} gives`, yield* expectObject(storage, to, bytes), info)
+          expectSameInfo(`head compared with ${operation}`, yield* expectObject(storage, to, bytes), info)
           yield* expectSource(storage, operation, "from/object", bytes)
           yield* expectKeys(storage, operation === "copy" ? ["from/object", to] : [to])
           yield* storage.remove(to)
@@ -56,7 +53,7 @@ export const copying = group("copying and moving", [
       })
   })),
   ...operations.map((operation) => ({
-    name: `a ${operation} replaces what is there`,
+    name: `a ${operation} replaces an existing object`,
     needs: ["write"] as const,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
@@ -65,23 +62,23 @@ export const copying = group("copying and moving", [
           yield* storage.save("from", bytes)
           const before = yield* storage.save("folder/to", pattern(2, size))
           const info = yield* storage[operation]("from", "folder/to")
-          expect(info.etag, `the etag of what a ${operation} replaced`).not.toBe(before.etag)
-          expectSameInfo(`head against what ${operation} gives`, yield* expectObject(storage, "folder/to", bytes), info)
+          expect(info.etag, `the etag after a ${operation} over an object`).not.toBe(before.etag)
+          expectSameInfo(`head compared with ${operation}`, yield* expectObject(storage, "folder/to", bytes), info)
           yield* expectSource(storage, operation, "from", bytes)
         }
       })
   })),
   ...operations.map((operation) => ({
-    name: `a ${operation} of an object onto itself changes nothing`,
+    name: `a ${operation} of an object to its own key changes nothing`,
     needs: ["write"] as const,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
         const bytes = pattern(3, 2000)
         const before = yield* storage.save("folder/self", bytes)
-        expectSameInfo(`what ${operation} gives`, yield* storage[operation]("folder/self", "folder/self"), before)
+        expectSameInfo(`the result of ${operation}`, yield* storage[operation]("folder/self", "folder/self"), before)
         expectSameInfo("head", yield* expectObject(storage, "folder/self", bytes), before)
         yield* expectFailure(
-          `${operation} of what is not there onto itself`,
+          `${operation} of a missing object to its own key`,
           "ObjectNotFound",
           storage[operation]("missing", "missing"),
           "missing"
@@ -90,7 +87,7 @@ export const copying = group("copying and moving", [
       })
   })),
   ...operations.map((operation) => ({
-    name: `a ${operation} of what is not there is ObjectNotFound and leaves the target as it was`,
+    name: `a ${operation} of a missing object fails with ObjectNotFound and leaves the target unchanged`,
     needs: ["write"] as const,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
@@ -98,7 +95,7 @@ export const copying = group("copying and moving", [
         const before = yield* storage.save("folder/to", bytes)
         for (const to of ["folder/to", "new/folder/to"]) {
           const attempt = storage[operation]("missing", to)
-          yield* expectFailure(`${operation} of what is not there`, "ObjectNotFound", attempt, "missing")
+          yield* expectFailure(`${operation} of a missing object`, "ObjectNotFound", attempt, "missing")
         }
         expectSameInfo("head", yield* expectObject(storage, "folder/to", bytes), before)
         yield* expectAbsent(storage, "new/folder/to")
@@ -106,7 +103,7 @@ export const copying = group("copying and moving", [
       })
   })),
   ...operations.map((operation) => ({
-    name: `a ${operation} with ifNoneMatch makes the target, or is ObjectAlreadyExists and changes nothing`,
+    name: `a ${operation} with ifNoneMatch creates the target, or fails with ObjectAlreadyExists and changes nothing`,
     needs: ["write", "createOnly"] as const,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
@@ -116,13 +113,13 @@ export const copying = group("copying and moving", [
         yield* storage.save("from", source)
         const before = yield* storage.save("to", target)
         const attempt = storage[operation]("from", "to", options)
-        yield* expectFailure(`${operation} with ifNoneMatch onto an object`, "ObjectAlreadyExists", attempt, "to")
+        yield* expectFailure(`${operation} over an object with ifNoneMatch`, "ObjectAlreadyExists", attempt, "to")
         const onItself = storage[operation]("from", "from", options)
-        yield* expectFailure(`${operation} with ifNoneMatch onto itself`, "ObjectAlreadyExists", onItself, "from")
+        yield* expectFailure(`${operation} to its own key with ifNoneMatch`, "ObjectAlreadyExists", onItself, "from")
         yield* expectObject(storage, "from", source)
         expectSameInfo("head", yield* expectObject(storage, "to", target), before)
         const missing = storage[operation]("missing", "new/to", options)
-        yield* expectFailure(`${operation} with ifNoneMatch of what is not there`, "ObjectNotFound", missing, "missing")
+        yield* expectFailure(`${operation} of a missing object with ifNoneMatch`, "ObjectNotFound", missing, "missing")
         yield* expectAbsent(storage, "new/to")
         const made = yield* storage[operation]("from", "new/to", options)
         expectSameInfo("head", yield* expectObject(storage, "new/to", source), made)
@@ -130,9 +127,8 @@ export const copying = group("copying and moving", [
       })
   })),
   ...operations.map((operation) => ({
-    name: `of eight fibers that ${operation} to one target with ifNoneMatch, exactly one does`,
+    name: `of eight concurrent attempts to ${operation} to one target with ifNoneMatch, exactly one succeeds`,
     needs: ["write", "createOnly"] as const,
-    slow: true,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
         const fibers = [0, 1, 2, 3, 4, 5, 6, 7]
@@ -146,7 +142,9 @@ export const copying = group("copying and moving", [
             { concurrency: "unbounded" }
           )
           const losses = outcomes.flatMap((outcome) => Either.isLeft(outcome) ? [outcome.left._tag] : [])
-          expect(losses, "how the other fibers failed").toEqual(Array.from({ length: 7 }, () => "ObjectAlreadyExists"))
+          expect(losses, "the failures of the other attempts").toEqual(
+            Array.from({ length: 7 }, () => "ObjectAlreadyExists")
+          )
           for (const [fiber, outcome] of outcomes.entries()) {
             if (Either.isRight(outcome)) {
               yield* expectObject(storage, to, pattern(fiber, 5000))
@@ -157,7 +155,7 @@ export const copying = group("copying and moving", [
       })
   })),
   {
-    name: "a copy and what it was made of go their own ways",
+    name: "a copy is independent of its source",
     needs: ["write"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -177,7 +175,7 @@ export const copying = group("copying and moving", [
       })
   },
   {
-    name: "objects swap places by three moves",
+    name: "three moves swap two objects",
     needs: ["write"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -192,9 +190,8 @@ export const copying = group("copying and moving", [
       })
   },
   ...operations.map((operation) => ({
-    name: `a ${operation} interrupted at any moment loses nothing, and the target is the old object or the new one`,
+    name: `a ${operation} interrupted at any moment loses nothing`,
     needs: ["write"] as const,
-    slow: true,
     check: (storage: Storage.Service) =>
       Effect.gen(function*() {
         const source = pattern(12, 500_000)
@@ -203,7 +200,7 @@ export const copying = group("copying and moving", [
         const [duration] = yield* Effect.timed(storage.copy("folder/from", "folder/to"))
         const rounds = 30
         for (let round = 0; round < rounds; round++) {
-          // What a server has begun it may do after the interruption: each round has keys that no other one touches.
+          // A server may complete a request after the interruption, so each round has keys of its own.
           const [from, to] = [`folder/from-${round}`, `folder/to-${round}`]
           yield* storage.save(from, source)
           yield* storage.save(to, target)
@@ -211,12 +208,14 @@ export const copying = group("copying and moving", [
           yield* Effect.repeatN(Effect.yieldNow(), round)
           if (round % 3 !== 0) yield* Effect.sleep(Duration.toMillis(duration) * 1.5 * round / rounds)
           const exit = yield* Fiber.interrupt(fiber)
-          // One look at each, the source first: where that is gone, the target was there before.
-          const left = yield* loadIfThere(storage, from)
+          // The source is read first: a move removes it after the target is complete.
+          const remaining = yield* loadIfPresent(storage, from)
           const found = expectOneOf("the target", yield* storage.load(to), [target, source])
-          if (Exit.isSuccess(exit)) expect(found, `the target of a ${operation} that was done when interrupted`).toBe(1)
-          if (left !== undefined) expectBytes("the source", left, source)
-          else expect([operation, found], "that a source is gone only when it was moved").toEqual(["move", 1])
+          if (Exit.isSuccess(exit)) {
+            expect(found, `the target of a ${operation} that ended before its interruption`).toBe(1)
+          }
+          if (remaining !== undefined) expectBytes("the source", remaining, source)
+          else expect([operation, found], "why a source is gone").toEqual(["move", 1])
         }
       })
   }))

@@ -1,32 +1,20 @@
 /**
- * Conditional saves: an object is created once, or replaced only by who knows what it replaces.
+ * Conditional saves: `ifNoneMatch` creates an object once, `ifMatch` replaces one version of it.
  */
 import { expect } from "@effect/vitest"
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
-import {
-  encode,
-  expectAbsent,
-  expectFailure,
-  expectKeys,
-  expectNoChange,
-  expectObject,
-  expectSameInfo,
-  group,
-  inPieces,
-  MiB,
-  pattern
-} from "./kit.js"
+import { chunksThen, encode, inChunks, MiB, none, pattern } from "./bytes.js"
+import { group } from "./cases.js"
+import { expectAbsent, expectFailure, expectKeys, expectNoChange, expectObject, expectSameInfo } from "./expect.js"
+import { SourceFailure } from "./sources.js"
 
-class SourceFailure extends Data.TaggedError("SourceFailure") {}
-
-/** Strings that are no object's etag, though they mean something in an HTTP header or look like the right one. */
+/** Strings that are not the etag of an object, but have a meaning in HTTP headers or resemble the etag. */
 export const otherEtags = (etag: string, another: string): ReadonlyArray<string> => [
   "",
   "*",
-  "no etag",
+  "not an etag",
   "\"quoted\"",
   "W/\"weak\"",
   "a\r\nb",
@@ -41,24 +29,24 @@ export const otherEtags = (etag: string, another: string): ReadonlyArray<string>
 
 export const conditions = group("conditional saves", [
   {
-    name: "ifNoneMatch creates an object where there is none",
+    name: "ifNoneMatch creates a missing object",
     needs: ["write", "createOnly"],
     check: (storage) =>
       Effect.gen(function*() {
         const bytes = pattern(1, 5000)
         const saved = yield* storage.save("created/bytes", bytes, { ifNoneMatch: "*" })
         expectSameInfo("head", yield* expectObject(storage, "created/bytes", bytes), saved)
-        yield* storage.save("created/stream", inPieces(bytes, [999]), { ifNoneMatch: "*" })
+        yield* storage.save("created/stream", inChunks(bytes, [999]), { ifNoneMatch: "*" })
         yield* expectObject(storage, "created/stream", bytes)
         const large = pattern(1, 9 * MiB)
-        yield* storage.save("created/large/stream", inPieces(large, [MiB]), { ifNoneMatch: "*" })
+        yield* storage.save("created/large/stream", inChunks(large, [MiB]), { ifNoneMatch: "*" })
         yield* expectObject(storage, "created/large/stream", large)
-        yield* storage.save("created/empty", new Uint8Array(0), { ifNoneMatch: "*", size: 0 })
-        yield* expectObject(storage, "created/empty", new Uint8Array(0))
+        yield* storage.save("created/empty", none, { ifNoneMatch: "*", size: 0 })
+        yield* expectObject(storage, "created/empty", none)
       })
   },
   {
-    name: "ifNoneMatch where there is an object is ObjectAlreadyExists, and changes nothing",
+    name: "ifNoneMatch on an existing object fails with ObjectAlreadyExists and changes nothing",
     needs: ["write", "createOnly"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -67,10 +55,10 @@ export const conditions = group("conditional saves", [
           const saved = yield* storage.save("first", bytes, { ifNoneMatch: "*" })
           const attempts = [
             ["save of bytes", storage.save("first", pattern(3, 5000), { ifNoneMatch: "*" })],
-            ["save of a stream", storage.save("first", inPieces(pattern(3, 5000), [999]), { ifNoneMatch: "*" })],
+            ["save of a stream", storage.save("first", inChunks(pattern(3, 5000), [999]), { ifNoneMatch: "*" })],
             [
               "save of a large stream",
-              storage.save("first", inPieces(pattern(3, 9 * MiB), [MiB]), { ifNoneMatch: "*" })
+              storage.save("first", inChunks(pattern(3, 9 * MiB), [MiB]), { ifNoneMatch: "*" })
             ],
             ["save of the same bytes", storage.save("first", bytes, { ifNoneMatch: "*" })]
           ] as const
@@ -86,9 +74,8 @@ export const conditions = group("conditional saves", [
       })
   },
   {
-    name: "of eight fibers that create one object, exactly one does",
+    name: "of eight concurrent creations of one object, exactly one succeeds",
     needs: ["write", "createOnly"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         for (let round = 0; round < 20; round++) {
@@ -99,7 +86,7 @@ export const conditions = group("conditional saves", [
             (fiber) => {
               const bytes = pattern(fiber, size)
               return Effect.either(
-                storage.save(key, fiber % 2 === 0 ? bytes : inPieces(bytes, [77_777]), { ifNoneMatch: "*" })
+                storage.save(key, fiber % 2 === 0 ? bytes : inChunks(bytes, [77_777]), { ifNoneMatch: "*" })
               )
             },
             { concurrency: "unbounded" }
@@ -108,7 +95,9 @@ export const conditions = group("conditional saves", [
             Either.isRight(outcome) ? [{ fiber, info: outcome.right }] : []
           )
           const losses = outcomes.flatMap((outcome) => Either.isLeft(outcome) ? [outcome.left._tag] : [])
-          expect(losses, "how the other fibers failed").toEqual(Array.from({ length: 7 }, () => "ObjectAlreadyExists"))
+          expect(losses, "the failures of the other creations").toEqual(
+            Array.from({ length: 7 }, () => "ObjectAlreadyExists")
+          )
           for (const { fiber, info } of winners) {
             expectSameInfo("head", yield* expectObject(storage, key, pattern(fiber, size)), info)
           }
@@ -116,32 +105,32 @@ export const conditions = group("conditional saves", [
       })
   },
   {
-    name: "ifMatch replaces the object that has this etag",
+    name: "ifMatch replaces the object with this etag",
     needs: ["write", "compareAndSwap"],
     check: (storage) =>
       Effect.gen(function*() {
         const first = yield* storage.save("swapped", pattern(5, 100))
         const second = yield* storage.save("swapped", pattern(6, 200), { ifMatch: first.etag })
         expectSameInfo("head", yield* expectObject(storage, "swapped", pattern(6, 200)), second)
-        const third = yield* storage.save("swapped", inPieces(pattern(7, 200), [99]), { ifMatch: second.etag })
+        const third = yield* storage.save("swapped", inChunks(pattern(7, 200), [99]), { ifMatch: second.etag })
         expectSameInfo("head", yield* expectObject(storage, "swapped", pattern(7, 200)), third)
         const { etag } = yield* storage.head("swapped")
         const large = pattern(8, 9 * MiB)
-        const fourth = yield* storage.save("swapped", inPieces(large, [MiB]), { ifMatch: etag })
+        const fourth = yield* storage.save("swapped", inChunks(large, [MiB]), { ifMatch: etag })
         expectSameInfo("head", yield* expectObject(storage, "swapped", large), fourth)
         yield* storage.save("swapped", pattern(8, 0), { ifMatch: fourth.etag, size: 0 })
         yield* expectObject(storage, "swapped", pattern(8, 0))
       })
   },
   {
-    name: "ifMatch with the etag of what was replaced is PreconditionFailed, and changes nothing",
+    name: "ifMatch with a stale etag fails with PreconditionFailed and changes nothing",
     needs: ["write", "compareAndSwap"],
     check: (storage) =>
       Effect.gen(function*() {
         const first = yield* storage.save("swapped", pattern(9, 100))
         const second = yield* storage.save("swapped", pattern(10, 100))
         for (
-          const data of [pattern(11, 100), inPieces(pattern(11, 100), [30]), inPieces(pattern(11, 9 * MiB), [MiB])]
+          const data of [pattern(11, 100), inChunks(pattern(11, 100), [30]), inChunks(pattern(11, 9 * MiB), [MiB])]
         ) {
           const attempt = storage.save("swapped", data, { ifMatch: first.etag })
           yield* expectFailure("save with a stale ifMatch", "PreconditionFailed", attempt, "swapped")
@@ -154,7 +143,7 @@ export const conditions = group("conditional saves", [
       })
   },
   {
-    name: "ifMatch with any other string is PreconditionFailed, and changes nothing",
+    name: "ifMatch with any other string fails with PreconditionFailed and changes nothing",
     needs: ["write", "compareAndSwap"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -164,8 +153,8 @@ export const conditions = group("conditional saves", [
           Effect.gen(function*() {
             const etag = (yield* storage.exists(key)) ? (yield* storage.head(key)).etag : another.etag
             for (const ifMatch of otherEtags(etag, another.etag)) {
-              for (const data of [pattern(13, 100), inPieces(pattern(13, 100), [30])]) {
-                const what = `save with ifMatch ${JSON.stringify(ifMatch)}, the etag being ${JSON.stringify(etag)}`
+              for (const data of [pattern(13, 100), inChunks(pattern(13, 100), [30])]) {
+                const what = `save with ifMatch ${JSON.stringify(ifMatch)} where the etag is ${JSON.stringify(etag)}`
                 yield* expectFailure(what, "PreconditionFailed", storage.save(key, data, { ifMatch }), key)
               }
             }
@@ -173,7 +162,7 @@ export const conditions = group("conditional saves", [
       })
   },
   {
-    name: "ifNoneMatch and ifMatch together can never hold",
+    name: "ifNoneMatch and ifMatch together always fail",
     needs: ["write", "createOnly", "compareAndSwap"],
     check: (storage) =>
       expectNoChange(storage, (key) =>
@@ -182,7 +171,7 @@ export const conditions = group("conditional saves", [
           const ifMatch = found ? (yield* storage.head(key)).etag : "an etag"
           const attempt = storage.save(key, pattern(14, 10), { ifNoneMatch: "*", ifMatch })
           yield* expectFailure(
-            "save under both conditions",
+            "save under both preconditions",
             ["ObjectAlreadyExists", "PreconditionFailed"],
             attempt,
             key
@@ -190,11 +179,11 @@ export const conditions = group("conditional saves", [
         }))
   },
   {
-    name: "a conditional save whose source fails changes nothing, and the condition still holds",
+    name: "a conditional save whose source fails changes nothing",
     needs: ["write", "createOnly", "compareAndSwap"],
     check: (storage) =>
       Effect.gen(function*() {
-        const source = Stream.concat(inPieces(pattern(15, 3000), [1000]), Stream.fail(new SourceFailure()))
+        const source = chunksThen(3, 1000, Effect.fail(new SourceFailure()))
         yield* expectNoChange(storage, (key) =>
           Effect.gen(function*() {
             const condition = (yield* storage.exists(key))
@@ -208,9 +197,8 @@ export const conditions = group("conditional saves", [
       })
   },
   {
-    name: "five fibers that each count up ten times by compare and swap reach fifty",
+    name: "fifty increments by compare-and-swap lose none",
     needs: ["write", "compareAndSwap"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         yield* storage.save("counter", encode("0"))

@@ -1,29 +1,18 @@
 /**
- * Many at once: whatever runs beside whatever, each operation sees whole objects and fails only for a reason.
+ * Concurrent operations see whole objects, and fail only for a reason.
  */
 import { expect } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
+import { concat } from "../../internal/bytes.js"
 import type * as Storage from "../../Storage.js"
 import type { StorageError } from "../../StorageError.js"
-import {
-  concat,
-  expectAbsent,
-  expectBytes,
-  expectKeys,
-  expectObject,
-  expectOneOf,
-  expectSameInfo,
-  gather,
-  group,
-  inOrder,
-  inPieces,
-  MiB,
-  pattern
-} from "./kit.js"
+import { gather, inChunks, inOrder, MiB, pattern } from "./bytes.js"
+import { group } from "./cases.js"
+import { expectAbsent, expectBytes, expectKeys, expectObject, expectOneOf, expectSameInfo } from "./expect.js"
 
-/** An object that tells what its bytes must be: its first eight hold the seed and the size of the pattern after them. */
+/** An object that describes itself: its first eight bytes are the seed and the size of the pattern that follows. */
 const selfDescribing = (seed: number): Uint8Array => {
   const size = (seed * 7919) % 9000
   return concat([new Uint8Array(Uint32Array.of(seed, size).buffer), pattern(seed, size)])
@@ -35,7 +24,7 @@ const expectSelfDescribing = (what: string, bytes: Uint8Array): void => {
 }
 
 const mixedOperations = (storage: Storage.Service, index: number): Effect.Effect<unknown, StorageError> => {
-  // Twenty keys, so that operations that run at once often meet at one; each of the eleven comes to each.
+  // Twenty keys, so that concurrent operations often meet; every kind of operation meets every key.
   const key = (n: number) => `mixed/folder-${n % 4}/${n % 10}`
   const here = key(index)
   const { list } = storage.backend.capabilities
@@ -44,7 +33,7 @@ const mixedOperations = (storage: Storage.Service, index: number): Effect.Effect
     case 1:
       return storage.save(here, selfDescribing(index))
     case 2:
-      return storage.save(here, inPieces(selfDescribing(index), [1000, 0, 17]))
+      return storage.save(here, inChunks(selfDescribing(index), [1000, 0, 17]))
     case 3:
       return Effect.map(storage.load(here), (bytes) => expectSelfDescribing("load", bytes))
     case 4:
@@ -71,9 +60,8 @@ const mixedOperations = (storage: Storage.Service, index: number): Effect.Effect
 
 export const concurrency = group("concurrency", [
   {
-    name: "a thousand mixed operations, 32 at a time, see whole objects and fail only where there is none",
+    name: "a thousand concurrent operations see whole objects and fail only with ObjectNotFound",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         yield* Effect.forEach(
@@ -89,9 +77,8 @@ export const concurrency = group("concurrency", [
       })
   },
   {
-    name: "two racing saves never interleave: the object is wholly one of them",
+    name: "two concurrent saves never interleave",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         for (let round = 0; round < 30; round++) {
@@ -99,7 +86,7 @@ export const concurrency = group("concurrency", [
           const one = pattern(2 * round, size)
           const two = pattern(2 * round + 1, round % 2 === 0 ? size : size + 4097)
           const slowly = (bytes: Uint8Array) =>
-            Stream.tap(inPieces(bytes, [bytes.byteLength >> 3]), () => Effect.yieldNow())
+            Stream.tap(inChunks(bytes, [bytes.byteLength >> 3]), () => Effect.yieldNow())
           const [first, second] = yield* Effect.all([
             storage.save("raced", round % 3 === 0 ? one : slowly(one)),
             storage.save("raced", round % 3 === 1 ? two : slowly(two))
@@ -111,22 +98,21 @@ export const concurrency = group("concurrency", [
       })
   },
   {
-    name: "eight racing saves of as many bytes leave one of them whole",
+    name: "eight concurrent saves of equal size leave one of them whole",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const candidates = Array.from({ length: 8 }, (_, index) => pattern(index, 500_000))
         yield* Effect.forEach(
           candidates,
-          (bytes, index) => storage.save("raced", index % 2 === 0 ? bytes : inPieces(bytes)),
+          (bytes, index) => storage.save("raced", index % 2 === 0 ? bytes : inChunks(bytes)),
           { concurrency: "unbounded" }
         )
         expectOneOf("the object after eight saves", yield* gather(storage.stream("raced")), candidates)
       })
   },
   {
-    name: "a save and a removal at once leave the whole object or none",
+    name: "a concurrent save and removal leave the whole object or none",
     needs: ["write"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -141,9 +127,8 @@ export const concurrency = group("concurrency", [
       })
   },
   {
-    name: "a save into a folder whose last object goes at the same moment succeeds",
+    name: "a save into a folder that is being emptied succeeds",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.forEach(
         ["shared/a", "shared/deep/b", "shared/deep/c", "shared/deep/er/d"],
@@ -151,7 +136,7 @@ export const concurrency = group("concurrency", [
           Effect.gen(function*() {
             for (let round = 0; round < 40; round++) {
               const bytes = pattern(index, 50 + round)
-              yield* storage.save(key, round % 2 === 0 ? bytes : inPieces(bytes, [20]))
+              yield* storage.save(key, round % 2 === 0 ? bytes : inChunks(bytes, [20]))
               expectBytes(`load of ${key}`, yield* storage.load(key), bytes)
               if (index === 1) yield* storage.move(key, "shared/deep/moved")
               yield* storage.remove(index === 1 ? "shared/deep/moved" : key)
@@ -161,13 +146,12 @@ export const concurrency = group("concurrency", [
       )
   },
   {
-    name: "a hundred objects are saved at once, each whole",
+    name: "a hundred concurrent saves are all whole",
     needs: ["write"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const keys = Array.from({ length: 100 }, (_, index) => `at/once/${index % 5}/${index}`)
-        yield* Effect.forEach(keys, (key, index) => storage.save(key, inPieces(pattern(index, 5000 + index), [999])), {
+        yield* Effect.forEach(keys, (key, index) => storage.save(key, inChunks(pattern(index, 5000 + index), [999])), {
           concurrency: "unbounded",
           discard: true
         })

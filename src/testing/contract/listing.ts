@@ -1,6 +1,5 @@
 /**
- * Listings: plain-string prefixes, the order of bytes on every store, a page at a time, and folders where `/` separates
- * them.
+ * Listings: plain-string prefixes, UTF-8 byte order, a page at a time, and directories with `/` as the delimiter.
  */
 import { expect } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
@@ -9,9 +8,11 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import type * as Storage from "../../Storage.js"
 import type { StorageError } from "../../StorageError.js"
-import { entriesOf, expectKeys, expectSameInfo, group, inOrder, isAfter, pattern, saveAll, show } from "./kit.js"
+import { inOrder, isAfter, pattern, show } from "./bytes.js"
+import { type Check, group } from "./cases.js"
+import { entriesOf, expectKeys, expectSameInfo, saveAll } from "./expect.js"
 
-/** Keys whose order is easily got wrong, with no object under another. */
+/** Keys that naive comparisons put in another order; none is a folder of another. */
 const ordered = inOrder([
   "a-b",
   "a-c/d",
@@ -47,7 +48,7 @@ const ordered = inOrder([
   "\u{10ffff}"
 ])
 
-/** Expects every form of a listing to show the same objects, and exactly these. */
+/** Expects `entries` and `list` to return exactly these keys. */
 const expectListing = (
   storage: Storage.Service,
   what: string,
@@ -58,8 +59,7 @@ const expectListing = (
     const wanted = keys.filter((key) =>
       key.startsWith(prefix ?? "") && (startAfter === undefined || isAfter(key, startAfter))
     )
-    const options = { ...(prefix !== undefined && { prefix }), ...(startAfter !== undefined && { startAfter }) }
-    const infos = yield* entriesOf(storage, options)
+    const infos = yield* entriesOf(storage, { prefix, startAfter })
     expect(infos.map((info) => info.key), `entries ${what}`).toEqual(wanted)
     if (startAfter === undefined) expect(yield* storage.list(prefix), `list ${what}`).toEqual(wanted)
   })
@@ -70,9 +70,70 @@ const keysAndPrefixes = (storage: Storage.Service, prefix?: string) =>
     prefixes
   }))
 
+const number = (index: number) => String(index).padStart(4, "0")
+const flat = Array.from({ length: 1200 }, (_, index) => `flat/${number(index)}`)
+const folders = Array.from({ length: 1100 }, (_, index) => `many/${number(index)}/object`)
+const mixed = Array.from(
+  { length: 50 },
+  (_, index) => ["mixed-", "mixed.", "mixed/", "mixed0"].map((name) => name + number(index))
+).flat()
+const manyKeys = inOrder([...flat, ...folders, ...mixed])
+
+/** Takes all keys in pages of 333, each after the last of the page before. */
+const takePages = (storage: Storage.Service) =>
+  Effect.gen(function*() {
+    const pages: Array<string> = []
+    for (;;) {
+      const startAfter = pages.at(-1) ?? ""
+      const page = yield* Stream.runCollect(Stream.take(storage.entries({ startAfter }), 333))
+      pages.push(...Chunk.toReadonlyArray(page).map((info) => info.key))
+      if (Chunk.size(page) < 333) break
+    }
+    return pages
+  })
+
+const manyObjects: Check = (storage) =>
+  Effect.gen(function*() {
+    yield* saveAll(storage, manyKeys)
+    yield* expectListing(storage, "of everything", manyKeys, {})
+    yield* expectListing(storage, "of one folder", manyKeys, { prefix: "flat/" })
+    yield* expectListing(storage, "of a part of a name", manyKeys, { prefix: "m" })
+    for (const at of [0, 1, 998, 999, 1000, 1001, 1199, 1200, 1250, 1999, 2000, 2001, 2498, 2499]) {
+      const startAfter = manyKeys[at] ?? ""
+      yield* expectListing(storage, `after ${startAfter}`, manyKeys, { startAfter })
+    }
+    for (
+      const startAfter of ["flat/0999", "flat/1199", "many", "many/0500", "many/0500/", "many/0500/object", "mixed"]
+    ) {
+      for (const prefix of ["flat/", "many/", "many/05", "mixed"]) {
+        yield* expectListing(storage, `of ${prefix} after ${startAfter}`, manyKeys, { prefix, startAfter })
+      }
+    }
+
+    expect(yield* takePages(storage), "pages of 333 taken with startAfter").toEqual(manyKeys)
+    const first = yield* Stream.runCollect(Stream.take(storage.entries(), 1))
+    expect(Chunk.toReadonlyArray(first).map((info) => info.key), "a listing that is abandoned after one entry").toEqual(
+      manyKeys.slice(0, 1)
+    )
+    expect(yield* keysAndPrefixes(storage, "flat/"), "a directory of 1,200 objects").toEqual({
+      objects: flat,
+      prefixes: []
+    })
+    expect(yield* keysAndPrefixes(storage, "many/"), "a directory of 1,100 folders")
+      .toEqual({ objects: [], prefixes: folders.map((key) => key.slice(0, -"object".length)) })
+    expect(yield* keysAndPrefixes(storage), "the root directory").toEqual({
+      objects: mixed.filter((key) => !key.includes("/")).sort(),
+      prefixes: ["flat/", "many/", "mixed/"]
+    })
+
+    const summary = yield* storage.removeAll(storage.entries().pipe(Stream.map((info) => info.key)))
+    expect(summary, "the summary of removing everything that is listed").toEqual({ removed: 2500, failed: [] })
+    yield* expectKeys(storage, [])
+  })
+
 export const listing = group("listing", [
   {
-    name: "an empty store and a prefix that no key has list nothing",
+    name: "an empty store, and a prefix without objects, list nothing",
     needs: ["list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -93,7 +154,7 @@ export const listing = group("listing", [
       })
   },
   {
-    name: "keys are listed in the order of their bytes",
+    name: "keys are listed in UTF-8 byte order",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -106,7 +167,7 @@ export const listing = group("listing", [
       })
   },
   {
-    name: "a prefix is a plain string: it may end within a name, be a whole key, or end with a slash",
+    name: "a prefix is a plain string: a part of a name, a whole key, or a folder",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -149,7 +210,7 @@ export const listing = group("listing", [
       })
   },
   {
-    name: "a prefix that no key can have lists nothing",
+    name: "a prefix that no valid key has lists nothing",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -180,7 +241,7 @@ export const listing = group("listing", [
       })
   },
   {
-    name: "startAfter begins after any string, whether it is a key or not, and within any prefix",
+    name: "startAfter lists the keys after any string, within any prefix",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -248,68 +309,12 @@ export const listing = group("listing", [
       })
   },
   {
-    name: "2,500 objects are listed across pages, from anywhere, and in directories of any size",
+    name: "2,500 objects are listed across pages",
     needs: ["write", "list"],
-    slow: true,
-    check: (storage) =>
-      Effect.gen(function*() {
-        const number = (index: number) => String(index).padStart(4, "0")
-        const flat = Array.from({ length: 1200 }, (_, index) => `flat/${number(index)}`)
-        const folders = Array.from({ length: 1100 }, (_, index) => `many/${number(index)}/object`)
-        const mixed = Array.from({ length: 50 }, (_, index) => [
-          `mixed-${number(index)}`,
-          `mixed.${number(index)}`,
-          `mixed/${number(index)}`,
-          `mixed0${number(index)}`
-        ]).flat()
-        const keys = inOrder([...flat, ...folders, ...mixed])
-        yield* saveAll(storage, keys)
-        yield* expectListing(storage, "of everything", keys, {})
-        yield* expectListing(storage, "of one folder", keys, { prefix: "flat/" })
-        yield* expectListing(storage, "of a part of a name", keys, { prefix: "m" })
-        for (const at of [0, 1, 998, 999, 1000, 1001, 1199, 1200, 1250, 1999, 2000, 2001, 2498, 2499]) {
-          const startAfter = keys[at] ?? ""
-          yield* expectListing(storage, `after ${startAfter}`, keys, { startAfter })
-        }
-        for (
-          const startAfter of ["flat/0999", "flat/1199", "many", "many/0500", "many/0500/", "many/0500/object", "mixed"]
-        ) {
-          for (const prefix of ["flat/", "many/", "many/05", "mixed"]) {
-            yield* expectListing(storage, `of ${prefix} after ${startAfter}`, keys, { prefix, startAfter })
-          }
-        }
-
-        const pages: Array<string> = []
-        for (;;) {
-          const startAfter = pages.at(-1) ?? ""
-          const page = yield* Stream.runCollect(Stream.take(storage.entries({ startAfter }), 333))
-          pages.push(...Chunk.toReadonlyArray(page).map((info) => info.key))
-          if (Chunk.size(page) < 333) break
-        }
-        expect(pages, "pages of 333 taken with startAfter").toEqual(keys)
-
-        const first = yield* Stream.runCollect(Stream.take(storage.entries(), 1))
-        expect(Chunk.toReadonlyArray(first).map((info) => info.key), "a listing abandoned after one").toEqual(
-          keys.slice(0, 1)
-        )
-        expect(yield* keysAndPrefixes(storage, "flat/"), "a directory of 1,200 objects").toEqual({
-          objects: flat,
-          prefixes: []
-        })
-        expect(yield* keysAndPrefixes(storage, "many/"), "a directory of 1,100 folders")
-          .toEqual({ objects: [], prefixes: folders.map((key) => key.slice(0, -"object".length)) })
-        expect(yield* keysAndPrefixes(storage), "the root directory").toEqual({
-          objects: mixed.filter((key) => !key.includes("/")).sort(),
-          prefixes: ["flat/", "many/", "mixed/"]
-        })
-
-        const summary = yield* storage.removeAll(storage.entries().pipe(Stream.map((info) => info.key)))
-        expect(summary, "what removing all that is listed did").toEqual({ removed: 2500, failed: [] })
-        yield* expectKeys(storage, [])
-      })
+    check: manyObjects
   },
   {
-    name: "entries shows of each object what head shows",
+    name: "entries returns the metadata that head returns",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -320,11 +325,11 @@ export const listing = group("listing", [
         expect(infos.length).toBe(ordered.length)
         yield* Effect.forEach(infos, (info) =>
           Effect.map(storage.head(info.key), (head) =>
-            expectSameInfo(`entries against head of ${show(info.key)}`, info, head)), { concurrency: 8 })
+            expectSameInfo(`entries compared with head of ${show(info.key)}`, info, head)), { concurrency: 8 })
       })
   },
   {
-    name: "a listing shows what is there when it is run, not when it is made",
+    name: "a listing reads the store when it is run, not when it is created",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -339,9 +344,8 @@ export const listing = group("listing", [
       })
   },
   {
-    name: "a listing while objects come and go shows every object that stays, once and in order",
+    name: "a listing during concurrent changes contains each unchanged object once and in order",
     needs: ["write", "list"],
-    slow: true,
     check: (storage) =>
       Effect.gen(function*() {
         const staying = inOrder(Array.from({ length: 200 }, (_, index) => `folder-${index % 7}/stays-${index}`))
@@ -352,15 +356,16 @@ export const listing = group("listing", [
         ))
         for (let round = 0; round < 20; round++) {
           const listed = yield* storage.list()
-          expect(listed, "the order of a listing while objects come and go").toEqual(inOrder(listed))
+          expect(listed, "the order of a listing during changes").toEqual(inOrder(listed))
           expect(
             listed.filter((key) =>
               key.includes("stays")
             ),
-            "the objects that stay"
+            "the unchanged objects"
           ).toEqual(staying)
           const { prefixes } = yield* storage.listDirectory()
-          expect(prefixes.filter((prefix) => prefix.startsWith("folder-")).length, "how many folders stay").toBe(7)
+          expect(prefixes.filter((prefix) => prefix.startsWith("folder-")).length, "the number of unchanged folders")
+            .toBe(7)
           yield* Effect.yieldNow()
         }
         yield* Fiber.interrupt(writer)
@@ -370,7 +375,7 @@ export const listing = group("listing", [
 
 export const directories = group("directory listing", [
   {
-    name: "a directory shows its objects, and each folder below it once",
+    name: "listDirectory returns the objects of a directory and each folder once",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -402,7 +407,7 @@ export const directories = group("directory listing", [
       })
   },
   {
-    name: "a directory's prefix may end within a name",
+    name: "listDirectory accepts a prefix that ends within a name",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -418,7 +423,7 @@ export const directories = group("directory listing", [
       })
   },
   {
-    name: "a directory is in the order of bytes",
+    name: "listDirectory returns keys in UTF-8 byte order",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
@@ -431,18 +436,20 @@ export const directories = group("directory listing", [
       })
   },
   {
-    name: "a directory tells of each object what head tells",
+    name: "listDirectory returns the metadata that head returns",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
         yield* Effect.forEach([0, 1, 2, 3], (index) => storage.save(`folder/${index}`, pattern(index, 100 * index)))
         const { objects } = yield* storage.listDirectory("folder/")
         expect(objects.map((info) => info.size)).toEqual([0, 100, 200, 300])
-        for (const info of objects) expectSameInfo("listDirectory against head", info, yield* storage.head(info.key))
+        for (const info of objects) {
+          expectSameInfo("listDirectory compared with head", info, yield* storage.head(info.key))
+        }
       })
   },
   {
-    name: "a folder is gone when its last object is, however it went",
+    name: "a folder disappears with its last object",
     needs: ["write", "list"],
     check: (storage) =>
       Effect.gen(function*() {
