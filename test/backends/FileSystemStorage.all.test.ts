@@ -15,9 +15,9 @@ import { child, childProgram, output, untilReady } from "../support/fileSystemPr
 import { eventually } from "../support/timing.js"
 
 describe("FileSystemStorage", () => {
-  describe("a folder that goes with its last object", () => {
+  describe("a folder that is removed with its last object", () => {
     it.live(
-      "is no failure to who removes or saves an object of its name at the same moment",
+      "does not disturb concurrent removals and saves of an object with its name",
       onDirectory(() =>
         Effect.gen(function*() {
           for (let i = 0; i < 300; i++) {
@@ -40,7 +40,7 @@ describe("FileSystemStorage", () => {
 
   describe("temporary files", () => {
     it.live(
-      "of a killed process are gone when the next storage is built",
+      "of a killed process are removed when the next storage is built",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const stalled = yield* Effect.scoped(Effect.gen(function*() {
@@ -57,7 +57,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "of a live process, this one or another, stay",
+      "of live processes, this one and another, are kept",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const process = yield* child("stall", directory)
@@ -81,7 +81,7 @@ describe("FileSystemStorage", () => {
 
   describe("other processes", () => {
     it.live(
-      "killed in the middle of fifty saves leave every key with its old or its new content",
+      "killed during fifty saves leave each key with its old or its new content",
       inDirectory((directory) =>
         Effect.gen(function*() {
           for (const delay of [30, 90, 170]) {
@@ -106,7 +106,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "racing to create the same keys each win some, and no key twice",
+      "racing to create the same keys never create one twice",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const rounds = 200
@@ -124,7 +124,7 @@ describe("FileSystemStorage", () => {
 
   describe("listings", () => {
     it.live(
-      "of a folder too large to be read at once are whole and in order, in bounded memory",
+      "of a folder too large to be read at once are complete and in order, in bounded memory",
       onDirectory((directory) =>
         Effect.gen(function*() {
           const count = 120_000
@@ -157,7 +157,7 @@ describe("FileSystemStorage", () => {
     const size = 5 * 1024 ** 3
 
     it.live(
-      "of more than 4 GiB are streamed, and any range of them loaded",
+      "of more than 4 GiB can be streamed, and loaded in ranges",
       onDirectory((directory) =>
         Effect.gen(function*() {
           const file = fs.openSync(path.join(directory, "large"), "w")
@@ -183,7 +183,7 @@ describe("FileSystemStorage", () => {
       fs.statfsSync(os.tmpdir()).bavail * fs.statfsSync(os.tmpdir()).bsize > 6 * 1024 ** 3
 
     needs("5 GiB of free memory and 6 GiB of disk", roomy).live(
-      "of more than 2 GiB are saved and loaded whole",
+      "of more than 2 GiB can be saved and loaded",
       onDirectory(() =>
         Effect.gen(function*() {
           const part = new Uint8Array(8 * 1024 * 1024).map((_, i) => i % 251)
@@ -201,9 +201,9 @@ describe("FileSystemStorage", () => {
     )
   })
 
-  describe("a system that refuses", () => {
+  describe("an error of the system", () => {
     needs("root", isRoot).live(
-      "because the process may not is AccessDenied, which names the file",
+      "is AccessDenied with the path where the process has no permission",
       inDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, "k"), "x")
@@ -225,7 +225,7 @@ describe("FileSystemStorage", () => {
     )
 
     needs("root", isRoot).live(
-      "nothing to a process that has given up its privileges: it reads what it may, and no link leads it out",
+      "is none where the process has given up its privileges, and may read; links are still refused",
       inDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, "folder/k"), "x")
@@ -244,7 +244,7 @@ describe("FileSystemStorage", () => {
     )
 
     needs("a shell with ulimit", process.platform !== "win32").live(
-      "because too many files are open is StorageUnavailable, which names the limit",
+      "is StorageUnavailable with the limit where too many files are open",
       inDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, "k"), "x")

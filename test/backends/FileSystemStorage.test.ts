@@ -89,7 +89,7 @@ describe("FileSystemStorage", () => {
 
   describe("a removal with ifMatch", () => {
     it.live(
-      "never removes another version than the one that it names",
+      "removes the version that it names, and no other",
       onDirectory(() =>
         Effect.gen(function*() {
           let first = 0
@@ -119,7 +119,7 @@ describe("FileSystemStorage", () => {
 
   describe("on disk", () => {
     it.live(
-      "keeps an object in a file of its own name, in its own folders",
+      "keeps an object in a file named like its key",
       onDirectory((directory) =>
         Effect.gen(function*() {
           yield* Storage.save("bert/layer 0/weights.bin", bytes("w"))
@@ -129,7 +129,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "reads a folder that someone else has filled as it is",
+      "reads a directory that another program filled",
       onDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, "config.json"), "{}")
@@ -146,7 +146,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "creates the directory, and those above it",
+      "creates the directory and its parents",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const deep = path.join(directory, "not/there/yet")
@@ -170,7 +170,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "removes the folders that an object was the last in, and no others",
+      "removes empty folders with their last object, but not the base directory",
       onDirectory((directory) =>
         Effect.gen(function*() {
           yield* Storage.save("a/b/c", bytes("1"))
@@ -197,7 +197,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "gives every save an etag of its own, however fast they follow each other",
+      "assigns a new etag to each of many fast saves",
       onDirectory(() =>
         Effect.gen(function*() {
           const infos = yield* Effect.forEach(
@@ -210,7 +210,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "sees by the etag that someone else changed the file",
+      "has another etag after another program changed the file",
       onDirectory((directory) =>
         Effect.gen(function*() {
           const { etag } = yield* Storage.save("k", bytes("1"))
@@ -222,7 +222,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "flushes file and folder before a save ends, and with relaxed durability neither",
+      "syncs file and folders before a save ends, and nothing with relaxed durability",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const flushed: Array<string> = []
@@ -256,7 +256,7 @@ describe("FileSystemStorage", () => {
 
   describe("a long segment", () => {
     it.live(
-      "is listed whole, whatever its pieces on disk would mean by themselves",
+      "is listed as one key, even if its pieces on disk look like other keys",
       onDirectory(() =>
         Effect.gen(function*() {
           const start = "y".repeat(253)
@@ -279,7 +279,7 @@ describe("FileSystemStorage", () => {
     )
   })
 
-  describe("keys that need each other's place", () => {
+  describe("a key that is also a folder of another", () => {
     const cases = [
       { there: "foo", wanted: "foo/bar" },
       { there: "foo/bar", wanted: "foo" },
@@ -288,7 +288,7 @@ describe("FileSystemStorage", () => {
     ]
     for (const { there, wanted } of cases) {
       it.live(
-        `are refused by names: ${wanted} beside ${there}`,
+        `is refused, and both are named: ${wanted} beside ${there}`,
         onDirectory((directory) =>
           Effect.gen(function*() {
             yield* Storage.save(there, bytes("old"))
@@ -318,7 +318,7 @@ describe("FileSystemStorage", () => {
     }
 
     it.live(
-      "do not include an empty folder that someone left",
+      "can be saved over an empty folder",
       onDirectory((directory) =>
         Effect.gen(function*() {
           fs.mkdirSync(path.join(directory, "foo"))
@@ -329,7 +329,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "name the folder where it holds no object but cannot be removed",
+      "is refused where the folder holds no object but cannot be removed",
       onDirectory((directory) =>
         Effect.gen(function*() {
           fs.mkdirSync(path.join(directory, "foo/bar"), { recursive: true })
@@ -343,7 +343,7 @@ describe("FileSystemStorage", () => {
 
   describe("temporary files", () => {
     it.live(
-      "of another machine stay for a day after they were last written to",
+      "of another machine are kept for a day after the last write",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const old = path.join(directory, ".surfing-weights/elsewhere-boot-1-2-random-0")
@@ -359,7 +359,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "are never listed, and a key of their folder's name is another's",
+      "are never listed, nor loaded under a key with the name of the hidden folder",
       onDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, ".surfing-weights/x"), "temporary")
@@ -375,7 +375,7 @@ describe("FileSystemStorage", () => {
 
   describe("symbolic links", () => {
     it.live(
-      "that lead out of the directory are refused, and say how to allow them",
+      "that lead out of the directory are refused with a hint at the option",
       linked((_, outside) =>
         Effect.gen(function*() {
           for (const key of ["leak", "folder/secret"]) {
@@ -421,7 +421,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "within the directory are followed, without going round in circles",
+      "within the directory are followed, and loops are not",
       linked(() =>
         Effect.gen(function*() {
           expect(text(yield* Storage.load("weights.bin"))).toBe("blob")
@@ -436,7 +436,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "that lead out of the directory are followed where that is asked",
+      "that lead out of the directory are followed with symlinks: \"follow\"",
       linked(() =>
         Effect.gen(function*() {
           expect(text(yield* Storage.load("leak"))).toBe("secret")
@@ -446,7 +446,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "that lead nowhere are no objects",
+      "without a target are not objects",
       linked(() =>
         Effect.gen(function*() {
           expect(yield* Storage.exists("dead")).toBe(false)
@@ -456,7 +456,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "are replaced by a save and never written through",
+      "are replaced by a save, which leaves their targets unchanged",
       linked((directory, outside) =>
         Effect.gen(function*() {
           yield* Storage.save("leak", bytes("mine"))
@@ -469,7 +469,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "are moved by what they lead to",
+      "are moved as copies of their targets",
       linked((directory) =>
         Effect.gen(function*() {
           yield* Storage.move("weights.bin", "deep/er/weights.bin")
@@ -481,9 +481,9 @@ describe("FileSystemStorage", () => {
     )
   })
 
-  describe("a system that does not tell where an open file is", () => {
+  describe("a system that does not know the path of an open file", () => {
     it.live(
-      "loads what is in the directory, and nothing that a link leads out of it to",
+      "loads objects, and refuses links that lead out of the directory",
       linked(() =>
         Effect.gen(function*() {
           const { readlinkSync } = fs
@@ -512,7 +512,7 @@ describe("FileSystemStorage", () => {
 
   describe("hard links", () => {
     it.live(
-      "to the same file are two objects, also when one is moved onto the other",
+      "to one file are two objects, even if one is moved onto the other",
       onDirectory((directory) =>
         Effect.gen(function*() {
           yield* Storage.save("a", bytes("same"))
@@ -528,7 +528,7 @@ describe("FileSystemStorage", () => {
 
   describe("listings", () => {
     it.live(
-      "leave out what is no object: pipes, folders, names that no key can be",
+      "leave out pipes, empty folders and names that are not valid keys",
       onDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, "object"), "x")
@@ -549,7 +549,7 @@ describe("FileSystemStorage", () => {
 
   describe("large objects", () => {
     it.live(
-      "that no array can hold are refused by load, which points to stream",
+      "too large for an array are refused by load with a hint at stream",
       onDirectory((directory) =>
         Effect.gen(function*() {
           const file = fs.openSync(path.join(directory, "enormous"), "w")
@@ -566,7 +566,7 @@ describe("FileSystemStorage", () => {
 
   describe("a file that changes under a reader", () => {
     it.live(
-      "and gets shorter is a truncated object, not a short one",
+      "and is truncated fails with a truncated CorruptObject",
       onDirectory((directory) =>
         Effect.gen(function*() {
           yield* Storage.save("k", new Uint8Array(16 * 1024 * 1024))
@@ -599,9 +599,9 @@ describe("FileSystemStorage", () => {
     )
   })
 
-  describe("what is opened", () => {
+  describe("file descriptors", () => {
     needs("/proc", isLinux).live(
-      "is closed: after loads, abandoned streams, and saves that fail or are interrupted",
+      "are closed after loads, abandoned streams, and saves that fail or are interrupted",
       onDirectory(() =>
         Effect.gen(function*() {
           yield* Storage.save("k", new Uint8Array(16 * 1024 * 1024))
@@ -627,9 +627,9 @@ describe("FileSystemStorage", () => {
     )
   })
 
-  describe("a system that refuses", () => {
+  describe("an error of the system", () => {
     it.live(
-      "because the base directory is a file, or is below one, is StorageNotFound",
+      "is StorageNotFound where the base directory is a file, or below one",
       inDirectory((directory) =>
         Effect.gen(function*() {
           put(path.join(directory, "file"), "x")
@@ -644,7 +644,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "because the base directory goes during a listing is StorageNotFound, and not the end of the listing",
+      "is StorageNotFound where the base directory disappears during a listing, which does not just end",
       inDirectory((directory) =>
         Effect.gen(function*() {
           for (let i = 0; i < 4000; i++) put(path.join(directory, `folder-${i % 40}/${i}`), "x")
@@ -663,7 +663,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "because the base directory is gone is StorageNotFound, and not an empty storage",
+      "is StorageNotFound in every operation once the base directory is gone",
       onDirectory((directory) =>
         Effect.gen(function*() {
           fs.rmSync(directory, { recursive: true })
@@ -692,7 +692,7 @@ describe("FileSystemStorage", () => {
     )
 
     it.live(
-      "because the path is too long is InvalidKey on a save and a missing object otherwise",
+      "is InvalidKey where a save's path is too long, and a missing object in other operations",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const deep = path.join(directory, ...Array.from({ length: 14 }, () => "d".repeat(240)))
@@ -710,7 +710,7 @@ describe("FileSystemStorage", () => {
     )
 
     needs("a mount of its own: root on Linux", canMount).live(
-      "because the disk is full is StorageFull, and leaves the old object and nothing else",
+      "is StorageFull where the disk is full; the old object is kept, and nothing else",
       inDirectory((directory) =>
         Effect.gen(function*() {
           execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory])
@@ -735,7 +735,7 @@ describe("FileSystemStorage", () => {
     )
 
     needs("a mount of its own: root on Linux", canMount).live(
-      "because the disk is read-only is AccessDenied on a save, and loads go on",
+      "is AccessDenied where a save meets a read-only disk, from which loads still work",
       inDirectory((directory) =>
         Effect.gen(function*() {
           execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory])
@@ -753,7 +753,7 @@ describe("FileSystemStorage", () => {
     )
 
     needs("a mount of its own: root on Linux", canMount).live(
-      "because a folder is another file system is UnsupportedOperation, which says what to do",
+      "is UnsupportedOperation with advice where a folder is on another file system",
       inDirectory((directory) =>
         Effect.gen(function*() {
           const other = path.join(directory, "mounted")

@@ -25,9 +25,9 @@ const expectOneVersion = (storage: Storage.Service, key: string) =>
     return version !== 0
   }))
 
-describe("attributes on files", () => {
+describe("attributes of files", () => {
   it.live(
-    "are those of the object's bytes while another process writes, and whenever it is killed",
+    "match the bytes while another process writes, and after it was killed at any moment",
     inDirectory((directory) =>
       Effect.gen(function*() {
         let reads = 0
@@ -58,7 +58,7 @@ describe("attributes on files", () => {
   )
 
   needs("root", isRoot).live(
-    "that the process may not read are AccessDenied, while the object can be loaded",
+    "without permission to read them are AccessDenied for head, and the object can be loaded",
     inDirectory((directory) =>
       Effect.gen(function*() {
         yield* Storage.save("with", bytes("x"), { attributes: { cacheControl: "no-store" } }).pipe(
@@ -80,7 +80,7 @@ describe("attributes on files", () => {
   )
 
   needs("a mount of its own: root on Linux", canMount).live(
-    "are kept by a file system whose times are whole seconds",
+    "are kept on a file system whose times are whole seconds",
     inDirectory((directory) =>
       Effect.gen(function*() {
         const image = `${directory}-image`

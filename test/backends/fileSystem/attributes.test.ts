@@ -35,7 +35,7 @@ const yesterday = Date.now() / 1000 - 25 * 60 * 60
 
 describe("the content type of an object on files", () => {
   it.live(
-    "is derived from the extension of the key, where it was saved without one",
+    "is derived from the extension of the key if it was saved without one",
     onDirectory((directory) =>
       Effect.gen(function*() {
         const types: Record<string, string | undefined> = {
@@ -61,7 +61,7 @@ describe("the content type of an object on files", () => {
   )
 
   it.live(
-    "is the one that it was saved with, and is derived beside other attributes",
+    "is the one it was saved with, and is derived beside other attributes",
     onDirectory(() =>
       Effect.gen(function*() {
         yield* Storage.save("a.json", bytes("x"), { attributes: { contentType: "application/x-own" } })
@@ -78,9 +78,9 @@ describe("the content type of an object on files", () => {
   )
 })
 
-describe("attributes on files", () => {
+describe("attributes of files", () => {
   it.live(
-    "cost an object without any not a single call",
+    "cost no system call for an object without any",
     onDirectory((directory) =>
       Effect.gen(function*() {
         yield* Storage.save("with", bytes("x"), { attributes })
@@ -108,7 +108,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "of a file that another program changed are gone, and of no use to the next version",
+    "are gone once another program changed or renamed the file",
     onDirectory((directory) =>
       Effect.gen(function*() {
         const file = path.join(directory, "k")
@@ -139,7 +139,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "are in no more files than there are objects with attributes",
+    "are in as many files as there are objects with attributes",
     onDirectory((directory) =>
       Effect.gen(function*() {
         const expectFiles = (what: string, count: number) =>
@@ -180,7 +180,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "can be given to an object without any as it is moved",
+    "can be added by a move",
     onDirectory(() =>
       Effect.gen(function*() {
         yield* Storage.save("plain", bytes("content"))
@@ -231,7 +231,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "of the old object stay where a save fails to keep the new ones",
+    "of the old object are kept if those of the new one cannot be written",
     onDirectory((directory) =>
       Effect.gen(function*() {
         yield* save("k")
@@ -251,7 +251,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "stay where a move was cut off between the new name and the old, and is tried again",
+    "survive a move that stopped between its two steps, and its retry",
     onDirectory((directory) =>
       Effect.gen(function*() {
         yield* save("old")
@@ -273,7 +273,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "and the object that is opened are of one version, also when it is overwritten in between",
+    "are of the same version as the opened bytes, even if the object is overwritten in between",
     onDirectory((directory) =>
       Effect.gen(function*() {
         const storage = yield* Storage.Storage
@@ -308,7 +308,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "that are damaged are none, and do not keep the object from being read",
+    "are ignored if their file is damaged",
     onDirectory((directory) =>
       Effect.gen(function*() {
         for (const damage of ["", "{", "{}", "null", "\0".repeat(300)]) {
@@ -322,7 +322,7 @@ describe("attributes on files", () => {
   )
 
   it.live(
-    "are on the disk before the object, with full durability",
+    "are on the disk before the object is renamed, with full durability",
     inDirectory((directory) =>
       Effect.gen(function*() {
         const root = fs.realpathSync(directory)
@@ -383,7 +383,7 @@ describe("abandoned attributes", () => {
   }
 
   it.live(
-    "are removed when a storage is built, and no others",
+    "are removed when a storage is built, and attributes in use are not",
     onDirectory((directory) =>
       Effect.gen(function*() {
         yield* save("gone")
@@ -410,7 +410,7 @@ describe("abandoned attributes", () => {
   )
 
   it.live(
-    "of a process that is gone are removed at once, of a live one and of another machine after a day",
+    "are removed at once if their process is gone, and otherwise after a day",
     onDirectory((directory) =>
       Effect.gen(function*() {
         const [host = "", boot = "", pid = "", start = ""] = yield* Effect.gen(function*() {
@@ -450,7 +450,7 @@ describe("abandoned attributes", () => {
   )
 
   it.live(
-    "do not grow without bound while a process runs",
+    "do not accumulate while a process runs",
     onDirectory((directory) =>
       Effect.gen(function*() {
         for (let i = 0; i < 100; i++) {

@@ -13,7 +13,7 @@ import * as ObjectKey from "../../../src/ObjectKey.js"
 
 const encodeKey = (key: string, flavor: Flavor) => encodePath(key, flavor).split("/")
 
-/** What a listing makes of the names of nested folders and a file. */
+/** Decodes the names of nested folders and a file, as a listing does. */
 const decode = (names: ReadonlyArray<string>, flavor: Flavor): string => {
   const segments: Array<string> = []
   let before = ""
@@ -28,7 +28,7 @@ const decode = (names: ReadonlyArray<string>, flavor: Flavor): string => {
   return segments.join("/")
 }
 
-// Segments made of what matters: escapes, marks, dots, reserved names, and enough of it to be too long.
+// Segments of escapes, marks, dots and reserved names, some of them too long.
 const segment = FastCheck.array(
   FastCheck.oneof(
     FastCheck.constantFrom(
@@ -58,9 +58,9 @@ const key = FastCheck.array(segment, { minLength: 1, maxLength: 3 })
   .map((segments) => segments.join("/"))
   .filter((text) => ObjectKey.problem(text) === undefined)
 
-describe("the names that keys have on disk", () => {
+describe("encoded keys", () => {
   for (const flavor of ["posix", "windows"] as const) {
-    it(`stand for the key that they were made for (${flavor})`, () => {
+    it(`decode to the same key (${flavor})`, () => {
       FastCheck.assert(
         FastCheck.property(key, (key) => {
           expect(decode(encodeKey(key, flavor), flavor)).toBe(key)
@@ -69,7 +69,7 @@ describe("the names that keys have on disk", () => {
       )
     })
 
-    it(`are never longer than a file system takes (${flavor})`, () => {
+    it(`have names of at most 255 bytes (${flavor})`, () => {
       FastCheck.assert(
         FastCheck.property(key, (key) => {
           for (const name of encodeKey(key, flavor)) {
@@ -81,7 +81,7 @@ describe("the names that keys have on disk", () => {
       )
     })
 
-    it(`that other people gave stand for one key, which leads back to them (${flavor})`, () => {
+    it(`include every name of other programs, which decodes to one key and back (${flavor})`, () => {
       FastCheck.assert(
         FastCheck.property(segment, (name) => {
           FastCheck.pre(ObjectKey.byteLength(name) <= 250 && name !== ".surfing-weights")
@@ -94,13 +94,13 @@ describe("the names that keys have on disk", () => {
     })
   }
 
-  it("are the key's own where the file system can hold them", () => {
+  it("are the keys themselves where the file system can hold them", () => {
     for (const key of ["100%", "a%20b", "%41", "%2541", "a:b", "con", "dot.", "space ", "a%+", "~/.x"]) {
       expect(encodeKey(key, "posix")).toEqual(key.split("/"))
     }
   })
 
-  it("are escaped where Windows cannot hold them, and only there", () => {
+  it("are escaped only where Windows cannot hold them", () => {
     expect(encodeKey("con/aux.txt/a:b/dot./space /100%/Model.bin", "windows")).toEqual(
       ["%63on", "%61ux.txt", "a%3Ab", "dot%2E", "space%20", "100%", "Model.bin"]
     )
@@ -108,19 +108,19 @@ describe("the names that keys have on disk", () => {
     expect(encodeKey("dot%2E", "windows")).toEqual(["dot%252E"])
   })
 
-  it("never collide with the folder of temporary files", () => {
+  it("never collide with the hidden folder", () => {
     expect(encodeKey(".surfing-weights/x", "posix")).toEqual(["%2Esurfing-weights", "x"])
     expect(encodeKey("%2Esurfing-weights/x", "posix")).toEqual(["%252Esurfing-weights", "x"])
   })
 
-  it("never end in a name of its own where a long segment goes on", () => {
+  it("never split a long segment into a name with a meaning", () => {
     const [first = "", second = ""] = encodeKey(`${"y".repeat(253)}.surfing-weights`, "posix")
     expect(first).toBe(`${"y".repeat(253)}%+`)
     expect(second).toBe("+.surfing-weights")
     expect(encodeKey(`${"y".repeat(253)}con`, "windows")[1]).toBe("+con")
   })
 
-  it("go on in a folder where a segment is longer than 255 bytes", () => {
+  it("split segments of more than 255 bytes into folders", () => {
     const [first = "", second = "", ...rest] = encodeKey("y".repeat(300), "posix")
     expect(rest).toEqual([])
     expect(first).toBe(`${"y".repeat(253)}%+`)

@@ -8,7 +8,7 @@ import { inDirectory } from "../../support/fileSystem.js"
 
 describe("the time of a saved file", () => {
   it.live(
-    "differs from all others, and says whether there are attributes, as the file system keeps it",
+    "is unique, and marks whether there are attributes, after the round trip through the file system",
     inDirectory((directory) =>
       Effect.sync(() => {
         const file = path.join(directory, "file")
@@ -33,13 +33,13 @@ describe("the time of a saved file", () => {
     return Object.assign(stats, { mtimeNs })
   }
 
-  it("may hide attributes where the file system keeps no fractions of a millisecond", () => {
+  it("without fractions of a millisecond may have lost the mark", () => {
     for (const mtimeNs of [1_790_000_000_000_000_000n, 1_790_000_000_120_000_000n, 1_790_000_000_123_000_000n]) {
       expect(mayHaveAttributes(statsAt(mtimeNs))).toBe(true)
     }
   })
 
-  it("says of few files of other programs that there may be attributes", () => {
+  it("rarely looks marked on files of other programs", () => {
     let count = 0
     for (let i = 0n; i < 10_000n; i++) {
       if (mayHaveAttributes(statsAt(1_790_000_000_000_000_000n + i * 7_919_993n))) count++
