@@ -223,6 +223,11 @@ export class HttpCall {
     accept: (bytes: Uint8Array) => Failure | undefined,
     done: (outcome: Exit.Exit<void, E.CommonError>) => void
   ): void {
+    const settle = (outcome: Exit.Exit<void, E.CommonError>) => {
+      // A connection knows its last call until the next one, and what that leads to.
+      this.#reader = undefined
+      done(outcome)
+    }
     this.#timer?.restart()
     this.#read({
       onBytes: (bytes) => {
@@ -230,8 +235,8 @@ export class HttpCall {
         const failure = accept(bytes)
         if (failure !== undefined) this.#fail(failure)
       },
-      onEnd: () => done(Exit.void),
-      onFailure: done
+      onEnd: () => settle(Exit.void),
+      onFailure: settle
     })
   }
 

@@ -11,34 +11,46 @@
  * `undici` or `fetch` can read into an array of the caller.
  */
 import type { Socket } from "node:net"
-import { Agent, buildConnector, type Dispatcher } from "undici"
-import { connectionFailed } from "../../internal/httpCall.js"
-import { originOf, outgoing, targetOf, type Transport } from "./transport.js"
+import { buildConnector, type Dispatcher, Pool } from "undici"
+import { connectionFailed, type Flow, type Receiver } from "../../internal/httpCall.js"
+import { type HttpRequest, originOf, outgoing, targetOf, type Transport } from "./transport.js"
 
 /** The size of one read, in bytes. */
 const readSize = 128 * 1024
 
 /** As many connections as there are requests at once, each kept open for a while. */
 export const make = (): { readonly transport: Transport; readonly close: () => void } => {
-  const agent = new Agent({
-    connect: connectLending,
-    // Idle timeouts are those of `HttpCall`.
-    headersTimeout: 0,
-    bodyTimeout: 0
-  })
-  return { transport: over(agent), close: () => void agent.destroy() }
+  // One pool, as there is one server. An `Agent` would close the pool of a server whenever one of its connections goes.
+  const pools = new Map<string, Pool>()
+  const poolOf = (origin: string): Pool => {
+    const pool = pools.get(origin) ?? new Pool(origin, {
+      connect: connectLending,
+      // Idle timeouts are those of `HttpCall`.
+      headersTimeout: 0,
+      bodyTimeout: 0
+    })
+    pools.set(origin, pool)
+    return pool
+  }
+  return {
+    transport: (request, receiver) => dispatch(poolOf(originOf(request)), request, receiver),
+    close: () => {
+      for (const pool of pools.values()) void pool.destroy()
+    }
+  }
 }
 
-const over = (agent: Agent): Transport => (request, receiver) => {
+const dispatch = (pool: Pool, request: HttpRequest, receiver: Receiver): Flow => {
   let controller: Dispatcher.DispatchController | undefined
   let isAborted = false
   const { headers, method } = request
-  agent.dispatch({
-    origin: originOf(request),
+  pool.dispatch({
     path: targetOf(request),
     method,
     headers,
-    body: outgoing(request.body, receiver) ?? null
+    body: outgoing(request.body, receiver) ?? null,
+    // It would close the connection after a HEAD.
+    reset: false
   }, {
     onRequestStart: (started) => {
       controller = started
