@@ -119,7 +119,7 @@ const forTwoSeconds = Schedule.intersect(Schedule.spaced("10 millis"), Schedule.
  * What the `capabilities` of a store exclude is tested too: it must fail with `UnsupportedOperation` and change nothing.
  *
  * Random sequences of operations are reported with their seed, shrunk to the shortest that fails. To repeat one, or to run
- * more than 20 of them, call `FastCheck.configureGlobal({ seed, numRuns })` before the suite.
+ * more than 10 of them, call `FastCheck.configureGlobal({ seed, numRuns })` before the suite.
  *
  * @since 0.1.0
  * @category suites

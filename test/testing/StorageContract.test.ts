@@ -2,12 +2,10 @@
  * The contract suite detects defects, and accepts what the contract allows.
  */
 import { assert, describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Layer, Stream } from "effect"
-import { MemoryStorage, Storage, StorageBackend, StorageError } from "surfing-weights"
+import { Cause, Effect, Exit, Fiber, Stream } from "effect"
+import { MemoryStorage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
-import { bytesOf, changed, mutants, reusing } from "./mutants.js"
-
-const layerOf = (storage: Effect.Effect<Storage.Service>) => Layer.effect(Storage.Storage, storage)
+import { bytesOf, changed, layerOf, mutants, reusing } from "./mutants.js"
 
 const theCase = (name: string): StorageContract.Case =>
   StorageContract.cases.find((rule) => rule.name === name) ?? assert.fail(`there is no case "${name}"`)
@@ -80,24 +78,5 @@ describe("StorageContract accepts", () => {
           )
       })))
     })
-  })
-
-  // What a store does not support must be refused. These two support as little as possible.
-  StorageContract.suite("a store that only saves and loads, and no object under another", {
-    layer: layerOf(changed(({ keys, save }) => ({
-      capabilities: { ...StorageBackend.readOnly, write: true, objectsWithinObjects: false },
-      save: (key, data, options) =>
-        Effect.flatMap(Stream.runCollect(keys({})), (all) => {
-          const other = [...all].find((other) => other.startsWith(`${key}/`) || key.startsWith(`${other}/`))
-          const reason = `${key} and ${other} cannot both exist`
-          return other === undefined
-            ? save(key, data, options)
-            : Effect.fail(new StorageError.UnsupportedOperation({ reason, key }))
-        })
-    })))
-  })
-
-  StorageContract.suite("a store that only reads and lists", {
-    layer: layerOf(changed(() => ({ capabilities: { ...StorageBackend.readOnly, list: true } })))
   })
 })

@@ -1,7 +1,7 @@
 /**
  * Stores with one defect each, and the case of the contract suite that must detect it.
  */
-import { Effect, Option, Scope, Sink, Stream } from "effect"
+import { Effect, Layer, Option, Scope, Sink, Stream } from "effect"
 import { ByteRange, MemoryStorage, ObjectKey, Storage, StorageBackend, StorageError } from "surfing-weights"
 
 type Change = (memory: StorageBackend.StorageBackend) => Partial<StorageBackend.StorageBackend>
@@ -15,6 +15,9 @@ export const changed = (change: Change): Effect.Effect<Storage.Service> =>
       StorageBackend.make({ name, capabilities, entries, open, remove, save, ...changes }, changes)
     )
   })
+
+export const layerOf = (storage: Effect.Effect<Storage.Service>): Layer.Layer<Storage.Storage> =>
+  Layer.effect(Storage.Storage, storage)
 
 type ServiceChange = (service: Storage.Service) => Partial<Storage.Service>
 
@@ -896,7 +899,7 @@ const loading: ReadonlyArray<Row<Change>> = [
         })
       })),
     "a stream whose object changes midway continues with the old version or fails",
-    /a stream of an object that was overwritten with as many bytes/
+    /a stream of an object that was overwritten by as many bytes/
   ],
   [
     "returns the same array from each load",

@@ -18,7 +18,14 @@ const accept = (bytes: Uint8Array<ArrayBuffer>) =>
     await fetch("https://example.com/", { method: "PUT", body: bytes })
     new WebSocket("wss://example.com/").send(bytes)
     structuredClone(bytes, { transfer: [bytes.buffer] })
-    return [body, source, new Blob(parts), new Response(bytes), new WebAssembly.Module(bytes), new File([bytes], "name")]
+    return [
+      body,
+      source,
+      new Blob(parts),
+      new Response(bytes),
+      new WebAssembly.Module(bytes),
+      new File([bytes], "name")
+    ]
   })
 
 const acceptOpened = ({ bytes, reuse, stream }: StorageBackend.OpenedObject) =>

@@ -4,16 +4,14 @@
  */
 import { expect } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
-import { concat } from "../../internal/bytes.js"
 import type * as Storage from "../../Storage.js"
 import type { Attributes, LoadOptions, SaveOptions, StreamOptions } from "../../StorageBackend.js"
 import type { StorageError } from "../../StorageError.js"
-import { inChunks, MiB, pattern, show } from "./bytes.js"
+import { pattern, show } from "./bytes.js"
 import { type Check, group, saves } from "./cases.js"
-import { entriesOf, expectBytes, expectComplete, expectFailure } from "./expect.js"
+import { entriesOf, expectComplete, expectFailure } from "./expect.js"
 
 /** A call that fails, by the name of the operation, and the key of its failure. */
 interface Attempt {
@@ -204,29 +202,6 @@ const underAnObject: Check = (storage) =>
     ])
   })
 
-/** A stream whose object is removed or overwritten midway may go on or fail; its failure is complete. */
-const midwayFailures: Check = (storage) =>
-  Effect.gen(function*() {
-    const old = pattern(10, 9 * MiB)
-    const overwrite = storage.save("changing", inChunks(pattern(11, 9 * MiB), [MiB]))
-    const changes = [Effect.asVoid(overwrite), storage.remove("changing")]
-    for (const change of changes) {
-      for (const operation of ["stream", "open"] as const) {
-        yield* storage.save("changing", old)
-        yield* Effect.scoped(Effect.gen(function*() {
-          const stream = operation === "stream" ? storage.stream("changing") : (yield* storage.open("changing")).stream
-          const pull = yield* Stream.toPull(stream)
-          const read = [...(yield* pull)]
-          yield* change
-          const end = yield* Effect.flip(Effect.forever(Effect.map(pull, (chunk) => read.push(...chunk))))
-          const bytes = concat(read)
-          expectBytes(`${operation} of a changing object`, bytes, old.subarray(0, bytes.byteLength))
-          if (Option.isSome(end)) expectComplete(storage, `a failure midway`, end.value, operation, "changing")
-        }))
-      }
-    }
-  })
-
 const about = (what: string) => `failures name the operation, the stack of wrappers and the key: ${what}`
 
 export const failures = group("failures", [
@@ -237,6 +212,5 @@ export const failures = group("failures", [
   { name: about("preconditions of reads"), needs: ["write"], check: preconditionsOfReads },
   { name: about("preconditions and sizes of writes"), needs: ["write"], check: preconditionsOfWrites },
   { name: about("what is not supported"), check: unsupported },
-  { name: about("objects under objects"), needs: ["write"], check: underAnObject },
-  { name: about("streams whose object changes midway"), needs: ["write"], check: midwayFailures }
+  { name: about("objects under objects"), needs: ["write"], check: underAnObject }
 ])

@@ -297,7 +297,7 @@ export const model = group("random operations", [
               Effect.runPromiseExit(expectSameAsMap(storage, sequence), { signal }).then((exit) => {
                 if (Exit.isFailure(exit)) throw Cause.squash(exit.cause)
               })),
-            { numRuns: FastCheck.readConfigureGlobal().numRuns ?? 20, interruptAfterTimeLimit: 60_000 }
+            { numRuns: FastCheck.readConfigureGlobal().numRuns ?? 10, interruptAfterTimeLimit: 60_000 }
           ),
         catch: (error) =>
           error
