@@ -78,11 +78,7 @@ export const must = <A, I, R>(
 
 /** Shows a value as it would stand in a program. */
 export const show = (value: unknown): string =>
-  Redacted.isRedacted(value)
-    ? "a Redacted value"
-    : typeof value === "string" || Predicate.isRecord(value)
-    ? JSON.stringify(value)
-    : String(value)
+  typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
 
 /** Shows nothing of a value that may be a secret. */
 export const hidden = (): undefined => undefined

@@ -24,6 +24,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { boolean, decode, duration, must, show, size, storage } from "../internal/options.js"
@@ -270,7 +271,7 @@ const timeToLive: Schema.Schema<number, Freshness> = must(
     }
   ),
   "\"revalidate\", \"immutable\" or { timeToLive } with a duration greater than zero",
-  show
+  (value) => Predicate.hasProperty(value, "timeToLive") ? `{ timeToLive: ${show(value.timeToLive)} }` : show(value)
 )
 
 const schema: Schema.Schema<Settings, Options> = Schema.Struct({

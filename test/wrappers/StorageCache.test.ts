@@ -199,6 +199,11 @@ describe("StorageCache", () => {
       expect((yield* Effect.flip(StorageCache.make(memory, { capacity: 0 }))).message).toBe(
         "StorageCache: capacity must be a whole number of bytes of at least 1 (got 0 bytes)"
       )
+      const freshness = { timeToLive: 0n }
+      expect((yield* Effect.flip(StorageCache.make(memory, { capacity: 1, freshness }))).message).toBe(
+        "StorageCache: freshness must be \"revalidate\", \"immutable\" or { timeToLive } with a duration greater than " +
+          "zero (got { timeToLive: 0 })"
+      )
       yield* StorageCache.make(memory, { capacity: 1n, freshness: { timeToLive: 0.5 }, tier: tier(1n) })
       yield* StorageCache.make(memory, { capacity: 1, freshness: { timeToLive: Infinity }, shared: undefined })
     }))
