@@ -1,10 +1,10 @@
 /**
- * A backend of one's own: objects in any `KeyValueStore` of @effect/platform. It gives `StorageBackend.make` the four
- * operations that it needs and passes the contract suite, in test/examples/custom-backend.all.test.ts.
+ * A custom backend: objects in any `KeyValueStore` of @effect/platform. It implements the four primitives of
+ * `StorageBackend.make` and passes the contract suite, in test/examples/custom-backend.all.test.ts.
  *
- * Each object is a value under its etag. An index, in pages since such a store cannot list, says which etag a key has:
- * a save is done when its page is written. One process at a time may use a store, and a crash leaves of a page what the
- * `KeyValueStore` leaves of it.
+ * Each object is a value under its etag. An index maps keys to their metadata, in pages, since a `KeyValueStore` cannot
+ * list its keys. A save is committed when its page is written. Only one process may use a store at a time, and after a
+ * crash a page is as whole as the `KeyValueStore` wrote it.
  */
 import { FileSystem, KeyValueStore } from "@effect/platform"
 import * as NodeContext from "@effect/platform-node/NodeContext"
@@ -15,9 +15,24 @@ import { randomUUID } from "node:crypto"
 import { fileURLToPath } from "node:url"
 import { ObjectKey, Storage, StorageBackend, StorageError } from "surfing-weights"
 
+const Attributes = Schema.partial(Schema.Struct({
+  contentType: Schema.String,
+  cacheControl: Schema.String,
+  contentDisposition: Schema.String,
+  contentEncoding: Schema.String,
+  contentLanguage: Schema.String,
+  metadata: Schema.Record({ key: Schema.String, value: Schema.String })
+}))
+
 const Page = Schema.HashMap({
   key: Schema.String,
-  value: Schema.Struct({ key: Schema.String, size: Schema.Number, lastModified: Schema.Date, etag: Schema.String })
+  value: Schema.Struct({
+    key: Schema.String,
+    size: Schema.Number,
+    lastModified: Schema.Date,
+    etag: Schema.String,
+    attributes: Schema.optional(Attributes)
+  })
 })
 
 const makeIndex = (values: KeyValueStore.KeyValueStore) => {
@@ -39,22 +54,20 @@ const emptyPage = HashMap.empty<string, StorageBackend.ObjectInfo>()
 
 const byKey = Order.mapInput(ObjectKey.compare, (info: StorageBackend.ObjectInfo) => info.key)
 
-const backend = "KeyValueStore"
-
-const unexpected = (operation: string, key: string) => (cause: { readonly message: string }) =>
-  new StorageError.UnexpectedStorageError({ backend, operation, key, reason: cause.message, cause })
+const unexpected = (cause: { readonly message: string }) =>
+  new StorageError.UnexpectedStorageError({ reason: cause.message, cause })
 
 // #region backend
 const makeBackend = Effect.gen(function*() {
   const values = yield* KeyValueStore.KeyValueStore
   const index = makeIndex(values)
   const semaphore = yield* Effect.makeSemaphore(1)
-  // One at a time: what a condition saw still holds when the save is done, and nobody reads what is being written. The
-  // yield lets those who wait go first.
+  // One operation at a time: a precondition still holds when the save is committed, and no value is read while it is
+  // written. The yield lets the operations that wait go first.
   const exclusively = flow(semaphore.withPermits(1), Effect.zipLeft(Effect.yieldNow()))
 
   return StorageBackend.make({
-    name: backend,
+    name: "KeyValueStore",
     capabilities: StorageBackend.full,
 
     open: (key, options) =>
@@ -64,44 +77,43 @@ const makeBackend = Effect.gen(function*() {
         return { bytes, info }
       }).pipe(
         exclusively,
-        Effect.mapError((cause) =>
-          cause._tag === "NoSuchElementException"
-            ? new StorageError.ObjectNotFound({ backend, operation: "load", key })
-            : unexpected("load", key)(cause)
-        ),
-        Effect.flatMap(({ bytes, info }) => StorageBackend.openBytes(bytes, info, options, backend))
+        Effect.catchTag("NoSuchElementException", () => new StorageError.ObjectNotFound()),
+        Effect.catchTags({ BadArgument: unexpected, ParseError: unexpected, SystemError: unexpected }),
+        Effect.flatMap(({ bytes, info }) => StorageBackend.openBytes(bytes, info, options))
       ),
 
     save: (key, data, options) =>
       Effect.gen(function*() {
         // A copy, since the array is the caller's.
-        const bytes = new Uint8Array(data instanceof Uint8Array ? data : yield* gather(data))
+        const bytes = new Uint8Array(data instanceof Uint8Array ? data : yield* collect(data))
         const lastModified = new Date(yield* Clock.currentTimeMillis)
-        const info = { key, size: bytes.byteLength, lastModified, etag: randomUUID() }
+        const { attributes } = options
+        const info = { key, size: bytes.byteLength, lastModified, etag: randomUUID(), attributes }
         return yield* Effect.gen(function*() {
-          const existing = yield* Effect.mapError(index.find(key), unexpected("save", key))
-          yield* StorageBackend.checkSave(key, Option.getOrUndefined(existing), options, { backend, operation: "save" })
+          const existing = yield* Effect.mapError(index.find(key), unexpected)
+          yield* StorageBackend.checkSave(Option.getOrUndefined(existing), options)
           yield* values.set(info.etag, bytes).pipe(
             Effect.zipRight(index.set(info)),
             Effect.onError(() => Effect.ignore(values.remove(info.etag))),
-            Effect.mapError(unexpected("save", key))
+            Effect.mapError(unexpected)
           )
           if (Option.isSome(existing)) yield* Effect.ignore(values.remove(existing.value.etag))
           return info
         }).pipe(Effect.uninterruptible, exclusively)
       }),
 
-    remove: (key) =>
+    remove: (key, { ifMatch }) =>
       Effect.gen(function*() {
-        const existing = yield* index.find(key)
-        if (Option.isNone(existing)) return
-        yield* index.remove(key)
-        yield* Effect.ignore(values.remove(existing.value.etag))
-      }).pipe(Effect.uninterruptible, exclusively, Effect.mapError(unexpected("remove", key))),
+        const existing = Option.getOrUndefined(yield* Effect.mapError(index.find(key), unexpected))
+        if (ifMatch !== undefined && ifMatch !== existing?.etag) return yield* new StorageError.PreconditionFailed()
+        if (existing === undefined) return
+        yield* Effect.mapError(index.remove(key), unexpected)
+        yield* Effect.ignore(values.remove(existing.etag))
+      }).pipe(Effect.uninterruptible, exclusively),
 
     entries: ({ prefix = "", startAfter = "" }) =>
       Stream.fromIterableEffect(exclusively(index.all)).pipe(
-        Stream.mapError(unexpected("entries", prefix)),
+        Stream.mapError(unexpected),
         Stream.filter(({ key }) => key.startsWith(prefix) && ObjectKey.compare(key, startAfter) > 0)
       )
   })
@@ -110,7 +122,7 @@ const makeBackend = Effect.gen(function*() {
 export const layer = Layer.effect(Storage.Storage, Effect.map(makeBackend, Storage.make))
 // #endregion
 
-const gather = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
+const collect = (stream: Stream.Stream<Uint8Array>) =>
   Effect.map(Stream.runCollect(stream), (chunks) => Buffer.concat([...chunks]))
 
 const demo = Effect.gen(function*() {

@@ -81,7 +81,7 @@ describe("a storage by URL", () => {
       yield* Effect.provide(saved, layer)
     }))
 
-  it.effect.each([
+  it.effect.each<readonly [url: string, option: string, reason: string]>([
     [
       "ftp://host/",
       "url",

@@ -4,11 +4,11 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
-import { type NewHash, sha256 } from "../../internal/sha256.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import * as Storage from "../../Storage.js"
 import { InvalidKey, UnsupportedOperation } from "../../StorageError.js"
 import { keyPrefix } from "../internal/folders.js"
+import { type NewHash, sha256 } from "../internal/sha256.js"
 
 /**
  * The key of a manifest, after the prefix.

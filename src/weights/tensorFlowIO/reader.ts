@@ -2,6 +2,7 @@
  * Loads models.
  */
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import type * as Runtime from "effect/Runtime"
 import * as Stream from "effect/Stream"
 import { allocate, fill } from "../../internal/bytes.js"
@@ -65,12 +66,10 @@ const loadWeights = (
     const { key, storage } = location
     const groups = yield* measure(location, model)
     const size = groups.reduce((sum, { size }) => sum + size, 0)
-    const allocated = allocate(size)
-    if (allocated === undefined) {
+    const target = yield* Either.mapLeft(allocate(size), () => {
       const reason = `${size} bytes do not fit in one ArrayBuffer on this runtime; set streamWeights`
-      return yield* new UnsupportedOperation({ backend: storage.backend.name, operation: "load", key, reason })
-    }
-    const target = unshared(allocated)
+      return new UnsupportedOperation({ backend: storage.backend.name, operation: "load", key, reason })
+    })
     let offset = 0
     const shards = groups.flatMap(({ infos }) => infos).map((info) => {
       const part = target.subarray(offset, offset + info.size)

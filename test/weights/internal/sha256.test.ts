@@ -4,7 +4,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, FastCheck } from "effect"
 import { createHash, randomBytes } from "node:crypto"
-import { hashOf, hexDigest, native, portable } from "../../src/internal/sha256.js"
+import { hashOf, hexDigest, native, portable } from "../../../src/weights/internal/sha256.js"
 
 const expected = (...pieces: ReadonlyArray<Uint8Array>) =>
   createHash("sha256").update(Buffer.concat(pieces)).digest("hex")

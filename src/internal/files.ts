@@ -1,1 +1,0 @@
-export { allocate } from "./bytes.js"

@@ -1,1 +1,0 @@
-export { withPlace as relocate } from "./errors.js"
