@@ -36,7 +36,10 @@ interface Problem {
   readonly problem: string
 }
 
-/** The first problem, in the words of the outermost schema that has any. The formatters of Effect would show secrets. */
+/**
+ * The first problem, at the innermost option, in the words of the outermost schema that has any. The formatters of Effect would
+ * show secrets.
+ */
 const firstProblem = (issue: ParseResult.ParseIssue, path: ReadonlyArray<PropertyKey> = []): Problem => {
   switch (issue._tag) {
     case "Pointer":
@@ -45,6 +48,10 @@ const firstProblem = (issue: ParseResult.ParseIssue, path: ReadonlyArray<Propert
       return { path, problem: "is required" }
     case "Unexpected":
       return { path, problem: "is not an option of this module; remove it or correct its name" }
+  }
+  if (issue._tag === "Refinement" && issue.kind === "From") {
+    const inner = firstProblem(issue.issue, path)
+    if (inner.path.length > path.length) return inner
   }
   const message = Option.getOrUndefined(AST.getMessageAnnotation(issue.ast))?.(issue)
   if (typeof message === "string") return { path, problem: message }
@@ -152,9 +159,9 @@ export const duration = ({ max = longestTimer, min = 0 } = {}): Schema.Schema<nu
       max === Infinity ? "" : ` and at most ${Duration.format(max)}`
     }`,
     (value) =>
-      // A negative number would be shown as 0.
+      // As it stands in a program: Effect would show a negative number as 0.
       typeof value === "number"
-        ? `${value} ms`
+        ? String(value)
         : Option.match(Duration.decodeUnknown(value), { onNone: () => show(value), onSome: Duration.format })
   )
 

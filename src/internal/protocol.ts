@@ -13,6 +13,7 @@
  *   `encoding=identity`, receives the object's encoding as `x-object-content-encoding`, so that no HTTP client decodes the body.
  */
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Attributes, Checksum, ObjectInfo as Info } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
@@ -107,13 +108,20 @@ export const parseResponseAttributes = (headers: Headers): Attributes | undefine
 
 // JSON
 
+// A `Schema.Record` would lose the name `__proto__`.
+const metadata = Schema.declare(
+  (value): value is Readonly<Record<string, string>> =>
+    Predicate.isReadonlyRecord(value) && Object.values(value).every(Predicate.isString),
+  { jsonSchema: { type: "object", additionalProperties: { type: "string" } } }
+)
+
 const attributes = Schema.Struct({
   contentType: Schema.optional(Schema.String),
   cacheControl: Schema.optional(Schema.String),
   contentDisposition: Schema.optional(Schema.String),
   contentEncoding: Schema.optional(Schema.String),
   contentLanguage: Schema.optional(Schema.String),
-  metadata: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String }))
+  metadata: Schema.optional(metadata)
 })
 
 export class ObjectInfo extends Schema.Class<ObjectInfo>("ObjectInfo")({

@@ -9,6 +9,8 @@ import { onBucket } from "../support/s3Contract.js"
 
 const inOrder = "the emulator does not list in the order of bytes"
 const conditions = "the emulator ignores the conditions of a save"
+const removals = "the emulator ignores the condition of a removal"
+const attributes = "of the attributes the emulator keeps only the content type and plain metadata"
 
 const emulatorCannot: Readonly<Record<string, string>> = {
   "keys are kept byte for byte and distinct: spaces and punctuation": inOrder,
@@ -33,6 +35,19 @@ const emulatorCannot: Readonly<Record<string, string>> = {
   "a move with ifNoneMatch creates the target, or fails with ObjectAlreadyExists and changes nothing": conditions,
   "of eight concurrent attempts to copy to one target with ifNoneMatch, exactly one succeeds": conditions,
   "of eight concurrent attempts to move to one target with ifNoneMatch, exactly one succeeds": conditions,
+  "a sink applies the preconditions of its save": conditions,
+  "failures name the operation, the stack of wrappers and the key: preconditions and sizes of writes": conditions,
+  "ifMatch on a removal removes the object with this etag": removals,
+  "ifMatch on a removal fails with PreconditionFailed for any other etag, also of a missing object": removals,
+  "a removal with ifMatch never removes a newer version": removals,
+  "attributes are returned by save, head and open, however the object was saved": attributes,
+  "each attribute can be set alone": attributes,
+  "metadata has any characters, up to 2 KiB": attributes,
+  "copies and moves keep or replace attributes": attributes,
+  "attributes are gone with the version that they were saved with": attributes,
+  "a failed save leaves the old attributes": attributes,
+  "objects and attributes of concurrent saves are never mixed": attributes,
+  "attributes are kept under every kind of key": inOrder,
   "a random sequence of operations has the same results as on a map": `${inOrder} and ${conditions}`
 }
 

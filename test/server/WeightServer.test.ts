@@ -695,7 +695,7 @@ describe("options", () => {
           [{ shutdownTimeout: "25 days" }, "shutdownTimeout", "(got 25d)"],
           [{ origins: ["https://a.example/path"] }, "origins.0", `(got "https://a.example/path")`],
           [{ redirect: { expiresIn: "8 days" } }, "redirect.expiresIn", "at least 1s and at most 7d (got 8d)"],
-          [{ redirect: { expiresIn: 999 } }, "redirect.expiresIn", "(got 999ms)"],
+          [{ redirect: { expiresIn: 999 } }, "redirect.expiresIn", "(got 999)"],
           [{ auth: { tokens: [] } }, "auth.tokens", "must have at least one token"],
           [
             { auth: { tokens: [{ token: Redacted.make("short-secret"), scope: "read" }] } },

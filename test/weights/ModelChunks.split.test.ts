@@ -178,8 +178,8 @@ describe("ModelChunks.split", () => {
         [{ by: { bytes: 1.5 } }, "by.bytes", "(got 1.5 bytes)"],
         [{ by: () => "" }, "by", "the name \"\" for tensor \"conv1.weight\" cannot be part of a key: it is empty"],
         [{ by: () => "../../etc/cron" }, "by", "a segment \"..\""],
-        [{ by: () => "x".repeat(1020) }, "by", "it is longer than 1024 bytes"],
-        [{ by: () => "x".repeat(1009) }, "by", "it is longer than 1024 bytes"],
+        [{ by: () => "x".repeat(1020) }, "by", "it must not exceed 1024 bytes"],
+        [{ by: () => "x".repeat(1009) }, "by", "it must not exceed 1024 bytes"],
         [{ source: "model/manifest.json" }, "target", "the manifest would replace the source \"model/manifest.json\""],
         [
           { by: () => "source", target: "" },

@@ -149,7 +149,7 @@ describe("a manifest", () => {
       "a segment \"..\""
     ],
     ["an absolute key", manifest({ ...chunk, key: "/etc/passwd" }), "chunks[0].key", "an empty segment"],
-    ["a key with NUL", manifest({ ...chunk, key: "a\0" }), "chunks[0].key", "a control character"],
+    ["a key with NUL", manifest({ ...chunk, key: "a\0" }), "chunks[0].key", "control characters"],
     [
       "the manifest as a chunk",
       manifest({ ...chunk, key: "manifest.json" }),

@@ -303,7 +303,7 @@ describe("TensorFlowIO.load", () => {
       const empty = yield* handlerOn(memory)
       const missing = yield* storageFailureOf(empty.load)
       expect(missing).toBeInstanceOf(StorageError.ObjectNotFound)
-      expect(missing.message).toBe("open \"m/model.json\" on Memory: there is no such object".replace("open", "load"))
+      expect(missing.message).toBe("open \"m/model.json\" on Memory: there is no such object")
 
       const outside = yield* handlerOn(memory, "../m")
       expect(yield* storageFailureOf(outside.load)).toBeInstanceOf(StorageError.InvalidKey)

@@ -297,7 +297,7 @@ describe("StoragePrefix, the key of the folder", () => {
         expect(yield* Effect.flip(layer)).toEqual(error)
       }
       expect((yield* Effect.flip(StoragePrefix.make(memory, "/"))).message).toBe(
-        "StoragePrefix: folder must be a key, such as \"models/bert\" (got \"/\": it is empty)"
+        "StoragePrefix: folder must be a key, such as \"models/bert\" (got \"/\": it must not be empty)"
       )
     }))
 })
