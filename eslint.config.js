@@ -92,7 +92,10 @@ export default defineConfig(
   {
     // The library takes modules one by one, not through barrels.
     files: ["src/**/*.ts"],
-    rules: { "@effect/no-import-from-barrel-package": ["error", { packageNames: ["effect", "@effect/platform"] }] }
+    rules: {
+      "@effect/no-import-from-barrel-package": ["error", { packageNames: ["effect", "@effect/platform"] }],
+      "max-lines-per-function": ["error", { max: 80 }]
+    }
   },
   restrict(["src/*.ts", "src/internal/**"], storage, noRoom),
   restrict(["src/Storage.ts", "src/storage/**"], noRoom),
