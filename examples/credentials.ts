@@ -1,6 +1,6 @@
 /**
- * Every way to tell a bucket who asks. What this machine can show is run: an emulator of S3 in this process plays the
- * server. It takes any credentials, so each way has its own, and a presigned URL tells which were used.
+ * The ways to give credentials to an S3 storage. An S3 emulator in this process is the server. It accepts any credentials,
+ * so each way has its own access key, and a presigned URL shows which was used.
  */
 import { S3Client } from "@aws-sdk/client-s3"
 import { FileSystem } from "@effect/platform"
@@ -21,8 +21,8 @@ const emulator = Effect.gen(function*() {
   return endpoint
 })
 
-/** Saves and loads, and gives the access key id that it was done with. */
-const whoAsks = Effect.gen(function*() {
+/** Saves and loads, and returns the access key id that was used. */
+const accessKeyId = Effect.gen(function*() {
   yield* Storage.save("layer_0.bin", new Uint8Array([1, 2, 3]))
   deepStrictEqual(yield* Storage.load("layer_0.bin"), new Uint8Array([1, 2, 3]))
   const url = yield* S3Storage.presign("layer_0.bin", { method: "GET", expiresIn: "1 minute" })
@@ -38,16 +38,16 @@ const main = Effect.gen(function*() {
     ...bucket,
     credentials: {
       accessKeyId: "GIVEN",
-      // A secret that is Redacted shows in no log.
+      // Redacted, so that no log shows it.
       secretAccessKey: Redacted.make("a secret"),
-      // Temporary credentials have a token, too.
+      // Only temporary credentials have a token.
       sessionToken: Redacted.make("a token")
     }
   })
   // #endregion
 
   // #region config
-  // From the app's own configuration: the environment, a file, a vault, whatever its ConfigProvider reads.
+  // From the app's ConfigProvider: the environment, a file, a vault.
   const config = S3Storage.layerConfig({
     bucket: Config.string("WEIGHTS_BUCKET"),
     region: Config.string("WEIGHTS_REGION"),
@@ -60,19 +60,19 @@ const main = Effect.gen(function*() {
   // #endregion
 
   // #region profile
-  // A profile in ~/.aws/config or ~/.aws/credentials: with keys, a role, single sign-on or a program of its own.
+  // A profile in ~/.aws/config or ~/.aws/credentials: with keys, a role, single sign-on or a credential process.
   const profile = S3Storage.layer({ ...bucket, profile: "weights" })
   // #endregion
 
   // #region found
-  // The first that the AWS SDK finds: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), the profile of
-  // AWS_PROFILE or the one named default, a web identity, the container's role, the instance's. Temporary ones are
-  // renewed in time.
+  // The first that the AWS SDK finds: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN), the profile
+  // AWS_PROFILE or default, a web identity, the role of the container or instance. Temporary credentials are renewed
+  // before they expire.
   const found = S3Storage.layer(bucket)
   // #endregion
 
   // #region client
-  // A client of your own, with credentials from wherever you like. It stays yours to destroy.
+  // A client of your own, with any credential provider. You destroy it.
   const client = new S3Client({
     region: bucket.region,
     endpoint: bucket.endpoint,
@@ -82,7 +82,7 @@ const main = Effect.gen(function*() {
   const own = S3Storage.layerFromClient(client, { bucket: "model-weights" })
   // #endregion
 
-  // What this machine has of its own is left out.
+  // The settings of this machine must not matter.
   for (const name of Object.keys(process.env)) if (name.startsWith("AWS_")) delete process.env[name]
   const directory = yield* fs.makeTempDirectoryScoped({ prefix: "surfing-weights-" })
   const file = `${directory}/credentials`
@@ -96,20 +96,20 @@ const main = Effect.gen(function*() {
     WEIGHTS_KEY_ID: "CONFIG",
     WEIGHTS_SECRET: "a secret"
   })
-  strictEqual(yield* Effect.provide(whoAsks, given), "GIVEN")
-  yield* Console.log("Given outright: it is GIVEN who asks")
-  strictEqual(yield* Effect.provide(whoAsks, config), "CONFIG")
-  yield* Console.log("From Config: it is CONFIG")
-  strictEqual(yield* Effect.provide(whoAsks, profile), "PROFILE")
-  yield* Console.log("From a profile: it is PROFILE")
-  strictEqual(yield* Effect.provide(whoAsks, own), "CLIENT")
-  yield* Console.log("With a client of one's own: it is CLIENT")
+  strictEqual(yield* Effect.provide(accessKeyId, given), "GIVEN")
+  yield* Console.log("Given as an option: GIVEN")
+  strictEqual(yield* Effect.provide(accessKeyId, config), "CONFIG")
+  yield* Console.log("From Config: CONFIG")
+  strictEqual(yield* Effect.provide(accessKeyId, profile), "PROFILE")
+  yield* Console.log("From a profile: PROFILE")
+  strictEqual(yield* Effect.provide(accessKeyId, own), "CLIENT")
+  yield* Console.log("From a client: CLIENT")
   client.destroy()
 
-  // An environment of its own for the last, since the SDK warns of keys beside a profile.
+  // Set last, since the SDK warns where there are both keys and a profile.
   Object.assign(process.env, { AWS_ACCESS_KEY_ID: "FOUND", AWS_SECRET_ACCESS_KEY: "a secret" })
-  strictEqual(yield* Effect.provide(whoAsks, found), "FOUND")
-  yield* Console.log("Found in the environment: it is FOUND")
+  strictEqual(yield* Effect.provide(accessKeyId, found), "FOUND")
+  yield* Console.log("Found in the environment: FOUND")
 })
 
 main.pipe(Effect.scoped, Effect.provide(NodeFileSystem.layer), NodeRuntime.runMain)

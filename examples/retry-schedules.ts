@@ -10,7 +10,7 @@ import { MemoryStorage, RetryPolicy, Storage, StorageChaos, StorageError, Storag
 // RetryPolicy.default: at most 10 retries in 3 minutes, after random waits of up to 100 ms, 200 ms, … 15 s.
 const Default = StorageRetry.layer()
 
-// Any other schedule can stand in its place.
+// Any other schedule can be used.
 const Quick = StorageRetry.layer(Schedule.spaced("20 millis").pipe(Schedule.intersect(Schedule.recurs(2))))
 
 // This one respects retryAfter, as the default does.
@@ -65,7 +65,7 @@ const waits = Effect.gen(function*() {
 // Every stream breaks after a million bytes.
 const breaking = broken({ operation: "open", afterBytes: 1_000_000, times: Infinity })
 
-// It goes on where it broke, and every byte arrives once.
+// It resumes at the byte where it broke, and every byte arrives once.
 const resumes = Effect.gen(function*() {
   yield* Storage.save(key, weights)
   const chunks = yield* Stream.runCollect(Storage.stream(key))
@@ -89,7 +89,7 @@ const program = Effect.gen(function*() {
   yield* waits
   yield* resumes
   yield* breaksWithoutRetries
-  yield* Console.log(`A stream of ${weights.byteLength} bytes broke after each million, and arrived whole`)
+  yield* Console.log(`A stream of ${weights.byteLength} bytes broke after every million, and arrived whole`)
 })
 
 const milliseconds = (duration: Duration.Duration) => `${Duration.toMillis(duration).toFixed(0)} ms`

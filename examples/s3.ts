@@ -1,7 +1,7 @@
 /**
- * Weights in a bucket: saved, listed, loaded, streamed back and handed out as a URL. An emulator of S3 in this process
- * plays the server, unless STORAGE_URL names a bucket (s3://bucket/prefix?endpoint=http://…&region=…); its credentials
- * are then those that the AWS tools find.
+ * Weights in a bucket: saved, listed, loaded, streamed and shared by a presigned URL. An S3 emulator in this process is the
+ * server, unless STORAGE_URL names a bucket (s3://bucket/prefix?endpoint=http://…&region=…), with the credentials that the
+ * AWS tools find.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Config, Console, Effect, Layer, Option, Redacted, Stream } from "effect"
@@ -10,7 +10,7 @@ import { deepStrictEqual, strictEqual } from "node:assert/strict"
 import { createHash } from "node:crypto"
 import { ByteRange, S3Storage, Storage } from "surfing-weights"
 
-// The emulator takes any credentials, and a bucket from anybody.
+// The emulator accepts any credentials, and creates a bucket without them.
 const emulator = Effect.gen(function*() {
   const app = yield* Effect.acquireRelease(
     Effect.sync(() => buildApp({ logger: false })),
@@ -21,20 +21,9 @@ const emulator = Effect.gen(function*() {
   return endpoint
 })
 
-const fromUrl = ({ hostname, pathname, searchParams }: URL) => {
-  const endpoint = searchParams.get("endpoint")
-  const region = searchParams.get("region")
-  return S3Storage.layer({
-    bucket: hostname,
-    prefix: decodeURIComponent(pathname.slice(1)),
-    ...(endpoint !== null && { endpoint }),
-    ...(region !== null && { region })
-  })
-}
-
 const WeightsLive = Layer.unwrapScoped(Effect.gen(function*() {
-  const url = yield* Config.option(Config.url("STORAGE_URL"))
-  if (Option.isSome(url)) return fromUrl(url.value)
+  const url = yield* Config.option(Config.nonEmptyString("STORAGE_URL"))
+  if (Option.isSome(url)) return Storage.layerUrl(url.value)
   const endpoint = yield* emulator
 
   // #region layer
@@ -43,9 +32,9 @@ const WeightsLive = Layer.unwrapScoped(Effect.gen(function*() {
     // The key "layer_0.bin" is the object "bert/layer_0.bin".
     prefix: "bert",
     region: "eu-central-1",
-    // Where the server is not Amazon's.
+    // For a server other than Amazon's.
     endpoint,
-    // Default: those that the AWS tools find.
+    // Default: the credentials that the AWS tools find.
     credentials: { accessKeyId: "weights", secretAccessKey: Redacted.make("a secret") }
   })
   // #endregion
@@ -53,7 +42,7 @@ const WeightsLive = Layer.unwrapScoped(Effect.gen(function*() {
   return WeightsLive
 }))
 
-// Twenty chunks of a mebibyte. How many there will be nobody knows before the last has come.
+// 20 chunks of 1 MiB, as from a download of unknown size.
 const download = Stream.map(Stream.range(1, 20), (i) => new Uint8Array(1024 * 1024).fill(i))
 
 const sha256 = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
@@ -65,20 +54,20 @@ const sha256 = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
 const program = Effect.gen(function*() {
   yield* Storage.save("config.json", new TextEncoder().encode(`{ "layers": 1 }`))
 
-  // What is larger than a part goes up in parts, four at once; readers see all of it or nothing.
+  // Larger than a part, so it is uploaded in parts, four at once. Readers see all of it or nothing.
   const saved = yield* Storage.save("layer_0.bin", download)
   const keys = yield* Storage.list()
 
   const trailer = yield* Storage.load("layer_0.bin", { range: ByteRange.last(16) })
 
-  // A connection that breaks goes on at the byte where it broke.
+  // If the connection breaks, the stream resumes at the byte where it broke.
   const checksum = yield* sha256(Storage.stream("layer_0.bin"))
 
-  // With this URL anybody can load the object for a quarter of an hour, without credentials.
+  // With this URL, anyone can load the object for 15 minutes, without credentials.
   const url = yield* S3Storage.presign("config.json", { method: "GET", expiresIn: "15 minutes" })
 
   const missing = yield* Storage.load("layer_1.bin").pipe(
-    Effect.as("it is there"),
+    Effect.as("it exists"),
     Effect.catchTag("ObjectNotFound", ({ message }) => Effect.succeed(message))
   )
   return { saved, keys, trailer, checksum, url, missing }
@@ -96,9 +85,9 @@ const main = Effect.gen(function*() {
   strictEqual(checksum, yield* sha256(download))
   yield* Console.log("Streamed them back: the SHA-256 is that of the original")
 
-  const config = yield* Effect.promise(() => fetch(url).then((answer) => answer.text()))
+  const config = yield* Effect.promise(() => fetch(url).then((response) => response.text()))
   strictEqual(config, `{ "layers": 1 }`)
-  yield* Console.log(`Fetched ${config} by a URL`)
+  yield* Console.log(`Fetched ${config} by a presigned URL`)
   yield* Console.log(`Handled: ${missing}`)
 
   const { removed } = yield* Storage.removeAll(keys)

@@ -1,6 +1,6 @@
 /**
- * What an app does with its weights: save, load, stream, list, remove. The program knows `Storage` alone; the layer at
- * its end says that the bytes go to files in a directory.
+ * Saves, loads, streams, lists and removes objects. The program uses only the `Storage` service; the layer that it is run
+ * with puts the bytes into files in a directory.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -11,7 +11,7 @@ import { Console, Effect, Stream } from "effect"
 import { ByteRange, FileSystemStorage, Storage } from "surfing-weights"
 // #endregion
 
-// Sixteen chunks of a mebibyte, as they might come over a network.
+// 16 chunks of 1 MiB, as from a download.
 const download = Stream.range(0, 15).pipe(Stream.map((i) => new Uint8Array(1024 * 1024).fill(i)))
 
 // #region program
@@ -24,17 +24,17 @@ const program = Effect.gen(function*() {
   const config = yield* Storage.load("bert/config.json")
   const trailer = yield* Storage.load("bert/layer_0.bin", { range: ByteRange.last(16) })
 
-  // A chunk at a time, whatever the object's size.
+  // A chunk at a time, for objects of any size.
   const size = yield* Stream.runFold(Storage.stream("bert/layer_0.bin"), 0, (sum, chunk) => sum + chunk.byteLength)
 
-  // Keys that start with a string, in the order of their bytes.
+  // The keys that start with a string, in byte order.
   const keys = yield* Storage.list("bert/layer_")
 
-  // Only if nobody has changed it since: otherwise PreconditionFailed.
+  // Only if the object has not changed since; otherwise this fails with PreconditionFailed.
   yield* Storage.save("bert/layer_0.bin", new Uint8Array(16), { ifMatch: saved.etag })
 
   yield* Storage.remove("bert/config.json")
-  return { config, trailer, size, keys, left: yield* Storage.list() }
+  return { config, trailer, size, keys, remaining: yield* Storage.list() }
 })
 // #endregion
 
@@ -50,9 +50,9 @@ const main = Effect.gen(function*() {
   deepStrictEqual(result.trailer, new Uint8Array(16).fill(15))
   strictEqual(result.size, 16 * 1024 * 1024)
   deepStrictEqual(result.keys, ["bert/layer_0.bin"])
-  deepStrictEqual(result.left, ["bert/layer_0.bin"])
+  deepStrictEqual(result.remaining, ["bert/layer_0.bin"])
   yield* Console.log(`Streamed ${result.size} bytes of ${result.keys.join()} and removed config.json`)
-  yield* Console.log(`On disk are now: ${(yield* fs.readDirectory(`${directory}/bert`)).join()}`)
+  yield* Console.log(`On disk now: ${(yield* fs.readDirectory(`${directory}/bert`)).join()}`)
 })
 
 main.pipe(Effect.scoped, Effect.provide(NodeFileSystem.layer), NodeRuntime.runMain)

@@ -1,6 +1,6 @@
 /**
- * One program, written against `Storage`: on files in production, in memory in a test, and in a test of what happens
- * when the disk is full. Only the layer differs.
+ * One program on several storages: files in production, memory in a test, and memory with an injected failure in a test of a
+ * full disk. Only the layer differs.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -10,7 +10,7 @@ import { deepStrictEqual, strictEqual } from "node:assert/strict"
 import { FileSystemStorage, MemoryStorage, Storage, StorageChaos, StorageError } from "surfing-weights"
 
 // #region program
-/** Saves a checkpoint, then points `latest` at it: who reads `latest` finds a whole checkpoint at any time. */
+/** Saves a checkpoint, then points `latest` at it: readers of `latest` always find a whole checkpoint. */
 const publish = (step: number, weights: Uint8Array) =>
   Effect.gen(function*() {
     const key = `bert/step-${step}.bin`

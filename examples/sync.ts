@@ -1,6 +1,6 @@
 /**
- * Syncs a directory to a bucket: a dry run, a sync with progress, and a second sync that has nothing to do. A memory storage
- * is the bucket, so that nothing has to be set up.
+ * Syncs a directory to a bucket: a dry run, a sync with progress, and a second sync that has nothing to do. A memory
+ * storage takes the place of the bucket.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"

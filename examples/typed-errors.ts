@@ -1,5 +1,6 @@
 /**
- * The type of every operation says how it can fail. What is handled leaves the type, so the compiler knows what is left.
+ * The type of every operation lists its failures. A failure that is handled leaves the type, so the compiler knows which
+ * remain.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Duration, Effect, Layer, Schema } from "effect"
@@ -9,22 +10,22 @@ import { MemoryStorage, Storage, StorageChaos, StorageError } from "surfing-weig
 // #region catch-tag
 const defaults = new TextEncoder().encode(`{ "layers": 12 }`)
 
-// ObjectNotFound is handled and gone from the type; the other failures of a load are left.
-type Left = Exclude<StorageError.LoadError, StorageError.ObjectNotFound>
+// ObjectNotFound is handled, so it is no longer in the type. The other failures of a load remain.
+type Remaining = Exclude<StorageError.LoadError, StorageError.ObjectNotFound>
 
-const config: Effect.Effect<Uint8Array, Left, Storage.Storage> = Storage.load("config.json").pipe(
+const config: Effect.Effect<Uint8Array, Remaining, Storage.Storage> = Storage.load("config.json").pipe(
   Effect.catchTag("ObjectNotFound", () => Effect.succeed(defaults))
 )
 // #endregion
 
-interface Answer {
+interface Response {
   readonly status: number
   readonly body?: Uint8Array | string
 }
 
 // #region catch-tags
-/** What a server answers when it is asked for weights. `never` says that every failure is handled. */
-const answer = (key: string, etag = ""): Effect.Effect<Answer, never, Storage.Storage> =>
+/** The response of a server to a request for weights. `never` means that every failure is handled. */
+const respond = (key: string, etag = ""): Effect.Effect<Response, never, Storage.Storage> =>
   Storage.load(key, { ifNoneMatch: etag }).pipe(
     Effect.map((body) => ({ status: 200, body })),
     Effect.catchTags({
@@ -35,7 +36,7 @@ const answer = (key: string, etag = ""): Effect.Effect<Answer, never, Storage.St
       StorageUnavailable: () => Effect.succeed({ status: 503 }),
       StorageTimeout: () => Effect.succeed({ status: 504 })
     }),
-    // The rest has a message for whoever reads the log.
+    // All others are logged.
     Effect.catchAll(({ message }) => Effect.as(Effect.logError(message), { status: 500 }))
   )
 // #endregion
@@ -47,31 +48,31 @@ const StorageLive = StorageChaos.layer([
 
 const program = Effect.gen(function*() {
   deepStrictEqual(yield* config, defaults)
-  yield* Console.log("A missing config.json is the default one")
+  yield* Console.log("config.json is missing: the defaults are used")
 
   const { etag } = yield* Storage.save("layer_0.bin", new Uint8Array([1, 2, 3]))
-  const answers = yield* Effect.all({
-    found: answer("layer_0.bin"),
-    unchanged: answer("layer_0.bin", etag),
-    missing: answer("layer_1.bin"),
-    invalid: answer("../etc/passwd"),
-    late: answer("late.bin"),
-    secret: answer("secret.bin")
+  const responses = yield* Effect.all({
+    found: respond("layer_0.bin"),
+    unchanged: respond("layer_0.bin", etag),
+    missing: respond("layer_1.bin"),
+    invalid: respond("../etc/passwd"),
+    late: respond("late.bin"),
+    secret: respond("secret.bin")
   })
-  for (const [what, { status }] of Object.entries(answers)) yield* Console.log(`${status} ${what}`)
-  deepStrictEqual(answers.found.body, new Uint8Array([1, 2, 3]))
-  deepStrictEqual(Object.values(answers).map(({ status }) => status), [200, 304, 404, 400, 504, 403])
+  for (const [name, { status }] of Object.entries(responses)) yield* Console.log(`${status} ${name}`)
+  deepStrictEqual(responses.found.body, new Uint8Array([1, 2, 3]))
+  deepStrictEqual(Object.values(responses).map(({ status }) => status), [200, 304, 404, 400, 504, 403])
 
-  // A failure is a schema: it can be sent, and caught by its tag where it arrives.
+  // A failure is a schema: it can be sent as JSON, and caught by its tag where it is received.
   const failure = yield* Effect.flip(Storage.load("layer_1.bin"))
   const json = yield* Schema.encode(Schema.parseJson(StorageError.StorageError))(failure)
-  const arrived = yield* Schema.decode(Schema.parseJson(StorageError.StorageError))(json)
-  const key = yield* Effect.fail(arrived).pipe(
+  const received = yield* Schema.decode(Schema.parseJson(StorageError.StorageError))(json)
+  const key = yield* Effect.fail(received).pipe(
     Effect.catchTag("ObjectNotFound", (error) => Effect.succeed(error.key))
   )
   strictEqual(key, "layer_1.bin")
-  strictEqual(arrived.message, failure.message)
-  yield* Console.log(`Sent and received: ${arrived.message}`)
+  strictEqual(received.message, failure.message)
+  yield* Console.log(`Sent and received: ${received.message}`)
 })
 
 program.pipe(Effect.provide(StorageLive), NodeRuntime.runMain)

@@ -1,6 +1,6 @@
 /**
  * A directory over HTTP. `npm run serve -- ./weights` serves it until it is stopped, and takes `--port` and `--host`.
- * Without a directory it serves one of its own, asks itself as any client would, and ends.
+ * Without a directory it serves a temporary one, sends requests as a client would, and ends.
  */
 import { HttpServer } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
@@ -57,7 +57,7 @@ const anyPort = { ...WeightServer.defaultAddress, port: 0 }
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
 
-const ask = (url: string, init?: RequestInit) => Effect.promise(() => fetch(url, init))
+const request = (url: string, init?: RequestInit) => Effect.promise(() => fetch(url, init))
 
 const bytesOf = (response: Response) => Effect.promise(async () => new Uint8Array(await response.arrayBuffer()))
 
@@ -65,35 +65,37 @@ interface Page {
   readonly objects: ReadonlyArray<{ readonly key: string; readonly size: number }>
 }
 
-/** What a client without this library can do: here with `fetch`, elsewhere with `curl`. */
+/** What a client without this library can do, here with `fetch`. */
 const asClient = (layer: Uint8Array) =>
   Effect.gen(function*() {
     const url = yield* urlOf
-    const whole = yield* ask(`${url}/objects/bert/layer%200.bin`)
+    const whole = yield* request(`${url}/objects/bert/layer%200.bin`)
     strictEqual(sha256(yield* bytesOf(whole)), sha256(layer))
     yield* Console.log(`Fetched ${layer.length} bytes, and the SHA-256 is that of the original`)
 
     const etag = whole.headers.get("etag") ?? ""
-    const part = yield* ask(`${url}/objects/bert/layer%200.bin`, { headers: { range: "bytes=0-7", "if-match": etag } })
+    const part = yield* request(`${url}/objects/bert/layer%200.bin`, {
+      headers: { range: "bytes=0-7", "if-match": etag }
+    })
     deepStrictEqual(yield* bytesOf(part), layer.subarray(0, 8))
     yield* Console.log(`A range: ${part.status} ${part.headers.get("content-range")}`)
 
-    const current = yield* ask(`${url}/objects/bert/layer%200.bin`, { headers: { "if-none-match": etag } })
+    const current = yield* request(`${url}/objects/bert/layer%200.bin`, { headers: { "if-none-match": etag } })
     yield* Console.log(`With its etag: ${current.status}`)
 
-    const listing = yield* ask(`${url}/objects?prefix=bert/`)
+    const listing = yield* request(`${url}/objects?prefix=bert/`)
     const page = yield* Effect.promise(() => listing.json() as Promise<Page>)
     yield* Console.log(`Listed: ${page.objects.map(({ key, size }) => `${key} (${size})`).join(", ")}`)
 
-    const refused = yield* ask(`${url}/objects/bert/layer%200.bin`, { method: "DELETE" })
-    yield* Console.log(`To remove it: ${refused.status}, it takes ${refused.headers.get("allow")}`)
+    const refused = yield* request(`${url}/objects/bert/layer%200.bin`, { method: "DELETE" })
+    yield* Console.log(`To remove it: ${refused.status}, allowed: ${refused.headers.get("allow")}`)
     deepStrictEqual([part.status, current.status, refused.status], [206, 304, 405])
   })
 
 const asWriter = Effect.gen(function*() {
   const url = yield* urlOf
   const put = (headers: Record<string, string>) =>
-    Effect.map(ask(`${url}/objects/gpt/a`, { method: "PUT", body: "weights", headers }), ({ status }) => status)
+    Effect.map(request(`${url}/objects/gpt/a`, { method: "PUT", body: "weights", headers }), ({ status }) => status)
   const authorization = `Bearer ${Redacted.value(token)}`
   const statuses = [yield* put({}), yield* put({ authorization }), yield* put({ authorization, "if-none-match": "*" })]
   deepStrictEqual(statuses, [401, 200, 412])

@@ -312,12 +312,13 @@ export interface StorageBackend {
 }
 
 /**
- * What `make` needs. `open` need not count: that the stream ends with the range is checked.
+ * The operations that `make` needs.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Primitives extends Pick<StorageBackend, "name" | "capabilities" | "save" | "entries" | "remove"> {
+  /** Opens an object with one request. `make` checks that the stream ends where its range does. */
   readonly open: (
     key: string,
     options: StreamOptions

@@ -18,11 +18,11 @@ const examples = readdirSync(join(root, "examples")).filter((file) => file.endsW
 const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "cache-in-front-of-s3.ts": ["From memory: ", "After a restart, from disk: ", "1 hits, 0 misses so far"],
   "credentials.ts": [
-    "Given outright: it is GIVEN",
-    "From Config: it is CONFIG",
-    "From a profile: it is PROFILE",
-    "With a client of one's own: it is CLIENT",
-    "Found in the environment: it is FOUND"
+    "Given as an option: GIVEN",
+    "From Config: CONFIG",
+    "From a profile: PROFILE",
+    "From a client: CLIENT",
+    "Found in the environment: FOUND"
   ],
   "custom-wrapper.ts": ["write save drafts/layer_0.bin: done", "releases are kept"],
   "custom-backend.ts": ["Found both again after a restart", "Two saves on one etag: save \"bert/layer_0.bin\""],
@@ -33,7 +33,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "chunk \"layer_2\" has the SHA-256"
   ],
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
-  "edge-client.ts": ["From the server: ", "The server is gone; from the disk: ", "Not on the disk: StorageUnavailable"],
+  "edge-client.ts": ["From the server: ", "The server is down; from the disk: ", "Not on the disk: StorageUnavailable"],
   "failover.ts": ["only the first 3 tried the bucket", "Writes fail: save \"layer_1.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",
@@ -42,11 +42,11 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "\"a dog runs\" and \"the puppy is running\": 0.66",
     "\"a dog runs\" and \"tax law\": 0.15"
   ],
-  "retry-schedules.ts": ["gave up after 3 attempts", "broke after each million, and arrived whole"],
+  "retry-schedules.ts": ["gave up after 3 attempts", "broke after every million, and arrived whole"],
   "s3.ts": [
     "Saved config.json and layer_0.bin: 20971520 bytes in parts",
     "the SHA-256 is that of the original",
-    "Fetched { \"layers\": 1 } by a URL",
+    "Fetched { \"layers\": 1 } by a presigned URL",
     "Handled: load \"layer_1.bin\" on S3(model-weights/bert): there is no such object"
   ],
   "safetensors.ts": [
@@ -56,7 +56,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "Streamed 262148 parameters",
     "Rejected, data: safetensors \"bad.safetensors\": data: the tensors end at byte 10, but the file has 18 bytes"
   ],
-  "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk are now: layer_0.bin"],
+  "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk now: layer_0.bin"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
   "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are unchanged"],
   "tensorflow.ts": ["Loaded a model of 61 weights", "Saved it as 8 objects", "Saved it over itself: new shards"],

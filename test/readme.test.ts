@@ -1,5 +1,5 @@
 /**
- * README.md shows code that is compiled and run, and tells what is so.
+ * README.md shows code that is compiled and run, and its tables match the code.
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Duration, Schema } from "effect"
@@ -14,7 +14,7 @@ const readme = readFileSync(join(root, "README.md"), "utf8")
 interface Block {
   readonly language: string
   readonly code: string
-  /** What stands in a comment on the line above, a blank line between: the file and the region it is taken from. */
+  /** The file and region that the code is from, as named in a comment above it. */
   readonly source: string | undefined
 }
 
@@ -35,24 +35,24 @@ const region = (source: string): string => {
 }
 
 describe("README.md", () => {
-  it("shows the two commands by which a person sees it work", () => {
+  it("shows the commands for the quickstart and the tests", () => {
     const commands = blocks.filter(({ language }) => language === "sh").map(({ code }) => code)
     expect(commands).toEqual(expect.arrayContaining(["npm ci && npm run quickstart", "npm ci && npm test"]))
   })
 
-  it("names no npm script that is not there", () => {
+  it("names only npm scripts that exist", () => {
     const named = [...readme.matchAll(/npm run ([\w:]+)/g)].map(([, name]) => name)
     expect(named).not.toEqual([])
     expect(Object.keys(manifest.scripts)).toEqual(expect.arrayContaining(named))
   })
 
-  it("leads to no file that is not there", () => {
+  it("links only to files that exist", () => {
     const files = [...readme.matchAll(/\]\((?!https:)([^)]+)\)/g)].flatMap(([, file]) => file ?? [])
     expect(files).not.toEqual([])
     expect(files.filter((file) => !existsSync(join(root, file)))).toEqual([])
   })
 
-  it("takes every snippet from a file that the tests compile and run", () => {
+  it("has every snippet from a file that is compiled and run", () => {
     expect(readme.match(/```/g)).toHaveLength(2 * blocks.length)
     const snippets = blocks.filter(({ language }) => language !== "sh" && language !== "")
     expect(snippets.length).toBeGreaterThan(9)
@@ -68,7 +68,7 @@ describe("README.md", () => {
     expect(rows).toEqual(StorageError.StorageError.members.map(({ _tag }) => [_tag, retried(_tag)]))
   })
 
-  it("draws every public module, and no other", () => {
+  it("lists every public module in the tree of src/", () => {
     const [drawing = ""] = blocks.filter(({ code }) => code.startsWith("src/")).map(({ code }) => code)
     expect([...drawing.matchAll(/[A-Z]\w+/g)].map(([name]) => `./${name}`).sort()).toEqual(
       Object.keys(manifest.exports).filter((name) => name !== ".").sort()
@@ -76,7 +76,7 @@ describe("README.md", () => {
   })
 })
 
-/** What the table has to say of a failure: that it is retried always, never, or where it has a certain problem. */
+/** What the table must say of a failure: that it is retried always, never, or only with certain problems. */
 const retried = (tag: string): string => {
   const problems = ["truncated", "size", "checksum", "frame"]
   const passing = problems.filter((problem) =>
@@ -86,6 +86,8 @@ const retried = (tag: string): string => {
         backend: "Memory",
         operation: "load",
         key: "key",
+        module: "MemoryStorage",
+        option: "none",
         reason: "because",
         limit: Schema.encodeSync(Schema.Duration)(Duration.seconds(1)),
         problem

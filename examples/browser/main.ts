@@ -1,14 +1,14 @@
 /**
- * A page that streams an object from a weight server and shows its SHA-256. README.md tells how to serve it. The server
- * and the key come in the query: `?server=http://127.0.0.1:8765&key=layer_0.bin`; with `&write` it saves something, too.
+ * A page that streams an object from a weight server and shows its SHA-256. README.md says how to serve it. The server
+ * and the key are in the query: `?server=http://127.0.0.1:8765&key=layer_0.bin`. With `&write` it also saves objects.
  */
 import { FetchHttpClient } from "@effect/platform"
 import { Effect, Layer, Stream } from "effect"
-// Module by module, since not all of the package is for browsers.
+// Imported one by one, so that the page contains no other module.
 import * as HttpStorage from "surfing-weights/HttpStorage"
 import * as Storage from "surfing-weights/Storage"
 
-// What of a page is used here; the types of all of it know a `Storage`, too.
+// What is used of the page, declared here because the `DOM` types have a global `Storage`.
 declare const document: { getElementById: (id: string) => { textContent: string } | null }
 declare const location: { readonly search: string }
 
@@ -38,7 +38,7 @@ const program = Effect.gen(function*() {
   return { key, size: at, sha256: hex(hash), keys }
 })
 
-/** Where the server takes it: bytes, a stream, what comes of a condition, and a removal. */
+/** Saves bytes and a stream, fails a precondition and removes an object, on a writable server. */
 const writing = Effect.gen(function*() {
   const saved = yield* Storage.save("from-the-browser", new Uint8Array(1_000_000).fill(7), { ifNoneMatch: "*" })
   const again = yield* Storage.save("from-the-browser", new Uint8Array(1), { ifNoneMatch: "*" }).pipe(

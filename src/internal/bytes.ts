@@ -53,7 +53,7 @@ export const allocate = (size: number): Either.Either<Bytes, UnsupportedOperatio
   }
 }
 
-export const tooLargeForAnArray = (size: number): UnsupportedOperation =>
+const tooLargeForAnArray = (size: number): UnsupportedOperation =>
   new UnsupportedOperation({
     reason: `an array cannot hold ${size} bytes here; read the object with Storage.stream, or a range at a time`
   })

@@ -145,7 +145,7 @@ export const size = (
   )
 
 /** A timer cannot wait longer, in milliseconds. */
-export const longestTimer = 2 ** 31 - 1
+const longestTimer = 2 ** 31 - 1
 
 /**
  * A duration in milliseconds, from `min`, by default any above zero, to `max`, by default the longest that a timer can wait:

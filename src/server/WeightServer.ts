@@ -206,9 +206,7 @@ export const layer = (
  *
  * const ServerLive = WeightServer.layerConfig({
  *   maxTransfers: Config.withDefault(Config.integer("MAX_TRANSFERS"), 1024),
- *   auth: {
- *     tokens: Config.map(Config.redacted("READ_TOKEN"), (token) => [{ token, scope: "read" as const }])
- *   }
+ *   auth: Config.map(Config.redacted("READ_TOKEN"), (token) => ({ tokens: [{ token, scope: "read" as const }] }))
  * })
  * ```
  */

@@ -50,7 +50,14 @@ describe("attributes", () => {
     const attributes = {
       contentType: "application/json",
       cacheControl: "no-store",
-      metadata: { plain: "value", greek: "βάρη", spaces: " at both ends ", encoded: "=?UTF-8?B?eA==?=", nearly: "x?= =?y", empty: "" }
+      metadata: {
+        plain: "value",
+        greek: "βάρη",
+        spaces: " at both ends ",
+        encoded: "=?UTF-8?B?eA==?=",
+        nearly: "x?= =?y",
+        empty: ""
+      }
     }
     const headers = H.formatAttributes(attributes, "x-amz-meta-")
     expect(Object.values(headers).every((value) => /^[\x20-\x7e]*$/.test(value))).toBe(true)

@@ -217,7 +217,7 @@ export const sync = (descriptor: Descriptor) => call<void>((done) => fs.fsync(de
 export const syncData = (descriptor: Descriptor) => call<void>((done) => fs.fdatasync(descriptor, done))
 
 /** The same as `sync`, of a file that is not open. */
-export const syncFile = (file: string): Effect.Effect<void, SystemError> =>
+const syncFile = (file: string): Effect.Effect<void, SystemError> =>
   open(
     file,
     Effect.fail,

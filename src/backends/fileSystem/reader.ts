@@ -44,7 +44,7 @@ export const reader = (
 // Metadata
 
 /** The info of an object, with its attributes. */
-export const head = (directory: Directory, key: string): Effect.Effect<StorageBackend.ObjectInfo, E.HeadError> =>
+const head = (directory: Directory, key: string): Effect.Effect<StorageBackend.ObjectInfo, E.HeadError> =>
   statObject(directory, key).pipe(
     Effect.catchTag("SystemError", readFailed(directory, key)),
     Effect.flatMap((stats) => versionOf(directory, key, stats)),

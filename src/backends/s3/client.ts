@@ -20,21 +20,23 @@ export interface Client {
   readonly config: {
     /** Its credentials, renewed when they expire. */
     credentials(): Promise<unknown>
+    /** Its region. */
     region(): Promise<string>
-    /** What signs its requests. */
+    /** The signer of its requests. */
     signer(scheme: {
       readonly name: string
       readonly signingName: string
       readonly signingRegion: string
       readonly properties: Record<string, unknown>
     }): Promise<Signer>
-    /** What sends them. */
+    /** The HTTP handler that sends its requests. */
     readonly requestHandler: Handler
   }
+  /** Sends a command of the SDK. Used to check the bucket and to presign. */
   send(command: object): Promise<unknown>
 }
 
-/** Where a bucket is, and who asks. */
+/** Where a bucket is, and the credentials for it. */
 export interface ClientOptions {
   readonly region: string | undefined
   readonly endpoint: string | undefined

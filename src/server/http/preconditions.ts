@@ -9,7 +9,7 @@ import type { LoadOptions, ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 
 /** The etags that a header lists, or `*` for any. A malformed header lists none. */
-export type Etags = "*" | ReadonlyArray<string>
+type Etags = "*" | ReadonlyArray<string>
 
 export interface Preconditions {
   readonly ifMatch?: Etags | undefined

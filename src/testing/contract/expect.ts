@@ -15,7 +15,7 @@ import { isStorageError, type StorageError } from "../../StorageError.js"
 import { firstDifference, gather, inOrder, pattern, sameBytes, show } from "./bytes.js"
 
 /** Like `expect(actual, what).toBe(expected)`, without the cost of a call of `expect` where both are the same. */
-export const expectSame = <A>(what: string, actual: A, expected: A): void => {
+const expectSame = <A>(what: string, actual: A, expected: A): void => {
   if (!Object.is(actual, expected)) expect(actual, what).toBe(expected)
 }
 
