@@ -9,11 +9,18 @@
 import { FileSystem, KeyValueStore } from "@effect/platform"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Clock, Console, Effect, flow, Hash, HashMap, Layer, Option, Order, Schema, Stream } from "effect"
+import { Clock, Console, Effect, flow, Hash, HashMap, Layer, Option, Order, Predicate, Schema, Stream } from "effect"
 import { deepStrictEqual, strictEqual } from "node:assert/strict"
 import { randomUUID } from "node:crypto"
 import { fileURLToPath } from "node:url"
 import { ObjectKey, Storage, StorageBackend, StorageError } from "surfing-weights"
+
+/** Pairs in the index, since a struct drops the name `__proto__`. */
+const Metadata = Schema.transform(
+  Schema.Array(Schema.Tuple(Schema.String, Schema.String)),
+  Schema.declare((input): input is { readonly [name: string]: string } => Predicate.isRecord(input)),
+  { strict: true, decode: (pairs) => Object.fromEntries(pairs), encode: (metadata) => Object.entries(metadata) }
+)
 
 const Attributes = Schema.partial(Schema.Struct({
   contentType: Schema.String,
@@ -21,7 +28,7 @@ const Attributes = Schema.partial(Schema.Struct({
   contentDisposition: Schema.String,
   contentEncoding: Schema.String,
   contentLanguage: Schema.String,
-  metadata: Schema.Record({ key: Schema.String, value: Schema.String })
+  metadata: Metadata
 }))
 
 const Page = Schema.HashMap({
