@@ -318,7 +318,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
           const error = yield* Effect.flip(blind.save(name, data))
           expect(error, name).toMatchObject({ _tag: "UnsupportedOperation", operation: "save", key: name })
           expect(error.message, name).toContain(checksum)
-          expect(error.message, name).toContain("leave the option checksum out")
+          expect(error.message, name).toContain("remove the option checksum")
         }
         expect(yield* unfinishedUploads(bucket)).toEqual([])
         const storage = yield* S3Storage.make({ ...realOptions, bucket, partSize })

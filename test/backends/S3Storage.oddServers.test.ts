@@ -54,7 +54,7 @@ describe("a server that does not tell the size of an object", () => {
       ) {
         const failure = yield* failureOf(read)
         expect(failure._tag).toBe("UnexpectedStorageError")
-        expect(failure.message).toContain("does not tell the size of the object")
+        expect(failure.message).toContain("does not have the size of the object")
       }
       yield* eventually(() => expect(sockets.size).toBe(0))
       expect(asked.length).toBe(3)
@@ -67,7 +67,7 @@ describe("a server that does not tell the size of an object", () => {
         response.writeHead(206, { etag: "\"e\"", "content-range": "bytes 5-8/*", "content-length": 4 }).end("5678")
       })
       const failure = yield* failureOf(storage.load("a", { range: ByteRange.make(5, 9) }))
-      expect(failure.message).toContain("does not tell the size of the object")
+      expect(failure.message).toContain("does not have the size of the object")
     }))
 
   it.scopedLive("fails head, and what relies on it", () =>
