@@ -34,7 +34,7 @@ describe("a response in XML", () => {
     expect(xml.elements(listing, "Missing")).toEqual([])
   })
 
-  it("yields the content of an element unescaped or as written", () => {
+  it("yields the content of an element as it is written", () => {
     expect(xml.element("<a>x &lt; <b>y</b></a>", "a")).toBe("x &lt; <b>y</b>")
     expect(xml.element(listing, "Missing")).toBeUndefined()
   })
