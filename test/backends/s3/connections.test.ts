@@ -130,7 +130,7 @@ const nobody: Receiver = {
 const get = (to: To, path: string) => ({ ...to, method: "GET", path })
 
 for (const isSecure of [false, true]) {
-  describe(isSecure ? "connections of our own over TLS" : "connections of our own", () => {
+  describe(isSecure ? "connections over TLS" : "connections", () => {
     it.scopedLive("receive every byte, however often the reader pauses", () =>
       Effect.gen(function*() {
         const { to, transport } = yield* served(isSecure)
@@ -286,7 +286,7 @@ for (const isSecure of [false, true]) {
   })
 }
 
-it.scopedLive("refuse a certificate that is not trusted, with the reason", () =>
+it.scopedLive("connections refuse a certificate that is not trusted, with the reason", () =>
   Effect.gen(function*() {
     const { to, transport } = yield* served(true)
     process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = "1"
