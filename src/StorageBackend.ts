@@ -1,5 +1,5 @@
 /**
- * The interface behind `Storage`, implemented by backends (where the bytes are) and wrappers (what is added on the way).
+ * The interface behind `Storage`, implemented by backends (where the bytes are) and wrappers (which add to another storage).
  * Users call `Storage`, which checks keys and options, opens spans and completes failures; keys, prefixes and ranges that
  * reach a backend are valid.
  *
@@ -71,7 +71,7 @@ export interface Checksum {
 }
 
 /**
- * What is kept with an object beside its bytes, as in HTTP (RFC 9110, section 8). All but `metadata` are printable ASCII, at
+ * Metadata that is kept with an object, as in HTTP (RFC 9110, section 8). All but `metadata` are printable ASCII, at
  * most 2 KiB together.
  *
  * @since 0.1.0
@@ -109,8 +109,8 @@ export interface LoadOptions {
   /** Fail with `ObjectNotModified` if the object has this etag. */
   readonly ifNoneMatch?: string | undefined
   /**
-   * Read what the store has: caches on the way neither answer nor keep the answer, and drop what they have of the object. For
-   * readers that found the bytes damaged or have to be sure of them. Default: false.
+   * Whether to read from the store itself: caches neither serve nor keep the object, and invalidate what they have of it. For
+   * readers that found damaged bytes, or that verify them. Default: false.
    */
   readonly bypassCache?: boolean | undefined
 }
@@ -130,7 +130,7 @@ export interface StreamOptions extends LoadOptions {
 }
 
 /**
- * Preconditions of a save, the expected size, and what to keep with the object.
+ * Preconditions of a save, the expected size, and the attributes.
  *
  * @since 0.1.0
  * @category models
@@ -142,12 +142,12 @@ export interface SaveOptions {
   readonly ifMatch?: string | undefined
   /** The size of the object in bytes. A source of another size fails with `CorruptObject`, and nothing is saved. */
   readonly size?: number | undefined
-  /** What to keep with the object. Default: none, or the defaults of the layer. */
+  /** The attributes of the object. Default: none, or the defaults of the layer. */
   readonly attributes?: Attributes | undefined
 }
 
 /**
- * Preconditions of a copy or move, and what to keep with the new object.
+ * Preconditions of a copy or move, and the attributes of the new object.
  *
  * @since 0.1.0
  * @category models
@@ -205,9 +205,9 @@ export interface ListOptions {
  */
 export interface OpenedObject {
   readonly info: ObjectInfo
-  /** The range that was asked for, within the object. */
+  /** The requested range, within the object. */
   readonly range: ByteRange.ResolvedRange
-  /** The bytes of the range, each chunk an array of the reader's own. Fails unless all of them arrive. */
+  /** The bytes of the range; each chunk is a new array. Fails unless all of them arrive. */
   readonly stream: Stream.Stream<Uint8Array<ArrayBuffer>, E.LoadError>
   /** The bytes of the range, where they are in memory already. They must not be changed. */
   readonly bytes?: Uint8Array<ArrayBuffer> | undefined
@@ -259,7 +259,7 @@ export interface Capabilities {
 
 /**
  * What a backend saves: an array, or a stream to be read once. A stream never fails: where the caller's source does, the
- * save is interrupted, and `Storage` gives the source's failure to the caller.
+ * save is interrupted, and `Storage` passes the source's failure to the caller.
  *
  * @since 0.1.0
  * @category models
@@ -490,7 +490,7 @@ export interface Call<out Err extends E.StorageError = E.StorageError> {
   readonly prefix?: string
   /** Whether the operation changes objects. */
   readonly writes: boolean
-  /** Whether the operation can have this failure, for a wrapper that adds failures of its own. */
+  /** Whether the operation can have this failure, for a wrapper that adds failures. */
   readonly canFailWith: Refinement<E.StorageError, Err>
 }
 
@@ -501,7 +501,7 @@ export interface Call<out Err extends E.StorageError = E.StorageError> {
  * @category models
  */
 export interface Interceptor {
-  /** How the wrapper shows itself, for instance `Logged(${inner.name})`. */
+  /** The name of the wrapped backend, for instance `Logged(${inner.name})`. */
   readonly name: string
   /** Default: those of the backend. */
   readonly capabilities?: Capabilities | undefined
@@ -601,8 +601,8 @@ export const mapStream = (
 }
 
 /**
- * An opened object that counts what is read of it, and whose stream fails with a truncated `CorruptObject` unless it yields
- * the whole range. `bytes` of another length than the range are not used.
+ * An opened object that counts the bytes that are read, and whose stream fails with a truncated `CorruptObject` unless it yields
+ * the whole range. `bytes` whose length is not that of the range are not used.
  *
  * @since 0.1.0
  * @category constructors
@@ -685,8 +685,8 @@ export const checkLoad = (
 }
 
 /**
- * Checks the preconditions of a save, copy, move or removal against the object that exists now. The store has to see to it
- * that nothing changes between this check and the write.
+ * Checks the preconditions of a save, copy, move or removal against the object that exists now. The store has to make
+ * sure that nothing changes between this check and the write.
  *
  * @since 0.1.0
  * @category utils
@@ -730,7 +730,7 @@ export const openBytes = (
   })
 
 /**
- * An opened object whose range is in memory as an array of the reader's own.
+ * An opened object whose range is in memory as an array that belongs to the reader.
  *
  * @since 0.1.0
  * @category constructors
@@ -743,5 +743,5 @@ export const openedBytes = (
 
 const chunkSize = 1024 * 1024
 
-/** What is copied at once, in bytes. */
+/** The bytes that are copied at once. */
 const smallSize = 64 * 1024

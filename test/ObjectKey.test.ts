@@ -39,7 +39,7 @@ describe("ObjectKey", () => {
     for (const key of ["\ud83d", "a\ude00b", "\ude00\ud83d"]) expect(ObjectKey.problem(key)).toMatch(/surrogate/)
   })
 
-  it("tells whether a key can start with a prefix", () => {
+  it("decides whether a key can start with a prefix", () => {
     for (const prefix of ["", "a", "a/", "a/.", "a/..", "..", "x".repeat(1024)]) {
       expect([prefix, ObjectKey.isPrefix(prefix)]).toEqual([prefix, true])
     }

@@ -127,7 +127,7 @@ const run = async (file: string, variables?: Readonly<Record<string, string>>): 
 }
 
 describe("examples", () => {
-  it("are all there that README.md tells of", () => {
+  it("include every one that is checked here", () => {
     expect(examples).toEqual(expect.arrayContaining(Object.keys(says)))
   })
 
@@ -160,7 +160,7 @@ describe("examples", () => {
         }))
     }
 
-    it("the quickstart fails where there is no such bucket, and says so", async () => {
+    it("the quickstart fails if the bucket does not exist, and says so", async () => {
       const variables = { ...credentials, STORAGE_URL: urlOf("no-such-bucket") }
       const { code, left, output } = await run("examples/quickstart.ts", variables)
       expect({ code, left }, output).toEqual({ code: 1, left: [] })
@@ -168,7 +168,7 @@ describe("examples", () => {
     })
   })
 
-  describe("are seen to fail", () => {
+  describe("fail visibly", () => {
     const runInstead = async (source: string): Promise<Outcome> => {
       const folder = await mkdtemp(join(tmpdir(), "surfing-weights-example-"))
       await symlink(join(root, "node_modules"), join(folder, "node_modules"))
@@ -178,20 +178,20 @@ describe("examples", () => {
       return outcome
     }
 
-    it("when something does not hold", async () => {
+    it("if an assertion fails", async () => {
       const source = await readFile(join(root, "examples/save-load-stream-list.ts"), "utf8")
       const { code, left, output } = await runInstead(source.replace("size, 16 * 1024 * 1024)", "size, 17)"))
       expect({ code, left }, output).toEqual({ code: 1, left: [] })
       expect(output).toContain("16777216 !== 17")
     })
 
-    it("when they need a network", async () => {
+    it("if they need a network", async () => {
       const { code, output } = await runInstead("await fetch(\"http://192.0.2.1\")")
       expect(code, output).toBe(1)
       expect(output).toContain("there is no network")
     })
 
-    it("when they leave a file behind", async () => {
+    it("if they leave a file behind", async () => {
       const { code, left } = await runInstead(`
         import { mkdtempSync } from "node:fs"
         import { tmpdir } from "node:os"

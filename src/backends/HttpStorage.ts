@@ -2,19 +2,19 @@
  * Objects on another machine, over HTTP: those of a weight server, whatever storage is behind it, or with `static: true` the
  * files of any web server or CDN. It runs wherever there is an `HttpClient`, also in browsers.
  *
- * With a weight server the whole contract holds, and failures of the server come back as what they were, with the server's as
- * their cause. Every request is retried as `retry` says, and nothing else retries, so that there is one budget. A stream that
- * breaks goes on at the byte where it broke, under the etag of the first response; a body of up to 64 KiB is read as a whole,
- * and where it breaks, requested again as a whole.
+ * With a weight server the whole contract holds, and failures of the server have the same type on the client, with the
+ * server's failure as their cause. Every request is retried as `retry` says, and nothing else retries, so that there is one
+ * budget. A stream that breaks resumes at the byte where it broke, under the etag of the first response; a body of up to 64
+ * KiB is read as a whole, and if it breaks, requested again as a whole.
  *
  * - A stream is saved with one request, as fast as the server reads it, and not retried once it has begun, since what was read
  *   of it cannot be read again. Bytes are retried as a whole.
- * - `copy` and `move` go through this process; where they break, they begin anew.
+ * - `copy` and `move` go through this process; if they break, they start again.
  * - From a web server, objects can only be read. Its etags are used as they are; where it has weak ones or none, versions are
- *   told apart by these, or by date and size, after each response. Without etag and date nothing is resumed. A server without
+ *   distinguished by these, or by date and size, after each response. Without etag and date nothing is resumed. A server without
  *   ranges sends the whole object.
- * - The bytes are those that were saved, also where the object has a content encoding. A web server is asked for no encoding;
- *   an object that it encodes all the same cannot be loaded.
+ * - The bytes are those that were saved, also where the object has a content encoding. A web server is asked not to
+ *   encode; an object that it encodes nevertheless cannot be loaded.
  * - A browser cannot send streams, so that there a stream is gathered in memory before it is saved; and as a browser does not
  *   say how much it has sent, `idleTimeout` applies to each MiB. A server of another origin has to allow the page (CORS), and
  *   to expose its response headers.

@@ -12,7 +12,7 @@
  *   recognises its own object when a response was lost. It is not among the attributes.
  * - Requests go over connections of the storage, each of which reads into one array: with a client of the SDK, allocation
  *   takes most of the time of a large load. `layerFromClient`, Bun and Deno use the request handler of the client.
- * - The signature of a request does not cover its body, as to hash it takes a third of the speed. HTTPS protects the body like
+ * - The signature of a request does not cover its body, as hashing takes a third of the speed. HTTPS protects the body like
  *   everything else; over plain HTTP, `checksum` does so against accidents.
  * - The server checks the precondition of a multipart upload when it is completed. Ceph does not, so the storage looks at the
  *   object just before; another save can come between the two.
@@ -57,7 +57,7 @@ export type {
 } from "./s3/client.js"
 
 /**
- * How the server encrypts what is saved: with keys of its own (`SSE-S3`), with a key of the key management service
+ * How the server encrypts what is saved: with its own keys (`SSE-S3`), with a key of the key management service
  * (`SSE-KMS`; default `keyId`: the account's own), or with a key of 32 bytes that only the customer has (`SSE-C`), without
  * which the objects cannot be read.
  *
@@ -331,7 +331,7 @@ export const layerFromClient = (
 ): Layer.Layer<Storage.Storage, OpenError> => Layer.effect(Storage.Storage, makeFromClient(client, options))
 
 /**
- * A presigned URL, with which anybody can load (`GET`) or save (`PUT`) the object without credentials until it expires. It is
+ * A presigned URL, with which anyone can load (`GET`) or save (`PUT`) the object without credentials until it expires. It is
  * a secret. A storage that is not on S3 fails with `UnsupportedOperation`.
  *
  * @since 0.1.0

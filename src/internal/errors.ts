@@ -33,7 +33,7 @@ export interface Place {
   readonly cause?: unknown
 }
 
-/** The same failure with these fields in place of its own. */
+/** The same failure with these fields replaced. */
 export function withPlace<Err extends E.StorageError>(error: Err, place: Place): Err
 export function withPlace(error: E.StorageError, place: Place): E.StorageError {
   // The fields are those of the failure's own class, which no type can tell of a class that is looked up.

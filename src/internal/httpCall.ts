@@ -28,7 +28,7 @@ export type Failure = Exit.Exit<never, E.CommonError>
 
 /** What a transport reports. */
 export interface Receiver {
-  /** Who is waited for from now on, where the request body is sent piece by piece: at its end the response. */
+  /** What the call waits for from now on, where the request body is sent piece by piece: at its end the response. */
   readonly onUpload: (waitingFor: "peer" | "source" | "response") => void
   /** The body is held back until the flow is resumed. */
   readonly onResponse: (response: Response) => void
@@ -44,11 +44,11 @@ export interface Flow {
   /** Holds back the response body, so that the peer waits. */
   readonly pause: () => void
   readonly resume: () => void
-  /** Ends the request, and the connection with it. The receiver may be told, or not. */
+  /** Ends the request, and the connection with it. The receiver may be called, or not. */
   readonly abort: () => void
 }
 
-/** Sends a request. The receiver is told nothing before this returns, except why the request cannot be sent. */
+/** Sends a request. Before this returns, the receiver is called only with a failure to send the request. */
 export type Send = (receiver: Receiver) => Flow
 
 export interface Options {
@@ -95,7 +95,7 @@ export const call = <A, Err, R>(
 export const make = (send: Send, options: Options): Effect.Effect<HttpCall> =>
   Effect.clockWith((clock) => Effect.sync(() => new HttpCall(send, options, clock)))
 
-/** Who reads a response body. */
+/** The reader of a response body. */
 type Reader = Pick<Receiver, "onBytes" | "onEnd" | "onFailure">
 
 /** Run `send` first, and once; then read the body in one way, or not at all. */
@@ -121,8 +121,8 @@ export class HttpCall {
    * Sends the request and returns the response, without its body.
    *
    * Where `plan` returns an array, the body is read into it first: one wait instead of two, which is much of the time of a
-   * small object. If the body breaks, this succeeds all the same and `failure` says why; `progress` was told how many bytes
-   * have arrived.
+   * small object. If the body breaks, this succeeds all the same and `failure` says why; `progress` was called with the
+   * number of bytes that have arrived.
    */
   send(
     plan?: (response: Response) => Uint8Array | undefined,
@@ -172,7 +172,10 @@ export class HttpCall {
     return this.#failure
   }
 
-  /** Reads the body into `target`, from its start, and fails unless it fills it. `progress` is told how much has arrived. */
+  /**
+   * Reads the body into `target`, from its start, and fails unless it fills it. `progress` is called with the number of bytes
+   * that have arrived.
+   */
   into(
     target: Uint8Array,
     progress: (filled: number) => void = () => {}
@@ -224,7 +227,7 @@ export class HttpCall {
     done: (outcome: Exit.Exit<void, E.CommonError>) => void
   ): void {
     const settle = (outcome: Exit.Exit<void, E.CommonError>) => {
-      // A connection knows its last call until the next one, and what that leads to.
+      // A connection refers to its last call until the next one, and thereby to the reader.
       this.#reader = undefined
       done(outcome)
     }
@@ -344,7 +347,7 @@ const truncated = (filled: number, target: Uint8Array) =>
 const tooLong = (limit: number): Failure =>
   Exit.fail(
     new E.UnexpectedStorageError({
-      reason: `the response is longer than ${limit} bytes; see that the URL is that of a storage server`
+      reason: `the response is longer than ${limit} bytes; check that the URL is that of a storage server`
     })
   )
 

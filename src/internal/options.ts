@@ -83,7 +83,7 @@ export const must = <A, I, R>(
     }
   })
 
-/** Shows a value as it would stand in a program. */
+/** Shows a value as it is written in a program. */
 export const show = (value: unknown): string =>
   typeof value === "string" ? JSON.stringify(value) : Redacted.isRedacted(value) ? "a Redacted value" : String(value)
 

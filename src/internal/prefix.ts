@@ -1,5 +1,5 @@
 /**
- * A folder of a store as a store of its own: keys get the folder's prefix on the way in and lose it on the way out.
+ * A folder of a store as a store by itself: keys get the folder's prefix on the way in and lose it on the way out.
  */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"

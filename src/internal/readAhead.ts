@@ -1,5 +1,5 @@
 /**
- * What is loaded one after the other, with some of it ahead of whoever takes it.
+ * Loads items in order, some of them ahead of the consumer.
  */
 import type * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
@@ -8,13 +8,13 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 
 /**
- * What `load` gives of each item, in order, with so many loads under way or done ahead of the consumer. What fails ahead
- * fails when it is its turn; what is under way when the stream ends is interrupted.
+ * The results of `load` for each item, in order, with up to `ahead` loads running or done ahead of the consumer. A load that
+ * fails ahead fails the stream at its turn; loads that run when the stream ends are interrupted.
  *
  * `initial` loads, at least one, start together at the beginning: with one, the first load has the whole bandwidth.
  *
- * A place is empty as soon as what was in it is taken. A fiber that was joined keeps what it gave, and V8 keeps the fiber
- * until its next full collection, which large arrays would then bring on too often.
+ * A result is released as soon as it is consumed. A fiber that was joined keeps its result, and V8 keeps the fiber until its
+ * next full collection, which large arrays would then cause too often.
  */
 export const readAhead = <A, B, Err, R>(
   items: Iterable<A>,

@@ -1,6 +1,6 @@
 /**
- * An opened object that outlives what it reads from: where its stream breaks, the rest is opened again, elsewhere or once
- * more.
+ * An opened object that outlives what it reads from: if its stream breaks, the rest is opened again, on the same storage or
+ * another.
  */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
@@ -8,7 +8,7 @@ import * as ByteRange from "../ByteRange.js"
 import type { OpenedObject } from "../StorageBackend.js"
 import type { LoadError } from "../StorageError.js"
 
-/** How a broken stream goes on. */
+/** How a broken stream resumes. */
 export interface Resumption {
   /** Whether the bytes before this failure can be used. */
   readonly canResume: (error: LoadError) => boolean

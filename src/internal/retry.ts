@@ -43,10 +43,10 @@ export const retry = <A, Err extends E.StorageError, R>(
   })
 
 /**
- * Opens an object whose stream, where it breaks, goes on at the byte where it broke: the rest is opened under the etag of
+ * Opens an object whose stream, if it breaks, resumes at the byte where it broke: the rest is opened under the etag of
  * the first response, so that every byte arrives once, and all of one version. What broke is closed before the wait.
  *
- * Attempts and waits add up until bytes arrive; then the policy starts anew.
+ * Attempts and waits add up until bytes arrive; then the policy restarts.
  */
 export const openResuming = (
   open: (options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>,
@@ -66,7 +66,7 @@ export const openResuming = (
     })
   })
 
-/** Opens again what broke, each time in a scope of its own within the outer one, so that it can be closed first. */
+/** Opens again what broke, each time in a child scope, so that it can be closed first. */
 class Resumable {
   readonly #open: (options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
   readonly #outer: Scope.Scope
@@ -93,7 +93,7 @@ class Resumable {
     })
   }
 
-  /** Closes what failed and waits as the policy says, anew where bytes have arrived; fails where the policy ends. */
+  /** Closes what failed and waits as the policy says, which restarts if bytes have arrived; fails when the policy ends. */
   retry(error: E.LoadError, hasProgressed: boolean): Effect.Effect<void, E.LoadError> {
     return Effect.suspend(() => {
       if (hasProgressed) this.#budget.renew()
@@ -103,7 +103,7 @@ class Resumable {
   }
 }
 
-/** A listing that, where it breaks, goes on after the last key that arrived; the policy starts anew with each page. */
+/** A listing that, if it breaks, resumes after the last key that arrived; the policy restarts with each page. */
 export const listResuming = <A>(
   list: (options: ListOptions) => Stream.Stream<A, E.ListError>,
   keyOf: (item: A) => string,
@@ -164,7 +164,7 @@ export const removeAllRetrying = (
 interface Budget {
   /** Waits as the policy says, or fails with the failure given, which is exhausted if it was retryable. */
   readonly spend: <Err extends E.StorageError>(error: Err) => Effect.Effect<void, Err>
-  /** Starts the policy anew. */
+  /** Restarts the policy. */
   readonly renew: () => void
   /** How many failures were spent since the policy began. */
   readonly failures: () => number
@@ -203,7 +203,7 @@ const inDoubt = (before: E.StorageError, now: E.StorageError, attempts: number):
   new E.StorageUnavailable({
     key: before.key,
     reason: "an attempt failed but may have been carried out, since the next one failed with " +
-      `${now._tag}; look at the object before you try again`,
+      `${now._tag}; check the object before you try again`,
     cause: before,
     attempts
   })

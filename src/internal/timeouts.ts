@@ -142,7 +142,7 @@ export const inOwnScope = <A, Err, R>(effect: Effect.Effect<A, Err, R>): Effect.
   )
 
 /**
- * The same stream, which fails with `late` when a chunk does not arrive within `limit` milliseconds. A fiber of its own pulls,
+ * The same stream, which fails with `late` when a chunk does not arrive within `limit` milliseconds. A separate fiber pulls,
  * so that a pull that cannot be interrupted is abandoned; a race for each chunk would cost more than the chunk.
  */
 export const timeoutStream = <A, Err, Late>(

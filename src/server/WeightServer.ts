@@ -12,7 +12,7 @@
  *
  * A failure is a `StorageError` as JSON, with a status that fits; it names no path, host or bucket of the server, which logs
  * those failures. Where an object cannot be read to its end after the response has begun, the connection breaks, so that no
- * client takes a part for the whole.
+ * client takes a part for the whole object.
  *
  * `layer` serves on the `HttpServer` in the context. Provide that before the storage, so that it listens once the storage is
  * ready. Limits of connections are set there: for Node's, give `createServer` a `headersTimeout`, and `requestTimeout: 0`
@@ -138,7 +138,7 @@ export const defaultAddress = { host: "127.0.0.1", port: 8765 } as const
 export const webSocketKey = (component: string, id: number): string => `${nameOf({ component, id })}.pt`
 
 /**
- * The server as a router, to be mounted into an app with an `HttpServer` of its own. It belongs to the scope: when that
+ * The server as a router, to be mounted into an app that has its own `HttpServer`. It belongs to the scope: when that
  * closes, transfers finish as `shutdownTimeout` says.
  *
  * With `redirect`, keep the header `location` out of the app's traces, since it is a secret: add it to

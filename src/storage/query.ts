@@ -1,5 +1,5 @@
 /**
- * Options as they stand in the query of a URL. Their bounds are checked by the backend's own schema.
+ * Options in the query of a URL. Their bounds are checked by the backend's own schema.
  */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"

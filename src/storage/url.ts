@@ -1,5 +1,5 @@
 /**
- * Storages by URL: the scheme picks the backend, the query gives its options as text.
+ * Storages by URL: the scheme selects the backend, the query contains its options.
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -12,7 +12,7 @@ import { schemes } from "./schemes.js"
 /** The storage at a URL, or in a directory given by its path. */
 export const fromUrl = (url: string): Effect.Effect<Service, OpenError, Scope.Scope> =>
   Effect.gen(function*() {
-    // A letter and a colon are a drive of Windows.
+    // A single letter and a colon are a drive of Windows.
     const [, name, rest = ""] = /^([a-z][a-z0-9+.-]+):(.*)$/is.exec(url) ?? []
     if (name === undefined) return yield* schemes.file({ href: url, authority: "", path: url, query: {} })
     const scheme = name.toLowerCase()
@@ -32,7 +32,7 @@ const parse = (scheme: string, rest: string): Either.Either<Place, InvalidOption
     if (authority.includes("@")) return yield* invalid("url", `must not contain credentials; ${instead}`)
     const query = new URLSearchParams(search)
     const secret = [...query.keys()].find((name) => secrets.test(name))
-    if (secret !== undefined) return yield* invalid(secret, `must not stand in a URL, as URLs are logged; ${instead}`)
+    if (secret !== undefined) return yield* invalid(secret, `must not be in a URL, since URLs are logged; ${instead}`)
     return {
       href: `${scheme}:${before.replace(/\?.*$/s, "")}`,
       authority: yield* decoded(authority),
@@ -43,7 +43,7 @@ const parse = (scheme: string, rest: string): Either.Either<Place, InvalidOption
 
 const secrets = /secret|token|password|credential|signature|access-?key/i
 
-const instead = "give them to the backend's own layer, or by the environment"
+const instead = "use the layer of the backend, or the environment"
 
 const decoded = (text: string): Either.Either<string, InvalidOptions> =>
   Either.orElse(

@@ -212,7 +212,7 @@ class Chaos {
     return Effect.forEach(this.#rulesOf(call).filter(isDue), (rule) => this.#applyRule(call, rule), { discard: true })
   }
 
-  /** Applies the rules that are due once so many bytes have been moved in one piece. */
+  /** Applies the rules that are due once this many bytes have been moved at once. */
   moved<Err extends E.StorageError>(
     call: StorageBackend.Call<Err>,
     bytes: number

@@ -121,7 +121,7 @@ interface Location {
   readonly prefix: string
 }
 
-/** An object that was found, and the range of it that was asked for. */
+/** An object that was found, and the requested range. */
 interface Found {
   readonly info: Storage.ObjectInfo
   readonly range: ByteRange.ByteRange | undefined

@@ -7,8 +7,8 @@
  *   passes through; one that is not read to its end, or that breaks, leaves nothing behind.
  * - Fibers that load the same object at once share one request (single flight).
  * - Saves, removals, copies and moves go through, and invalidate what they change when they end, also when they fail.
- *   What others change in the storage is noticed as `freshness` says.
- * - Each load returns an array of the caller's own, unless `shared` is true.
+ *   Changes that others make in the storage are noticed as `freshness` says.
+ * - Each load returns a new array, unless `shared` is true.
  * - A load whose `ifMatch` is the etag of the object in the cache is served from there; with any other etag it goes to the
  *   storage. One with `bypassCache` goes to the storage and invalidates the object.
  * - Where the second tier fails, the storage is used; the failure is counted, and the first one is logged.
@@ -39,7 +39,7 @@ import { SecondTier } from "./cache/secondTier.js"
 /**
  * When an object in the cache may be served without asking the storage:
  *
- * - `"revalidate"`: never; each load asks whether the object has changed, and transfers it only if it has
+ * - `"revalidate"`: never; each load checks whether the object has changed, and transfers it only then
  * - `{ timeToLive }`: for this long after it was loaded or revalidated
  * - `"immutable"`: always; for weights whose keys are never reused
  *
@@ -312,7 +312,7 @@ const makeBackend = (
   objects: CachedObjects,
   reader: Reader
 ): StorageBackend => {
-  /** What is changed is invalidated when that ends, however it ends. */
+  /** Invalidates what an operation changes when it ends, however it ends. */
   const invalidating = <A, Err, R>(effect: Effect.Effect<A, Err, R>, ...keys: ReadonlyArray<string>) =>
     Effect.ensuring(effect, objects.invalidate(keys))
   return {

@@ -2,22 +2,22 @@
  * A primary storage and its backups, which hold the same objects. Reads use the first storage that is up; writes use the
  * primary, or all.
  *
- * - A read that fails because the storage is down (`isDown`, unless `shouldFailover` says otherwise) goes on to the next.
- *   Any other failure is the result, from a backup as from the primary: also that there is no such object. A backup that
+ * - A read that fails because the storage is down (`isDown`, unless `shouldFailover` says otherwise) fails over to the next.
+ *   Any other failure is the result, from a backup as from the primary, also `ObjectNotFound`. A backup that
  *   does not support the operation is skipped. Where every storage has failed, the failure is that of the primary.
  * - Each storage has a circuit breaker, which opens after `failureThreshold` such failures in a row: reads then skip the
  *   storage, at no cost, for `openDuration`. After that the breaker is half-open: one operation tries the storage while
- *   the others still skip it. A read for which no other storage is left tries it all the same.
- * - A stream that breaks goes on with its next byte on another storage where the object is provably the same there: by
- *   its checksum, or by an etag that S3 computed of the bytes. Otherwise the stream fails, and never joins the bytes of
- *   two objects. A listing goes on elsewhere only before its first page.
- * - Each storage has etags of its own: `ifMatch` with an etag of the primary is `PreconditionFailed` on a backup, and a
- *   save with the etag of a backup is so on the primary.
+ *   the others still skip it. A read that has no other storage to try tries it nevertheless.
+ * - A stream that breaks resumes with its next byte on another storage if the object is provably the same there: by its
+ *   checksum, or by an etag that S3 computed of the bytes. Otherwise the stream fails, and never joins the bytes of
+ *   two objects. A listing fails over only before its first page.
+ * - Each storage has its own etags: `ifMatch` with an etag of the primary fails with `PreconditionFailed` on a backup, and
+ *   a save with the etag of a backup does so on the primary.
  *
  * Retries belong inside, around each storage: one that is retried for three minutes fails over after three minutes. A
  * bucket that may be down when the app starts needs `verify: false`.
  *
- * With `writes: "primary"` something else takes the objects to the backups. With `"all"` each write goes to the primary
+ * With `writes: "primary"` something else has to copy the objects to the backups. With `"all"` each write goes to the primary
  * under its preconditions, and then to every backup without: bytes are saved there again, and what was streamed, copied or
  * moved is read back from the primary. Attributes are replicated to backups that keep them. A backup that lacks a write
  * would later be read as if it were current, so a write fails where one backup does, when all were tried; the primary then
@@ -53,13 +53,13 @@ import { writesOnAll, writesOnPrimary } from "./failover/writes.js"
  */
 export interface Options {
   /**
-   * For which failures a read goes on to the next storage. With `ObjectNotFound` among them, an object that one storage
+   * For which failures a read fails over to the next storage. With `ObjectNotFound` among them, an object that one storage
    * lacks is looked up on the next. Not called for mistakes of the caller (`InvalidKey`, `InvalidRange`). Default: `isDown`.
    */
   readonly shouldFailover?: ((error: E.StorageError) => boolean) | undefined
   /**
-   * After how many such failures in a row the breaker of a storage opens. Failures of writes count, too; failures about an
-   * object (`ObjectNotFound`, `ObjectAlreadyExists`, `PreconditionFailed`, `ObjectNotModified`) do not. Default: 5.
+   * The number of such failures in a row after which the breaker of a storage opens. Failures of writes count, too; failures
+   * about an object (`ObjectNotFound`, `ObjectAlreadyExists`, `PreconditionFailed`, `ObjectNotModified`) do not. Default: 5.
    */
   readonly failureThreshold?: number | undefined
   /** How long a breaker stays open. Default: 30 seconds. */
@@ -133,7 +133,7 @@ export const make: {
 
 /**
  * Provides one storage of those that several layers provide, the first of which is the primary. It needs what any of
- * them needs, and fails to be built where one does. As everywhere, a layer that is given twice is built once.
+ * them needs, and fails to build if one of them does. As everywhere, a layer that is given twice is built once.
  *
  * @since 0.1.0
  * @category layers

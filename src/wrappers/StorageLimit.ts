@@ -126,7 +126,7 @@ const makeBackend = (inner: StorageBackend.StorageBackend, options: Options): St
             ? Effect.succeed(
               StorageBackend.mapStream(opened, (stream) => Stream.ensuring(limiter.pacedStream(stream), release))
             )
-            // Nothing more is asked of the storage.
+            // The storage is not called any more.
             : Effect.zipLeft(limiter.paced(Effect.succeed(opened), () => bytes.byteLength), release)
         })
       ),

@@ -3,15 +3,15 @@
  *
  * - The two listings are merged a page at a time, and objects pass through as streams: memory grows neither with their
  *   number nor with their size.
- * - A copy is in `to` whole or not at all. Where both stores know its size or a checksum of one kind, these have to be
- *   equal; otherwise the copy is removed again.
- * - `from` is asked for each object once more before its copy is done, and before it is removed from `to`. An object that
- *   was overwritten meanwhile is not copied, since the copy would look newer than its replacement; one that exists after
- *   all is not removed.
+ * - A copy is in `to` whole or not at all. It must have the size of the original and, where both stores have a checksum of the
+ *   same kind, its checksum; otherwise the copy is removed again.
+ * - Each object is looked up in `from` again before its copy is done, and before it is removed from `to`. An object that
+ *   was overwritten meanwhile is not copied, since the copy would look newer than its replacement; one that exists is not
+ *   removed.
  * - Attributes are copied where both storages keep them. Objects that differ in attributes only count as the same.
- * - However a sync ends, what it has done is complete, and running it again does the rest.
+ * - However a sync ends, its copies are complete, and running it again does the rest.
  *
- * Objects of one key and size are the same if they have the same checksum, where both stores have one of one kind, or
+ * Objects of one key and size are the same if they have the same checksum, where both stores have one of the same kind, or
  * the same etag, where S3 computed it of the bytes. Otherwise the object in `to` counts as the same unless it was saved
  * before that in `from`, as `aws s3 sync` decides. So the clocks of the stores have to agree; a replacement that is older
  * and of the same size is not noticed; and where a store keeps whole seconds, an object saved within the same second may
@@ -43,7 +43,7 @@ import * as E from "../StorageError.js"
  * @category models
  */
 export interface Options {
-  /** Only keys that start with this string; others are left alone on both sides. Default: all. */
+  /** Only keys that start with this string; others are ignored on both sides. Default: all. */
   readonly prefix?: string | undefined
   /**
    * Whether to remove from `to` what `from` does not have. An empty `from` then empties `to`: try it with `dryRun` first.
@@ -57,7 +57,7 @@ export interface Options {
 }
 
 /**
- * What was done about a key or, in a dry run, would be. Sizes are in bytes.
+ * What was done for a key or, in a dry run, would be done. Sizes are in bytes.
  *
  * @since 0.1.0
  * @category models
@@ -93,16 +93,17 @@ export type Event = Data.TaggedEnum<{
 export const Event: Data.TaggedEnum.Constructor<Event> = Data.taggedEnum<Event>()
 
 /**
- * Copies what `to` lacks or has differently, and emits an event for each object when it is done. A slow consumer slows down
- * the work.
+ * Copies the objects that `to` lacks or that differ, and emits an event for each object when it is done. A slow consumer slows
+ * down the work.
  *
- * A failure with one object is an event, and the others are done; after the last the stream fails with the first of these
+ * The failure of one object is an event, and the other objects are done; then the stream fails with the first of these
  * failures. An object that changes meanwhile fails with `PreconditionFailed`, a copy that differs from its original with
- * `CorruptObject`, and what `to` cannot hold, as a directory `foo` beside `foo/bar`, as its save does.
+ * `CorruptObject`, and an object that `to` cannot hold, such as `foo` beside `foo/bar` in a directory, with the failure of its
+ * save.
  *
- * The stream fails at once, and interrupts the work that is under way,
+ * The stream fails at once, and interrupts the running work,
  *
- * - where a listing fails: what has not been listed of `from` does not count as missing;
+ * - where a listing fails: an object of `from` that was not listed does not count as missing;
  * - with `StorageNotFound`, and with `AccessDenied` or `StorageFull` on a save or removal, since everything else would fail
  *   like it. That includes an object that is larger than `to` allows;
  * - before it begins, with `InvalidOptions`, and with `UnsupportedOperation` where a storage cannot list, or `to` is
@@ -290,7 +291,7 @@ const discard = (
       operation: "sync",
       key: copy.key,
       problem,
-      reason: `the copy has ${describe(copy)} and should have ${describe(original)}; ` +
+      reason: `the copy must have ${describe(original)} (got ${describe(copy)}); ` +
         (Either.isRight(removal) ? "it was removed again" : `it is still there (${removal.left.message})`)
     })
   })

@@ -1,5 +1,5 @@
 /**
- * A folder of a storage as a storage of its own: the key `layer_0.bin` in the folder `models/bert` is the object
+ * A folder of a storage as a storage by itself: the key `layer_0.bin` in the folder `models/bert` is the object
  * `models/bert/layer_0.bin` of the inner storage. Nothing outside the folder can be named, listed or changed.
  *
  * A key that is too long with the folder before it fails with `InvalidKey`.

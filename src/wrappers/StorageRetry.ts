@@ -1,10 +1,10 @@
 /**
- * Retries for a storage that has none of its own: a temporary failure (`StorageError.isRetryable`) reaches the caller only
- * when the policy ends. It is then marked as exhausted, and no other retrying layer tries it again.
+ * Adds retries to a storage that does not retry: a temporary failure (`StorageError.isRetryable`) reaches the caller only
+ * when the policy ends. It is then marked as exhausted, and no other retrying layer retries it.
  *
  * - Loads, heads, removals, copies, moves and saves of bytes are repeated as a whole.
- * - A stream that breaks goes on at the byte where it broke; if the object was overwritten meanwhile, it fails with
- *   `PreconditionFailed`. A listing goes on after its last key. The policy starts anew whenever something has arrived.
+ * - A stream that breaks resumes at the byte where it broke; if the object was overwritten meanwhile, it fails with
+ *   `PreconditionFailed`. A listing resumes after its last key. The policy restarts whenever something has arrived.
  * - A save of a stream is not retried, since its source cannot be read again. Backends that save in parts retry each part
  *   by themselves.
  * - A conditional save, copy or removal, or a move, may be carried out although its response is lost. If the retry then

@@ -3,12 +3,12 @@
  * retryable: place the timeout inside the retries, so that each attempt has its own.
  *
  * - The `deadline` applies to an operation as a whole: loads, saves of bytes, heads, removals, copies.
- * - The `idleTimeout` applies to operations that go on while data arrives: how long opening a stream or listing may take, and
- *   then each next chunk; how long a save of a stream may leave the next chunk untaken, or take to end. The time that the
- *   reader of a stream or the source of a save takes does not count.
+ * - The `idleTimeout` applies to streams, listings and saves of streams: to opening a stream or listing, and then to each wait
+ *   for its next chunk; to each wait of a save until the storage accepts the next chunk or completes. Time spent in the
+ *   reader of a stream or in the source of a save does not count.
  *
  * A read that is late is abandoned at once and cleaned up in the background. A write that is late is interrupted, and its
- * cleanup waited for: otherwise it could still be carried out after the caller has gone on.
+ * cleanup waited for: otherwise it could still be carried out after the caller has continued.
  *
  * @module StorageTimeout
  * @since 0.1.0

@@ -261,7 +261,7 @@ for (const [name, client] of clients) {
           })))
     }
 
-    it.live("waits for a slow source, and takes no more from it than the server reads", () =>
+    it.live("waits for a slow source, and reads no more from it than the server does", () =>
       behindProxy({ idleTimeout: "1500 millis" }, ({ direct, proxy, storage }) =>
         Effect.gen(function*() {
           const source = Stream.tap(Stream.make(other, other), () => Effect.sleep("2 seconds"))
@@ -431,7 +431,7 @@ for (const [name, client] of clients) {
       new StorageError.StorageFull({ ...context, reason: "r" })
     ]
 
-    it.live("come back as what they were, from every operation that can have them, with the server's as their cause", () =>
+    it.live("have the same type as on the server, from every operation that can have them, with the server's failure as cause", () =>
       Effect.gen(function*() {
         let failure: StorageError.StorageError | undefined
         // A storage that fails with anything: to the server, the types do not matter.

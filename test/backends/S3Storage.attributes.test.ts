@@ -77,7 +77,7 @@ describe("attributes of an object on S3", () => {
   )
 
   it.scopedLive.skipIf(isEmulator)(
-    "are read by the AWS SDK, text that is not ASCII as an encoded word",
+    "are read by the AWS SDK, with text that is not ASCII as an encoded word",
     () =>
       Effect.gen(function*() {
         const { bucket, storage } = yield* setup()
@@ -171,7 +171,7 @@ describe("attributes of an object on S3", () => {
     }))
 
   it.scopedLive.skipIf(isEmulator)(
-    "are those of the storage where a save gives none of its own",
+    "are the defaults of the storage if a save sets none",
     () =>
       Effect.gen(function*() {
         const { storage } = yield* setup({ contentType: "application/x-weights", cacheControl: "no-cache" })
@@ -190,7 +190,7 @@ describe("attributes of an object on S3", () => {
       })
   )
 
-  it.scopedLive("do not contain what a save notes for itself", () =>
+  it.scopedLive("do not contain the metadata by which a save recognises its object", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup()
       for (const save of Object.values(saves)) {
@@ -200,7 +200,7 @@ describe("attributes of an object on S3", () => {
       }
     }))
 
-  it.scopedLive("are not asked for again by a load", () =>
+  it.scopedLive("cost a load no extra request", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const proxy = yield* FaultProxy.make(server.endpoint)

@@ -117,7 +117,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
   const typeInParts = checksum === "SHA256" ? "COMPOSITE" : "FULL_OBJECT"
 
   for (const { content, data, name, partSizes } of saves) {
-    it.scopedLive(`has what it saves checked and kept: ${name}`, () =>
+    it.scopedLive(`sends a checksum that the server checks and keeps: ${name}`, () =>
       Effect.gen(function*() {
         const server = yield* ChecksumServer.make
         const storage = yield* make(server, server.endpoint, { checksum })
@@ -154,7 +154,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
 
   for (const { content, data, name, partSizes } of saves) {
     if (content.byteLength === 0) continue
-    it.scopedLive(`saves nothing of what changes on the way in: ${name}`, () =>
+    it.scopedLive(`saves nothing if the bytes are damaged on their way: ${name}`, () =>
       Effect.gen(function*() {
         const server = yield* ChecksumServer.make
         const storage = yield* make(server, server.endpoint, { checksum })
@@ -170,7 +170,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
 
   for (const where of ["at rest", "on the way out"] as const) {
     for (const size of ["small", "large"] as const) {
-      it.scopedLive(`gives nobody the bytes of a ${size} object that changed ${where}`, () =>
+      it.scopedLive(`never returns the bytes of a ${size} object that was damaged ${where}`, () =>
         Effect.gen(function*() {
           const server = yield* ChecksumServer.make
           const storage = yield* make(server, server.endpoint, { checksum })
@@ -189,14 +189,17 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
             }))
           server.mend()
           if (where === "at rest") return
-          yield* onEachRead(server, { checksum }, (name, read) =>
-            Effect.map(read("weights.bin"), (loaded) =>
-              expect(print(loaded), name).toBe(print(content))))
+          yield* onEachRead(
+            server,
+            { checksum },
+            (name, read) =>
+              Effect.map(read("weights.bin"), (loaded) => expect(print(loaded), name).toBe(print(content)))
+          )
         }))
     }
   }
 
-  it.scopedLive("does not check ranges, nor what is read of a stream that is not read to its end", () =>
+  it.scopedLive("checks neither ranges nor a stream that is not read to its end", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const storage = yield* make(server, server.endpoint, { checksum })
@@ -227,7 +230,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
       expect(begun._tag).toBe("Some")
     }))
 
-  it.scopedLive("loads objects that have no such checksum", () =>
+  it.scopedLive("loads objects without such a checksum", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const other = checksum === "SHA256" ? "CRC32C" : "SHA256"
@@ -243,7 +246,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
         }))
     }))
 
-  it.scopedLive("still checks the whole of a body that broke on its way and was resumed", () =>
+  it.scopedLive("checks the whole body also if it broke and was resumed", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const proxy = yield* FaultProxy.make(server.endpoint)
@@ -275,7 +278,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
       }
     }))
 
-  it.scopedLive("keeps the conditions of loads", () =>
+  it.scopedLive("supports the preconditions of loads", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const storage = yield* make(server, server.endpoint, { checksum })
@@ -309,7 +312,9 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
 
   const isBlind = realServer.kind !== "given"
   it.scopedLive.skipIf(!isBlind)(
-    `says what to do where a server knows no checksums${isBlind ? "" : " (skipped: who knows what this server knows)"}`,
+    `says what to do if the server does not support checksums${
+      isBlind ? "" : " (skipped: it is not known what this server supports)"
+    }`,
     () =>
       Effect.gen(function*() {
         const bucket = yield* makeBucket
@@ -318,7 +323,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
           const error = yield* Effect.flip(blind.save(name, data))
           expect(error, name).toMatchObject({ _tag: "UnsupportedOperation", operation: "save", key: name })
           expect(error.message, name).toContain(checksum)
-          expect(error.message, name).toContain("leave the option checksum out")
+          expect(error.message, name).toContain("remove the option checksum")
         }
         expect(yield* unfinishedUploads(bucket)).toEqual([])
         const storage = yield* S3Storage.make({ ...realOptions, bucket, partSize })
@@ -329,7 +334,9 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
   )
 
   it.scopedLive.skipIf(!isBlind)(
-    `saves nothing where a server knows no checksums${isBlind ? "" : " (skipped: who knows what this server knows)"}`,
+    `saves nothing if the server does not support checksums${
+      isBlind ? "" : " (skipped: it is not known what this server supports)"
+    }`,
     () =>
       Effect.gen(function*() {
         const bucket = yield* makeBucket
@@ -347,7 +354,7 @@ describe.each(algorithms)("S3Storage with checksum %s", (checksum) => {
 })
 
 describe("S3Storage with a checksum", () => {
-  it.scopedLive("tells of bytes that changed on the way in as of a corrupt object", () =>
+  it.scopedLive("fails with CorruptObject if the bytes are damaged on their way", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const storage = yield* make(server, server.endpoint, { checksum: "CRC32C" })
@@ -358,7 +365,7 @@ describe("S3Storage with a checksum", () => {
       }
     }))
 
-  it.scopedLive("gives the bytes of a stream before it can know that they are wrong, and fails at its end", () =>
+  it.scopedLive("emits the bytes of a damaged stream, and fails at its end", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const storage = yield* make(server, server.endpoint, { checksum: "SHA256" })
@@ -374,7 +381,7 @@ describe("S3Storage with a checksum", () => {
       expect(seen.reduce((sum, bytes) => sum + bytes.byteLength, 0)).toBe(large.byteLength)
     }))
 
-  it.scopedLive("holds an object to the version that it looked at first, where it is overwritten meanwhile", () =>
+  it.scopedLive("checks the version that was opened, also if the object is overwritten meanwhile", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const proxy = yield* FaultProxy.make(server.endpoint)
@@ -389,7 +396,7 @@ describe("S3Storage with a checksum", () => {
         }), proxy.endpoint)
     }))
 
-  it.scopedLive("checks objects that others saved in parts, whose checksum is one of checksums", () =>
+  it.scopedLive("checks objects that other clients saved in parts, with a checksum of checksums", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       for (const algorithm of ["CRC32C", "SHA256"] as const) {
@@ -407,7 +414,7 @@ describe("S3Storage with a checksum", () => {
       }
     }))
 
-  it.scopedLive("takes no whole object for a corrupt one, whatever the sizes of its parts", () =>
+  it.scopedLive("accepts intact objects with parts of any sizes", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       const cuts = [[6 * MiB, 5 * MiB, 7 * MiB], [6 * MiB, 5 * MiB, 5 * MiB], [5 * MiB, 7 * MiB, 10], [10]]
@@ -421,7 +428,7 @@ describe("S3Storage with a checksum", () => {
       }
     }))
 
-  it.scopedLive("checks an empty object that others saved", () =>
+  it.scopedLive("checks an empty object that another client saved", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make
       yield* Effect.promise(() =>

@@ -66,7 +66,7 @@ const andLook = ({ direct }: Setup, key: string, effect: Effect.Effect<unknown, 
 const operations: ReadonlyArray<Operation> = [
   { name: "load", reads: ["small"], breaks: is.get, run: ({ storage }) => Effect.map(storage.load("small"), print) },
   {
-    name: "load by a client of one's own",
+    name: "load by a client of the app",
     reads: ["small"],
     breaks: is.get,
     options: { ownClient: true },
@@ -148,7 +148,7 @@ const operations: ReadonlyArray<Operation> = [
     run: (setup, key) => andLook(setup, key, setup.storage.copy("small", key))
   },
   {
-    name: "copy, the look at the source",
+    name: "copy, the HEAD of the source",
     reads: ["small"],
     breaks: is.head,
     speechless: true,
@@ -180,7 +180,7 @@ function removing(operation: "remove" | "removeAll"): Operation["run"] {
 const passing: ReadonlyArray<readonly [name: string, fault: Fault, needs?: "body"]> = [
   ["a reset", Fault.ResetAnswer({})],
   ["500", refusal(500, "InternalError")],
-  ["502 from something in between", Fault.Answer({ status: 502, body: "<html>Bad Gateway</html>" })],
+  ["502 from a proxy", Fault.Answer({ status: 502, body: "<html>Bad Gateway</html>" })],
   ["503 SlowDown", refusal(503, "SlowDown")],
   ["503 SlowDown with Retry-After", refusal(503, "SlowDown", { headers: { "retry-after": "1" } })],
   ["504 without a body", Fault.Answer({ status: 504 })],
@@ -195,7 +195,7 @@ for (const operation of operations) {
     const { breaks, isLarge, leaves = false, lost = 1, options = {}, run, speechless = false } = operation
     const test = operation.conditional ? onServers : it.scopedLive
 
-    test("succeeds with one request more, whatever passing thing breaks one", () =>
+    test("succeeds with one more request after any temporary failure", () =>
       onBucket(operation, (setup) =>
         Effect.gen(function*() {
           // The first conditional save finds out in which form the server takes a condition.
@@ -217,7 +217,7 @@ for (const operation of operations) {
           expect(setup.seen().length, "a lost answer").toBe(calm + lost)
         })))
 
-    test("gives up when the policy ends, and at once where it is forbidden", () =>
+    test("fails when the policy ends, and at once if access is denied", () =>
       onBucket(operation, (setup) =>
         Effect.gen(function*() {
           const storage = yield* setup.open({ ...options, retry: Schedule.recurs(0) })
@@ -247,7 +247,7 @@ for (const operation of operations) {
           expect(setup.seen(breaks).length).toBe(1)
         })))
 
-    test("ends at once when it is interrupted, on the way or between two tries", () =>
+    test("ends at once if it is interrupted, during a request or between two attempts", () =>
       onBucket(
         { ...operation, options: { ...options, retry: Schedule.spaced("1 hour") } },
         (setup) =>
@@ -269,7 +269,7 @@ for (const operation of operations) {
 }
 
 // They wait more than they do, so they wait together.
-describe.concurrent("S3Storage, a wait for an answer", () => {
+describe.concurrent("S3Storage, a wait for a response", () => {
   for (const operation of operations) {
     const { breaks, name, options = {}, run } = operation
     const test = operation.conditional ? onServers : it.scopedLive
@@ -361,7 +361,7 @@ const breakable: Readonly<Record<Permanent[3], Pick<Operation, "breaks" | "run">
   copy: { breaks: is.put, run: ({ storage }, key) => storage.copy("small", key) }
 }
 
-describe("S3Storage, a failure that does not pass", () => {
+describe("S3Storage, a failure that is not temporary", () => {
   for (const [tag, fault, message, ...names] of permanent) {
     const what = fault._tag === "Answer" ? `${fault.status} ${/<Code>(.*)<\/Code>/.exec(fault.body ?? "")?.[1]}` : ""
     it.scopedLive(`is ${tag} at once: ${what} to ${names.join(", ")}`, () =>
@@ -384,7 +384,7 @@ describe("S3Storage, a failure that does not pass", () => {
         })))
   }
 
-  it.scopedLive("is told by the server as well", () =>
+  it.scopedLive("has the same type on the real server", () =>
     onBucket({}, ({ bucket, direct, open, seen, storage }) =>
       Effect.gen(function*() {
         const elsewhere = yield* open({ bucket: `${bucket}-missing` })
@@ -415,7 +415,7 @@ describe("S3Storage, removeAll", () => {
     })
   const bodies = (setup: Setup) => setup.seen(is.removeBatch).map(({ headers }) => Number(headers["content-length"]))
 
-  it.scopedLive("tries again only the keys whose failure may pass", () =>
+  it.scopedLive("retries only the keys whose failure is temporary", () =>
     onBucket({ reads: ["a", "b"] }, (setup) =>
       Effect.gen(function*() {
         for (const code of ["InternalError", "SlowDown", "ServiceUnavailable"]) {
@@ -429,7 +429,7 @@ describe("S3Storage, removeAll", () => {
         expect(yield* setup.direct.list()).toEqual(["a"])
       })))
 
-  it.scopedLive("gives each key's own failure when the policy ends, or at once if it does not pass", () =>
+  it.scopedLive("returns the failure of each key when the policy ends, or at once if it is not temporary", () =>
     onBucket({}, (setup) =>
       Effect.gen(function*() {
         setup.breaks(is.removeBatch, failing("InternalError"), 4)
@@ -443,7 +443,7 @@ describe("S3Storage, removeAll", () => {
         expect(setup.seen().length).toBe(1)
       })))
 
-  it.scopedLive("tries again where an answer of 200 says that all of it failed", () =>
+  it.scopedLive("retries if a response with status 200 reports that everything failed", () =>
     onBucket({ reads: ["a"] }, (setup) =>
       Effect.gen(function*() {
         setup.breaks(is.removeBatch, refusal(200, "InternalError"))
@@ -454,7 +454,7 @@ describe("S3Storage, removeAll", () => {
 })
 
 describe("S3Storage, copy", () => {
-  it.scopedLive("takes an answer of 200 that says it failed for the failure it is", () =>
+  it.scopedLive("fails if a response with status 200 contains a failure", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const { direct, seen, storage } = setup
@@ -474,7 +474,7 @@ describe("S3Storage, copy", () => {
       })))
 
   // Ceph does not look at the condition, and copies what is there by then.
-  it.scopedLive("of a source that is overwritten after it was looked at fails, or is of the new one, and says so", () =>
+  it.scopedLive("fails or copies the new object if the source is overwritten after its HEAD, and says which", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const { direct } = setup
@@ -490,10 +490,10 @@ describe("S3Storage, copy", () => {
       })))
 })
 
-describe("S3Storage, the wait between two tries", () => {
+describe("S3Storage, the wait between two attempts", () => {
   const patient: Options = { retry: quick.pipe(RetryPolicy.respectRetryAfter({ within: "10 seconds" })) }
 
-  it.scopedLive("is as long as Retry-After asks, in seconds or as a date", () =>
+  it.scopedLive("is at least as long as Retry-After, in seconds or as a date", () =>
     onBucket({ options: patient, reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const seconds = () => "1"
@@ -508,7 +508,7 @@ describe("S3Storage, the wait between two tries", () => {
         }
       })))
 
-  it.scopedLive("is told to whoever gets the failure", () =>
+  it.scopedLive("is in the failure", () =>
     onBucket({ options: { retry: Schedule.recurs(0) } }, (setup) =>
       Effect.gen(function*() {
         setup.breaks(is.list, refusal(503, "SlowDown", { headers: { "retry-after": "7" } }))
@@ -517,7 +517,7 @@ describe("S3Storage, the wait between two tries", () => {
         expect(error.message).toContain("asked to wait 7s")
       })))
 
-  it.scopedLive("is that of RetryPolicy.default unless another is given", () =>
+  it.scopedLive("is that of RetryPolicy.default unless another policy is given", () =>
     onBucket({ reads: ["small"] }, ({ breaks, bucket, proxy, seen }) =>
       Effect.gen(function*() {
         const storage = yield* S3Storage.make({
@@ -534,8 +534,8 @@ describe("S3Storage, the wait between two tries", () => {
       }).pipe(Effect.scoped)))
 })
 
-describe("S3Storage, a client of one's own", () => {
-  it.scopedLive("adds no retries, whatever its own are", () =>
+describe("S3Storage, a client of the app", () => {
+  it.scopedLive("adds no retries, whatever its own settings", () =>
     onBucket({}, ({ breaks, bucket, proxy, seen }) =>
       Effect.gen(function*() {
         const own = yield* Effect.acquireRelease(
@@ -552,14 +552,14 @@ describe("S3Storage, a client of one's own", () => {
       }).pipe(Effect.scoped)))
 })
 
-describe("S3Storage, a clock that is wrong", () => {
+describe("S3Storage, a wrong clock", () => {
   const signedAt = (date: unknown) => {
     const [, year, month, day, hour, minute, second] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(String(date)) ??
       []
     return Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
   }
 
-  it.scopedLive("is set right by the server's, for the next try and from then on", () =>
+  it.scopedLive("is corrected by the clock of the server, for the next attempt and all later requests", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const ahead = 7 * 60_000
@@ -573,7 +573,7 @@ describe("S3Storage, a clock that is wrong", () => {
         for (const offset of offsets.slice(1)) expect(Math.abs(offset - ahead)).toBeLessThan(5000)
       })))
 
-  it.scopedLive("is known by the date of a refusal that has no body to say so, once", () =>
+  it.scopedLive("is detected by the date of an error response without a body, once", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const dated = (minutes: number) => ({
@@ -587,7 +587,7 @@ describe("S3Storage, a clock that is wrong", () => {
         expect(setup.seen().length).toBe(1)
       })))
 
-  it.scopedLive("is a failure that says so where it cannot be set right", () =>
+  it.scopedLive("is a failure that says so if it cannot be corrected", () =>
     onBucket({}, (setup) =>
       Effect.gen(function*() {
         setup.breaks(is.list, refusal(403, "RequestTimeTooSkewed"), Infinity)
@@ -597,8 +597,8 @@ describe("S3Storage, a clock that is wrong", () => {
       })))
 })
 
-describe("S3Storage, the look at the bucket when a storage is built", () => {
-  it.scopedLive("is tried again, and says what to change", () =>
+describe("S3Storage, the check of the bucket when a storage is built", () => {
+  it.scopedLive("is retried, and its failure says what to change", () =>
     onBucket({}, (setup) =>
       Effect.gen(function*() {
         const { breaks, open, seen } = setup
@@ -635,7 +635,7 @@ describe("S3Storage, the look at the bucket when a storage is built", () => {
 })
 
 describe("S3Storage, connections", () => {
-  it.scopedLive("are used again after answers of every kind, however long", () =>
+  it.scopedLive("are reused after responses of every kind and length", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const { breaks, proxy, storage } = setup
@@ -656,7 +656,7 @@ describe("S3Storage, connections", () => {
         expect(proxy.activeRequests()).toBe(0)
       })))
 
-  it.scopedLive("are few however many ask for them at once, and all are closed with the storage", () =>
+  it.scopedLive("are limited for any number of concurrent requests, and are closed with the storage", () =>
     onBucket({ reads: ["small"] }, ({ proxy, storage }) =>
       Effect.gen(function*() {
         const all = yield* Effect.forEach(Array(200).keys(), () => storage.load("small"), { concurrency: "unbounded" })

@@ -63,9 +63,9 @@ const readings: ReadonlyArray<Reading> = [
     options: ahead,
     read: stream
   },
-  { name: "load by a client of one's own", key: "small", start: 0, length: 1000, options: ownClient, read: load },
+  { name: "load by a client of the app", key: "small", start: 0, length: 1000, options: ownClient, read: load },
   {
-    name: "load by a client of one's own, the last part",
+    name: "load by a client of the app, the last part",
     key: "large",
     start: partSize,
     length: MiB,
@@ -73,7 +73,7 @@ const readings: ReadonlyArray<Reading> = [
     read: load
   },
   {
-    name: "stream of a large object by a client of one's own",
+    name: "stream of a large object by a client of the app",
     key: "large",
     start: 0,
     length: large.length,
@@ -106,11 +106,11 @@ for (const reading of readings) {
   const expected = print(contentOf(key))
 
   // They wait more than they do, so they wait together.
-  describe.concurrent(`S3Storage, the answer to a ${name}`, () => {
+  describe.concurrent(`S3Storage, the response to a ${name}`, () => {
     for (const [how, at, cuts, tag] of broken) {
       const limits: Options = { ...options, ...(how === "stalled" && { idleTimeout: idle }) }
 
-      it.scopedLive(`goes on at the byte where it is ${how}, under the etag of the first`, () =>
+      it.scopedLive(`is resumed at the byte where it is ${how}, under the etag of the first response`, () =>
         onBucket({ reads: [key], options: limits }, ({ breaks: add, direct, seen, storage }) =>
           Effect.gen(function*() {
             const { etag } = yield* direct.head(key)
@@ -139,7 +139,7 @@ for (const reading of readings) {
 
       // What it takes to give up does not depend on the size.
       if (length > 1000 && how !== "reset") continue
-      it.scopedLive(`fails when the policy ends where it is always ${how} before its first byte`, () =>
+      it.scopedLive(`fails when the policy ends if it is always ${how} before its first byte`, () =>
         onBucket({ reads: [key], options: limits }, ({ breaks: add, proxy, seen, storage }) =>
           Effect.gen(function*() {
             add(breaks, at(0), Infinity)
@@ -153,7 +153,7 @@ for (const reading of readings) {
           })))
     }
 
-    it.scopedLive("may come more slowly in all than the idle timeout, if only it moves", () =>
+    it.scopedLive("may take longer than the idle timeout in total, as long as bytes arrive", () =>
       onBucket(
         { reads: [key], options: { ...options, idleTimeout: idle } },
         ({ breaks: add, seen, storage }) =>
@@ -192,8 +192,8 @@ for (const reading of readings) {
   })
 }
 
-describe("S3Storage, the answer to a stream", () => {
-  it.scopedLive("begins the policy anew whenever bytes have come", () =>
+describe("S3Storage, the response to a stream", () => {
+  it.scopedLive("restarts the policy whenever bytes have arrived", () =>
     onBucket({ reads: ["small"] }, ({ breaks, seen, storage }) =>
       Effect.gen(function*() {
         breaks(is.get, Fault.TruncateAnswer({ after: 100 }), Infinity)
@@ -204,7 +204,7 @@ describe("S3Storage, the answer to a stream", () => {
         ])
       })))
 
-  it.scopedLive("counts refusals and answers without a byte together", () =>
+  it.scopedLive("counts error responses and responses without a byte together", () =>
     onBucket({ reads: ["small"] }, ({ breaks, seen, storage }) =>
       Effect.gen(function*() {
         breaks(is.get, refusal(503, "SlowDown"), 2)
@@ -213,7 +213,7 @@ describe("S3Storage, the answer to a stream", () => {
         expect(seen().length).toBe(4)
       })))
 
-  it.scopedLive("goes on within the range that was asked for", () =>
+  it.scopedLive("resumes within the requested range", () =>
     onBucket({ reads: ["small"] }, ({ breaks, direct, seen, storage }) =>
       Effect.gen(function*() {
         const { etag } = yield* direct.head("small")
@@ -239,7 +239,7 @@ describe("S3Storage, the answer to a stream", () => {
   }
 
   for (const [name, options] of [["one connection", {}], ["parts ahead", ahead]] as const) {
-    it.scopedLive(`waits for a reader who takes longer than the idle timeout: ${name}`, () =>
+    it.scopedLive(`waits for a reader that takes longer than the idle timeout: ${name}`, () =>
       onBucket(
         { reads: ["large"], options: { ...options, idleTimeout: idle } },
         ({ seen, storage }) =>
@@ -251,7 +251,7 @@ describe("S3Storage, the answer to a stream", () => {
           })
       ))
 
-    it.scopedLive(`is closed with a reader who has enough, or is interrupted: ${name}`, () =>
+    it.scopedLive(`is closed if its reader stops or is interrupted: ${name}`, () =>
       onBucket({ reads: ["large"], options }, ({ breaks, proxy, storage, until }) =>
         Effect.gen(function*() {
           const begin = yield* Stream.runCollect(Stream.take(storage.stream("large"), 1))
@@ -276,7 +276,7 @@ describe("S3Storage, the answer to a stream", () => {
       })))
 })
 
-describe("S3Storage, a server that answers something else than was asked", () => {
+describe("S3Storage, a server that responds with something else than requested", () => {
   /** Breaks a load and a stream, gives this answer in the place of the rest, and tells what came of it. */
   const answering = (
     { breaks, storage }: Setup,
@@ -288,7 +288,7 @@ describe("S3Storage, a server that answers something else than was asked", () =>
       return Effect.merge(Effect.mapError(read(storage, "small"), ({ _tag }) => _tag))
     })
 
-  it.scopedLive("fails where the rest of an object is of another one, whatever the server makes of If-Match", () =>
+  it.scopedLive("fails if the rest is of another version, also if the server ignores If-Match", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const outcomes = yield* answering(setup, {
@@ -299,7 +299,7 @@ describe("S3Storage, a server that answers something else than was asked", () =>
         expect(outcomes).toEqual(["PreconditionFailed", "PreconditionFailed"])
       })))
 
-  it.scopedLive("fails where the server gives the whole instead of the rest", () =>
+  it.scopedLive("fails if the server sends the whole object instead of the rest", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const { etag } = yield* setup.direct.head("small")
@@ -311,7 +311,7 @@ describe("S3Storage, a server that answers something else than was asked", () =>
         expect(outcomes).toEqual(["UnexpectedStorageError", "UnexpectedStorageError"])
       })))
 
-  it.scopedLive("fails where the server gives other bytes than those that were asked for", () =>
+  it.scopedLive("fails if the server sends other bytes than requested", () =>
     onBucket({ reads: ["small"] }, (setup) =>
       Effect.gen(function*() {
         const { etag } = yield* setup.direct.head("small")
@@ -325,7 +325,7 @@ describe("S3Storage, a server that answers something else than was asked", () =>
 })
 
 describe("S3Storage, the budget of a load", () => {
-  it.scopedLive("is one, whether a request is refused or its answer breaks before its first byte", () =>
+  it.scopedLive("is shared by error responses and responses that break before their first byte", () =>
     onBucket({ reads: ["small"] }, ({ breaks, seen, storage }) =>
       Effect.gen(function*() {
         breaks(is.get, refusal(503, "SlowDown"), 2)
@@ -338,9 +338,9 @@ describe("S3Storage, the budget of a load", () => {
 // Two pages, the second of a few.
 const keys = Array.from({ length: 1005 }, (_, index) => `many/${String(index).padStart(4, "0")}`)
 
-describe("S3Storage, the answer to a listing", () => {
+describe("S3Storage, the response to a listing", () => {
   it.scopedLive(
-    "gives every key once, whatever breaks a page",
+    "has every key once, whatever breaks a page",
     () =>
       behindProxy({ idleTimeout: idle }, ({ breaks, direct, seen, storage }) =>
         Effect.gen(function*() {

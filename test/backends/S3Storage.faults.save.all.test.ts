@@ -49,19 +49,19 @@ const asStream = (data: Uint8Array): Stream.Stream<Uint8Array> =>
 
 const savings: ReadonlyArray<Saving> = [
   { name: "save", data: small, breaks: is.put, length: small.length },
-  { name: "save of as much as fits a part", data: bytes(partSize, 3), breaks: is.put, length: partSize },
+  { name: "save of exactly one part", data: bytes(partSize, 3), breaks: is.put, length: partSize },
   { name: "save in parts, the first part", data: large, breaks: isPart(1), length: partSize },
   { name: "save in parts, the last part", data: large, breaks: isPart(2), length: MiB },
   { name: "save of a stream, the first part", data: large, as: asStream, breaks: isPart(1), length: partSize },
   {
-    name: "save by a client of one's own",
+    name: "save by a client of the app",
     data: small,
     breaks: is.put,
     length: small.length,
     options: { ownClient: true }
   },
   {
-    name: "save in parts by a client of one's own, the first part",
+    name: "save in parts by a client of the app, the first part",
     data: large,
     breaks: isPart(1),
     length: partSize,
@@ -85,7 +85,7 @@ for (const saving of savings) {
       const limits: Options = how === "reset" ? options : { ...options, idleTimeout: idle }
       const cuts = how === "reset" ? [1, Math.floor(length / 2), length - 1] : [Math.floor(length / 2)]
 
-      it.scopedLive(`is sent again where it is ${how}, and nothing else is`, () =>
+      it.scopedLive(`is sent again if it is ${how}, and nothing else is`, () =>
         behindProxy(limits, (setup) =>
           Effect.gen(function*() {
             yield* run(saving, setup.storage)
@@ -104,7 +104,7 @@ for (const saving of savings) {
 
       // What it takes to give up does not depend on the size.
       if (length !== MiB && how !== "reset") continue
-      it.scopedLive(`leaves nothing where it is ${how} each time`, () =>
+      it.scopedLive(`leaves nothing behind if it is ${how} each time`, () =>
         behindProxy(limits, (setup) =>
           Effect.gen(function*() {
             setup.breaks(breaks, at(Math.floor(length / 2)), Infinity)
@@ -324,7 +324,7 @@ const inParts: ReadonlyArray<
 
 describe("S3Storage, a save in parts", () => {
   for (const [what, saving, faults] of inParts) {
-    it.scopedLive(`is whole whatever passing thing breaks a request of it: ${what}`, () =>
+    it.scopedLive(`is complete after any temporary failure of one of its requests: ${what}`, () =>
       behindProxy({ idleTimeout: idle }, (setup) =>
         Effect.gen(function*() {
           yield* run(saving, setup.storage)
@@ -343,7 +343,7 @@ describe("S3Storage, a save in parts", () => {
           }
         })))
 
-    it.scopedLive(`leaves nothing where a request of it breaks for good: ${what}`, () =>
+    it.scopedLive(`leaves nothing behind if one of its requests fails for good: ${what}`, () =>
       behindProxy({}, (setup) =>
         Effect.gen(function*() {
           for (const [name, matches] of stages) {
@@ -366,7 +366,7 @@ describe("S3Storage, a save in parts", () => {
           }
         })))
 
-    it.scopedLive(`leaves nothing where it is interrupted at any request of it: ${what}`, () =>
+    it.scopedLive(`leaves nothing behind if it is interrupted at any of its requests: ${what}`, () =>
       behindProxy({}, (setup) =>
         Effect.gen(function*() {
           for (const [name, matches] of stages) {
@@ -384,7 +384,7 @@ describe("S3Storage, a save in parts", () => {
           }
         })))
 
-    it.scopedLive(`is all there or not at all, whenever it is interrupted: ${what}`, () =>
+    it.scopedLive(`is all or nothing, whenever it is interrupted: ${what}`, () =>
       behindProxy({}, (setup) =>
         Effect.gen(function*() {
           for (const millis of [0, 3, 10, 20, 40, 60, 80, 100, 150]) {
@@ -400,7 +400,7 @@ describe("S3Storage, a save in parts", () => {
         })))
   }
 
-  it.scopedLive("ends within the idle timeout where it is interrupted before its upload has a name", () =>
+  it.scopedLive("ends within the idle timeout if it is interrupted before its upload has an id", () =>
     behindProxy({ idleTimeout: idle, retry: Schedule.spaced("1 hour") }, (setup) =>
       Effect.gen(function*() {
         setup.breaks(is.create, Fault.StallAnswer({}), Infinity)
@@ -412,7 +412,7 @@ describe("S3Storage, a save in parts", () => {
         expect(setup.seen(is.create).length).toBe(1)
       })))
 
-  it.scopedLive("is there, whole, where it is interrupted after its end", () =>
+  it.scopedLive("is complete if it is interrupted after its end", () =>
     behindProxy({}, (setup) =>
       Effect.gen(function*() {
         setup.breaks(is.head, Fault.StallAnswer({}))
@@ -422,7 +422,7 @@ describe("S3Storage, a save in parts", () => {
         expect(print(yield* setup.direct.load("key"))).toBe(print(large))
       })))
 
-  it.scopedLive("tells what the bucket tells of it, even where the look at it breaks", () =>
+  it.scopedLive("returns the metadata that the bucket has, also if the HEAD for it breaks", () =>
     behindProxy({}, (setup) =>
       Effect.gen(function*() {
         for (const fault of [refusal(503, "SlowDown"), Fault.ResetAnswer({}), Fault.DropAnswer()]) {
@@ -432,7 +432,7 @@ describe("S3Storage, a save in parts", () => {
         }
       })))
 
-  it.scopedLive("takes an answer of 200 that says it failed for the failure it is", () =>
+  it.scopedLive("fails if a response with status 200 contains a failure", () =>
     behindProxy({}, (setup) =>
       Effect.gen(function*() {
         for (const code of ["InternalError", "SlowDown"]) {
@@ -467,7 +467,7 @@ describe("S3Storage, a save in parts", () => {
         }))
   )
 
-  it.scopedLive("gives back the failure of its source, and leaves nothing", () =>
+  it.scopedLive("fails with the failure of its source, and leaves nothing behind", () =>
     behindProxy({}, (setup) =>
       Effect.gen(function*() {
         const failing = Stream.concat(asStream(longer), Stream.fail("no more" as const))
@@ -478,7 +478,7 @@ describe("S3Storage, a save in parts", () => {
         expect(yield* setup.direct.list()).toEqual([])
       })))
 
-  it.scopedLive("interrupts its source where a part fails for good, and takes no more of it", () =>
+  it.scopedLive("interrupts its source if a part fails for good, and reads no more of it", () =>
     behindProxy({ concurrency: 2 }, (setup) =>
       Effect.gen(function*() {
         const cases = [
@@ -512,7 +512,7 @@ describe("S3Storage, a save in parts", () => {
         expect(closed).toBe(1)
       })))
 
-  it.scopedLive("is aborted where it is interrupted while its source has nothing to give", () =>
+  it.scopedLive("is aborted if it is interrupted while it waits for its source", () =>
     behindProxy({}, (setup) =>
       Effect.gen(function*() {
         let closed = 0
@@ -539,7 +539,7 @@ describe("S3Storage, a save in parts", () => {
         expect(yield* look(setup, yield* setup.storage.save("key", slow))).toBe(print(large))
       })))
 
-  it.scopedLive("keeps to its concurrency, and to the order of its parts", () =>
+  it.scopedLive("respects its concurrency and the order of its parts", () =>
     behindProxy({ concurrency: 2 }, (setup) =>
       Effect.gen(function*() {
         let most = 0
@@ -568,10 +568,10 @@ describe.concurrent("S3Storage, the abort of an upload", () => {
       ["is refused for now", refusal(503, "SlowDown"), 2],
       ["is reset", Fault.ResetAnswer({}), 2],
       ["is not answered", Fault.StallAnswer({}), 1],
-      ["is carried out, its answer lost", Fault.DropAnswer(), 1]
+      ["is carried out and its response is lost", Fault.DropAnswer(), 1]
     ] as const
   ) {
-    it.scopedLive(`is repeated where it ${name}`, () =>
+    it.scopedLive(`is repeated if it ${name}`, () =>
       behindProxy({ idleTimeout: idle }, (setup) =>
         Effect.gen(function*() {
           setup.breaks(isPart(2), refusal(403, "AccessDenied"))

@@ -85,7 +85,7 @@ const oddKeys = [
 const noPartCopies = server.kind === "emulator" ? " (skipped: the emulator does not copy parts)" : ""
 
 describe("a copy within a bucket", () => {
-  it.scopedLive("is made of any key, onto any key", () =>
+  it.scopedLive("works from any key to any key", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const storage = yield* S3Storage.make({ ...options, bucket })
@@ -107,7 +107,7 @@ describe("a copy within a bucket", () => {
   const exceptions = isMistaken ? " (but of %, + and ?versionId=, which radosgw mistakes)" : ""
 
   it.scopedLive.skipIf(noPartCopies !== "")(
-    `is made of any key, in parts${exceptions}${noPartCopies}`,
+    `works from any key in parts${exceptions}${noPartCopies}`,
     () =>
       Effect.gen(function*() {
         const bucket = yield* makeBucket
@@ -126,7 +126,7 @@ describe("a copy within a bucket", () => {
   )
 
   it.scopedLive.skipIf(noPartCopies !== "")(
-    `is of the same media type, in parts or not${noPartCopies}`,
+    `keeps the media type, in parts or not${noPartCopies}`,
     () =>
       Effect.gen(function*() {
         const bucket = yield* makeBucket
@@ -143,7 +143,7 @@ describe("a copy within a bucket", () => {
       })
   )
 
-  it.scopedLive("names its source so that every server reads the same, in one request or in parts", () =>
+  it.scopedLive("encodes the key of its source in the way that every server understands, in one request or in parts", () =>
     Effect.gen(function*() {
       for (const largestCopy of [0, GiB]) {
         const { saver, sent } = yield* saverToNowhere({ largestCopy })
@@ -162,7 +162,7 @@ describe("a copy within a bucket", () => {
       }
     }))
 
-  it.scopedLive("in parts has every byte of the source once, whatever its size, in parts that S3 takes", () =>
+  it.scopedLive("in parts has every byte of a source of any size once, in parts that S3 allows", () =>
     Effect.gen(function*() {
       for (const size of [5 * GiB + 1, 40 * TiB + 12_345]) {
         const { saver, sent } = yield* saverToNowhere({ concurrency: 16 })
@@ -189,7 +189,7 @@ describe("a copy within a bucket", () => {
       }
     }))
 
-  it.scopedLive("in parts ends, and leaves nothing, where the source changes meanwhile or goes", () =>
+  it.scopedLive("in parts fails and leaves nothing behind if the source is overwritten or removed meanwhile", () =>
     Effect.gen(function*() {
       const source = { key: "source", size: 6 * GiB, etag: "source", lastModified: new Date(0) }
       const cases = [
@@ -211,7 +211,7 @@ describe("a copy within a bucket", () => {
 })
 
 describe("the parts of a stream", () => {
-  it.scopedLive("are of one size but for the last, as far as they are few or have to be", () =>
+  it.scopedLive("have one size except the last while they are few, or if required", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const proxy = yield* FaultProxy.make(server.endpoint)
@@ -236,7 +236,7 @@ describe("the parts of a stream", () => {
       }
     }))
 
-  it.scopedLive("stay of one size where they have to be, and grow where they may", () =>
+  it.scopedLive("keep one size if required, and grow otherwise", () =>
     Effect.gen(function*() {
       const length = 10 * (1000 + 2 * 1000 + 4 * 500) + 3
       const data = Stream.fromIterable(Array.from({ length: 100 }, (_, i) =>
@@ -264,7 +264,7 @@ describe("the parts of a stream", () => {
       expect(growing.at(-1)).toBe(3)
     }))
 
-  it.scopedLive("end where there are 10,000 of one size, with nothing saved", () =>
+  it.scopedLive("fail at 10,000 of one size, with nothing saved", () =>
     Effect.gen(function*() {
       const { saver, sent } = yield* saverToNowhere({ partSize: 1, uniformParts: true })
       const data = (length: number) => Stream.rechunk(Stream.map(Stream.range(1, length), () => Uint8Array.of(1)), 1)
@@ -333,7 +333,7 @@ describe("an object of more than 2 GiB", () => {
   )
 
   it.scopedLive.skipIf(!ample)(
-    `is copied in several parts where it has to be${needsRoom}`,
+    `is copied in several parts if required${needsRoom}`,
     () =>
       Effect.gen(function*() {
         const bucket = yield* makeBucket
@@ -361,7 +361,7 @@ describe("an object of more than 2 GiB", () => {
 })
 
 describe("many at once", () => {
-  it.scopedLive("a thousand, load over no more connections than there may be", () =>
+  it.scopedLive("a thousand loads use no more connections than allowed", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const proxy = yield* FaultProxy.make(server.endpoint)
@@ -387,7 +387,7 @@ describe("many at once", () => {
       expect(peak).toBeLessThanOrEqual(64 + 4)
     }))
 
-  it.scopedLive("save and look over no more connections than there may be", () =>
+  it.scopedLive("saves and heads use no more connections than allowed", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const proxy = yield* FaultProxy.make(server.endpoint)
@@ -403,7 +403,7 @@ describe("many at once", () => {
       expect(yield* storage.list()).toEqual(keys)
     }))
 
-  it.scopedLive("load, though others have opened streams that nobody reads", () =>
+  it.scopedLive("loads finish while other fibers hold opened streams that are not read", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const proxy = yield* FaultProxy.make(server.endpoint)

@@ -37,8 +37,8 @@ const on = (respond: (request: http.IncomingMessage, response: http.ServerRespon
 
 const failureOf = <A>(effect: Effect.Effect<A, StorageError.StorageError>) => Effect.flip(effect)
 
-describe("a server that does not tell the size of an object", () => {
-  it.scopedLive("fails a load and a stream at once, whatever follows", () =>
+describe("a server that does not send the size of an object", () => {
+  it.scopedLive("fails a load and a stream at once, whatever the body is", () =>
     Effect.gen(function*() {
       let sent = 0
       const { asked, sockets, storage } = yield* on((_, response) => {
@@ -54,7 +54,7 @@ describe("a server that does not tell the size of an object", () => {
       ) {
         const failure = yield* failureOf(read)
         expect(failure._tag).toBe("UnexpectedStorageError")
-        expect(failure.message).toContain("does not tell the size of the object")
+        expect(failure.message).toContain("does not have the size of the object")
       }
       yield* eventually(() => expect(sockets.size).toBe(0))
       expect(asked.length).toBe(3)
@@ -67,7 +67,7 @@ describe("a server that does not tell the size of an object", () => {
         response.writeHead(206, { etag: "\"e\"", "content-range": "bytes 5-8/*", "content-length": 4 }).end("5678")
       })
       const failure = yield* failureOf(storage.load("a", { range: ByteRange.make(5, 9) }))
-      expect(failure.message).toContain("does not tell the size of the object")
+      expect(failure.message).toContain("does not have the size of the object")
     }))
 
   it.scopedLive("fails head, and what relies on it", () =>
@@ -90,7 +90,7 @@ describe("a server that does not tell the size of an object", () => {
 })
 
 describe("a listing that is cut off", () => {
-  it.scopedLive("fails where the server does not say how to go on", () =>
+  it.scopedLive("fails if the server sends no continuation token", () =>
     Effect.gen(function*() {
       const { storage } = yield* on((_, response) => {
         response.end(
@@ -105,7 +105,7 @@ describe("a listing that is cut off", () => {
       }
     }))
 
-  it.scopedLive("fails where it is longer than any listing", () =>
+  it.scopedLive("fails if it is longer than any listing", () =>
     Effect.gen(function*() {
       const { sockets, storage } = yield* on((_, response) => {
         const write = () => {
@@ -142,7 +142,7 @@ describe("a removal with ifMatch", () => {
       return { ...server, isThere: () => isThere }
     })
 
-  it.scopedLive("is left to a server that honours it, which is found out once", () =>
+  it.scopedLive("is done by a server that supports it, which is detected once", () =>
     Effect.gen(function*() {
       const { asked, isThere, storage } = yield* removing("honours")
       expect((yield* failureOf(storage.remove("a", { ifMatch: "before" })))._tag).toBe("PreconditionFailed")
@@ -160,7 +160,7 @@ describe("a removal with ifMatch", () => {
     }))
 
   for (const kind of ["ignores", "reports missing objects"] as const) {
-    it.scopedLive(`fails on a server that ${kind}, before it could remove anything`, () =>
+    it.scopedLive(`fails on a server that ${kind}, before it removes anything`, () =>
       Effect.gen(function*() {
         const { asked, isThere, storage } = yield* removing(kind)
         for (const ifMatch of ["before", "now"]) {
@@ -176,7 +176,7 @@ describe("a removal with ifMatch", () => {
       }))
   }
 
-  it.scopedLive("says that it is in doubt where a response was lost and the object has gone", () =>
+  it.scopedLive("reports a doubt if a response was lost and the object is gone", () =>
     Effect.gen(function*() {
       let removals = 0
       const { storage } = yield* on((request, response) => {

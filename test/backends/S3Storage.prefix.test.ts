@@ -10,7 +10,7 @@ import { makeBucket, options, put, server } from "../support/s3Bucket.js"
 import { Fault, partSize } from "../support/s3Faults.js"
 
 describe("a prefix", () => {
-  it.scopedLive("is all that a storage sees of its bucket", () =>
+  it.scopedLive("limits a storage to a part of its bucket", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       for (const key of ["models", "models-old/a", "models/a", "models/b/c", "models/d", "modelsx", "other/a", "a"]) {
@@ -41,7 +41,7 @@ describe("a prefix", () => {
       }
     }))
 
-  it.scopedLive("is where everything is saved, copied and removed", () =>
+  it.scopedLive("is added to the keys of saves, copies and removals", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const whole = yield* S3Storage.make({ ...options, bucket })
@@ -68,7 +68,7 @@ describe("a prefix", () => {
       }
     }))
 
-  it.scopedLive("that is empty is none", () =>
+  it.scopedLive("that is empty means none", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const storage = yield* S3Storage.make({ ...options, bucket, prefix: "" })
@@ -77,7 +77,7 @@ describe("a prefix", () => {
       expect(yield* storage.list()).toEqual(["a/b"])
     }))
 
-  it.scopedLive("that no key can begin with is told at once", () =>
+  it.scopedLive("that no key can begin with fails when the storage is built", () =>
     Effect.gen(function*() {
       for (const prefix of ["/a", "a//b", "a//", "../a", "a/..", "a\n", "x".repeat(1025)]) {
         const error = yield* Effect.flip(S3Storage.make({ ...options, bucket: "none", prefix, verify: false }))
@@ -91,7 +91,7 @@ describe("a prefix", () => {
   const fitting = `${"é".repeat(261)}x`
   const tooLong = `${fitting}y`
 
-  it.scopedLive("leaves the rest of the greatest length to keys", () =>
+  it.scopedLive("leaves the rest of the maximum length to keys", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const storage = yield* S3Storage.make({ ...options, bucket, prefix })
@@ -128,7 +128,7 @@ describe("a prefix", () => {
   ]
 
   it.scopedLive.each(onTooLong)(
-    "makes some keys too long, which is told before anything is sent: %s",
+    "makes some keys too long, which fails before anything is sent: %s",
     ([, run]) =>
       Effect.gen(function*() {
         const bucket = yield* makeBucket
@@ -145,7 +145,7 @@ describe("a prefix", () => {
       })
   )
 
-  it.scopedLive("makes some keys too long, which removeAll tells of each, and removes the others", () =>
+  it.scopedLive("makes some keys too long: removeAll returns a failure for each, and removes the others", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const storage = yield* S3Storage.make({ ...options, bucket, prefix })
@@ -157,7 +157,7 @@ describe("a prefix", () => {
       expect(yield* storage.list()).toEqual([])
     }))
 
-  it.scopedLive("makes some prefixes of a listing too long, under which nothing is", () =>
+  it.scopedLive("makes some prefixes of a listing too long, which then lists nothing", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const storage = yield* S3Storage.make({ ...options, bucket, prefix })
@@ -169,8 +169,8 @@ describe("a prefix", () => {
     }))
 })
 
-describe("a listing of what others made", () => {
-  it.scopedLive("has none of the objects that stand for folders", () =>
+describe("a listing with objects of other programs", () => {
+  it.scopedLive("leaves out objects that represent folders", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       for (const key of ["a/", "a/b", "a/c/", "a/c/d", "e"]) yield* put(bucket, key, "")
@@ -190,7 +190,7 @@ describe("a listing of what others made", () => {
       expect((yield* below.listDirectory()).objects.map(({ key }) => key)).toEqual(["b"])
     }))
 
-  it.scopedLive("has none of what cannot be a key, nor prefixes with which none can begin", () =>
+  it.scopedLive("leaves out invalid keys, and prefixes that no key can start with", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       for (const key of ["a//b", "a/b", "c//", "/d", "d"]) yield* put(bucket, key, "")
@@ -200,7 +200,7 @@ describe("a listing of what others made", () => {
       expect((yield* storage.listDirectory()).prefixes).not.toContain("/")
     }))
 
-  it.scopedLive("does not end in a defect where a key is no UTF-8", () =>
+  it.scopedLive("does not end in a defect if a key is not UTF-8", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const proxy = yield* FaultProxy.make(server.endpoint)

@@ -115,7 +115,7 @@ describe("content type, cache control and tags", () => {
   }
 
   it.scopedLive.skipIf(server.kind === "emulator")(
-    "are those of every object, saved in one request or in parts",
+    "are set on every object, saved in one request or in parts",
     () =>
       Effect.gen(function*() {
         const { bucket, storage } = yield* setup(asked)
@@ -130,7 +130,7 @@ describe("content type, cache control and tags", () => {
   )
 
   it.scopedLive.skipIf(server.kind === "emulator")(
-    "are read back as tags, whatever characters they have",
+    "are read back as tags, with any characters",
     () =>
       Effect.gen(function*() {
         const { bucket, proxy, storage } = yield* setup(asked)
@@ -168,7 +168,7 @@ describe("content type, cache control and tags", () => {
       })
   )
 
-  it.scopedLive("are nobody's business where they are not asked for", () =>
+  it.scopedLive("are not sent if they are not set", () =>
     Effect.gen(function*() {
       const { proxy, storage } = yield* setup()
       yield* saveAll(storage)
@@ -181,7 +181,7 @@ describe("content type, cache control and tags", () => {
       for (const values of Object.values(seen)) expect(values).toEqual([{}])
     }))
 
-  it.scopedLive("that cannot stand in a header are the caller's mistake, told before anything is sent", () =>
+  it.scopedLive("that a header cannot contain fail with InvalidOptions before anything is sent", () =>
     Effect.gen(function*() {
       const { proxy, through } = yield* setup()
       const before = proxy.requests.length
@@ -204,7 +204,7 @@ describe("content type, cache control and tags", () => {
 })
 
 describe("the storage class", () => {
-  it.scopedLive("is named where an object is made, and nowhere else", () =>
+  it.scopedLive("is sent when an object is created, and only then", () =>
     Effect.gen(function*() {
       const { proxy, storage } = yield* setup({ storageClass: "STANDARD_IA" })
       pretend(proxy)
@@ -216,7 +216,7 @@ describe("the storage class", () => {
       for (const values of Object.values(others)) expect(values).toEqual([{}])
     }))
 
-  it.scopedLive("is that of copies, too", () =>
+  it.scopedLive("is also set on copies", () =>
     Effect.gen(function*() {
       const { proxy, storage, through } = yield* setup({ storageClass: "STANDARD_IA" })
       const plain = yield* S3Storage.make(through)
@@ -226,7 +226,7 @@ describe("the storage class", () => {
       expect(sent(proxy, ["x-amz-storage-class"])["PutCopy"]).toEqual([{ "x-amz-storage-class": "STANDARD_IA" }])
     }))
 
-  it.scopedLive.skipIf(server.kind === "emulator")("that the server knows is taken", () =>
+  it.scopedLive.skipIf(server.kind === "emulator")("that the server supports is used", () =>
     Effect.gen(function*() {
       const { bucket, storage } = yield* setup({ storageClass: "STANDARD" })
       for (const key of yield* saveAll(storage)) {
@@ -236,7 +236,7 @@ describe("the storage class", () => {
     }))
 
   it.scopedLive.skipIf(server.kind !== "radosgw")(
-    "that the server does not know is refused, and leaves nothing",
+    "that the server does not support fails, and leaves nothing behind",
     () =>
       Effect.gen(function*() {
         const { bucket, storage } = yield* setup({ storageClass: "NO_SUCH_CLASS" })
@@ -252,7 +252,7 @@ describe("the storage class", () => {
 })
 
 describe("encryption with the server's keys", () => {
-  it.scopedLive("is asked for where an object is made", () =>
+  it.scopedLive("is requested when an object is created", () =>
     Effect.gen(function*() {
       const cases = [
         [{ type: "SSE-S3" }, { "x-amz-server-side-encryption": "AES256" }],
@@ -280,7 +280,7 @@ describe("encryption with the server's keys", () => {
     }))
 
   it.scopedLive.skipIf(server.kind !== "radosgw")(
-    "by a key that it does not have is refused, and leaves nothing",
+    "with a key that the server does not have fails, and leaves nothing behind",
     () =>
       Effect.gen(function*() {
         const { bucket, storage } = yield* setup({ serverSideEncryption: { type: "SSE-KMS", keyId: "no-such-key" } })
@@ -304,7 +304,7 @@ describe("encryption with the customer's key", () => {
   const ofTheSource = customerKey(forTheSource, key)
   const names = [...Object.keys(ofTheObject), ...Object.keys(ofTheSource)]
 
-  it.scopedLive("goes with every request that reads or writes bytes, and with no other", () =>
+  it.scopedLive("is sent with every request that reads or writes bytes, and with no other", () =>
     Effect.gen(function*() {
       const { proxy, storage, through } = yield* setup(withKey(key))
       yield* saves["bytes.bin"](yield* S3Storage.make(through))
@@ -330,7 +330,7 @@ describe("encryption with the customer's key", () => {
       })
     }))
 
-  it.scopedLive("goes with every part of a copy that is too large for one request", () =>
+  it.scopedLive("is sent with every part of a copy that is too large for one request", () =>
     Effect.gen(function*() {
       const { proxy, storage, through } = yield* setup({
         ...withKey(key),
@@ -362,7 +362,7 @@ describe("encryption with the customer's key", () => {
     }))
 
   describe.skipIf(server.kind !== "radosgw")("on a server that encrypts", () => {
-    it.scopedLive("gives back what was saved, however it is read", () =>
+    it.scopedLive("returns what was saved, however it is read", () =>
       Effect.gen(function*() {
         const { bucket, storage } = yield* setup(withKey(key))
         yield* saveAll(storage)
@@ -396,7 +396,7 @@ describe("encryption with the customer's key", () => {
         expect((yield* storage.head("a key")).size).toBe(6 * MiB)
       }))
 
-    it.scopedLive("refuses whoever has not got the key, without showing it", () =>
+    it.scopedLive("denies access without the key, and never shows it", () =>
       Effect.gen(function*() {
         const { storage, through } = yield* setup(withKey(key))
         yield* saves["bytes.bin"](storage)
@@ -413,7 +413,7 @@ describe("encryption with the customer's key", () => {
         }
       }))
 
-    it.scopedLive("copies, or says that the server cannot", () =>
+    it.scopedLive("copies, or fails with the reason if the server cannot", () =>
       Effect.gen(function*() {
         const { bucket, storage } = yield* setup(withKey(key))
         yield* saves["bytes.bin"](storage)
@@ -428,7 +428,7 @@ describe("encryption with the customer's key", () => {
       }))
   })
 
-  it.scopedLive("has 32 bytes, and is refused at once where it has not", () =>
+  it.scopedLive("must have 32 bytes, or the storage is not built", () =>
     Effect.gen(function*() {
       const { through } = yield* setup()
       const short = Redacted.make(key.subarray(0, 31))

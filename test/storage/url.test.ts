@@ -87,8 +87,8 @@ describe("a storage by URL", () => {
       "url",
       "url must begin with file:, s3:, http:, https:, memory: or be the path of a directory (got ftp:)"
     ],
-    ["s3://weights?token=abc", "token", "token must not stand in a URL"],
-    ["s3://weights?secretAccessKey=abc", "secretAccessKey", "must not stand in a URL"],
+    ["s3://weights?token=abc", "token", "token must not be in a URL"],
+    ["s3://weights?secretAccessKey=abc", "secretAccessKey", "must not be in a URL"],
     ["http://user:hidden@host/", "url", "url must not contain credentials"],
     ["s3://weights?partSize=big", "partSize", "partSize must be a size, for instance 8MiB (got \"big\")"],
     ["s3://weights?partSize=1MiB", "partSize", "partSize must be a whole number of bytes from 5 MiB to 2 GiB"],

@@ -81,7 +81,7 @@ const aMoment = Effect.promise(() => setTimeout(200))
 
 describe("FaultProxy", () => {
   describe("without a rule", () => {
-    it.scoped("passes requests and answers on unchanged, and shows them", () =>
+    it.scoped("forwards requests and responses unchanged, and records them", () =>
       Effect.gen(function*() {
         const { Bucket, proxy, through } = yield* setup
         const odd = { Bucket, Key: "a b+c%é😀?#&=" }
@@ -116,7 +116,7 @@ describe("FaultProxy", () => {
         yield* eventually(() => expect(proxy.activeRequests()).toBe(0))
       }))
 
-    it.scoped("passes large bodies, for which the client waits for a 100", () =>
+    it.scoped("forwards large bodies, for which the client waits for a 100", () =>
       Effect.gen(function*() {
         const { Bucket, proxy, through } = yield* setup
         const large = bytes(most)
@@ -134,7 +134,7 @@ describe("FaultProxy", () => {
         expect(proxy.openSockets()).toBe(1)
       }))
 
-    it.scoped("gives up with the server when the client has gone", () =>
+    it.scoped("closes the connection to the server when the client disconnects", () =>
       Effect.gen(function*() {
         let open = 0
         const server = http.createServer((_, response) => {
@@ -151,7 +151,7 @@ describe("FaultProxy", () => {
         yield* eventually(() => expect([open, proxy.activeRequests(), proxy.openSockets()]).toEqual([0, 0, 0]))
       }))
 
-    it.effect("is gone with its scope, and its connections with it", () =>
+    it.effect("is closed with its scope, with all its connections", () =>
       Effect.gen(function*() {
         const socket = yield* Effect.scoped(
           Effect.gen(function*() {
@@ -169,7 +169,7 @@ describe("FaultProxy", () => {
     const head = (client: S3Client, input: HeadObjectCommandInput) =>
       statusOf(client.send(new HeadObjectCommand(input)))
 
-    it.scoped("are for what they match, and for one request unless they say otherwise", () =>
+    it.scoped("apply to the requests that they match, and to one unless they say otherwise", () =>
       Effect.gen(function*() {
         const { a, proxy, through } = yield* setup
         proxy.add({ match: ({ method }) => method === "PUT", times: Infinity, fault: Fault.Answer({ status: 400 }) })
@@ -180,7 +180,7 @@ describe("FaultProxy", () => {
         expect(proxy.requests.map(({ fault }) => fault)).toEqual(["Answer", "Answer", "Answer", undefined])
       }))
 
-    it.scoped("are forgotten when told so", () =>
+    it.scoped("can be removed", () =>
       Effect.gen(function*() {
         const { a, always, proxy, through } = yield* setup
         always(Fault.Answer({ status: 501 }), Infinity)
@@ -190,8 +190,8 @@ describe("FaultProxy", () => {
       }))
   })
 
-  describe("an answer", () => {
-    it.scoped("is reset after so many bytes", () =>
+  describe("a response", () => {
+    it.scoped("is reset after a number of bytes", () =>
       Effect.gen(function*() {
         const { a, always, through } = yield* setup
         for (const after of [0, 300]) {
@@ -201,7 +201,7 @@ describe("FaultProxy", () => {
         expect(yield* receive(through, a)).toEqual({ received: bytes(1000), end: "whole" })
       }))
 
-    it.scoped("is reset before it begins, and the server knows nothing of the request", () =>
+    it.scoped("is reset before it begins, and the server never receives the request", () =>
       Effect.gen(function*() {
         const { Bucket, always, proxy, through } = yield* setup
         const b = { Bucket, Key: "b" }
@@ -211,7 +211,7 @@ describe("FaultProxy", () => {
         expect(proxy.requests[0]?.status).toBeUndefined()
       }))
 
-    it.scoped("stalls after so many bytes until the client has enough", () =>
+    it.scoped("stalls after a number of bytes until the client disconnects", () =>
       Effect.gen(function*() {
         const { a, always, proxy, through } = yield* setup
         always(Fault.StallAnswer({ after: 300 }))
@@ -238,14 +238,14 @@ describe("FaultProxy", () => {
         yield* eventually(() => expect(proxy.openSockets()).toBe(0))
       }))
 
-    it.scoped("is closed as if it had ended, after so many bytes", () =>
+    it.scoped("is closed as if it had ended, after a number of bytes", () =>
       Effect.gen(function*() {
         const { a, always, through } = yield* setup
         always(Fault.TruncateAnswer({ after: 300 }))
         expect(yield* receive(through, a)).toEqual({ received: bytes(300), end: "closed" })
       }))
 
-    it.scoped("comes slowly", () =>
+    it.scoped("is slowed down", () =>
       Effect.gen(function*() {
         const { a, always, through } = yield* setup
         always(Fault.SlowAnswer({ bytes: 250, interval: 50 }))
@@ -254,7 +254,7 @@ describe("FaultProxy", () => {
         expect(performance.now() - start).toBeGreaterThan(3 * 49)
       }))
 
-    it.scoped("is another one", () =>
+    it.scoped("is replaced", () =>
       Effect.gen(function*() {
         const { a, always, through } = yield* setup
         const body = `<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Not so fast.</Message></Error>`
@@ -269,7 +269,7 @@ describe("FaultProxy", () => {
         })
       }))
 
-    it.scoped("is another one, for which a client that waits for a 100 need not send its body", () =>
+    it.scoped("is replaced, also for a client that waits for a 100 to send its body", () =>
       Effect.gen(function*() {
         const { Bucket, always, through } = yield* setup
         const large = { Bucket, Key: "large", Body: bytes(4 * MiB) }
@@ -302,7 +302,7 @@ describe("FaultProxy", () => {
   describe("a request", () => {
     const b = (Bucket: string) => ({ Bucket, Key: "b" })
 
-    it.scoped("is reset after so many bytes, and the server takes nothing for whole", () =>
+    it.scoped("is reset after a number of bytes, and the server accepts nothing as complete", () =>
       Effect.gen(function*() {
         const { Bucket, always, through } = yield* setup
         always(Fault.ResetRequest({ after: MiB }))
@@ -310,7 +310,7 @@ describe("FaultProxy", () => {
         expect(yield* statusOf(sdk.send(new HeadObjectCommand(b(Bucket))))).toBe(404)
       }))
 
-    it.scoped("is read no more after so many bytes", () =>
+    it.scoped("is not read any more after a number of bytes", () =>
       Effect.gen(function*() {
         const { Bucket, always, proxy, through } = yield* setup
         always(Fault.StallRequest({ after: MiB }))
@@ -332,7 +332,7 @@ describe("FaultProxy", () => {
         yield* eventually(() => expect(proxy.openSockets()).toBe(0))
       }))
 
-    it.scoped("waits for something else to be done", () =>
+    it.scoped("waits for an effect", () =>
       Effect.gen(function*() {
         const { a, always, through } = yield* setup
         always(Fault.Before({ effect: save(sdk, { ...a, Body: bytes(5) }) }))

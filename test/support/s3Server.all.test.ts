@@ -18,7 +18,7 @@ const statusOf = (answer: Promise<unknown>) =>
   )
 
 describe("the S3 server", () => {
-  it.scoped("keeps what it is given", () =>
+  it.scoped("stores objects", () =>
     Effect.gen(function*() {
       const Bucket = yield* makeBucket
       yield* Effect.promise(() => sdk.send(new PutObjectCommand({ Bucket, Key: "a b", Body: "content" })))
@@ -26,7 +26,7 @@ describe("the S3 server", () => {
       expect(yield* Effect.promise(async () => Body?.transformToString())).toBe("content")
     }))
 
-  it.scoped.skipIf(server.other === undefined)("lets nobody else at a bucket", () =>
+  it.scoped.skipIf(server.other === undefined)("denies other users access to a bucket", () =>
     Effect.gen(function*() {
       const other = yield* Effect.acquireRelease(
         Effect.sync(() => client(server, server.other === undefined ? {} : { credentials: server.other })),
@@ -38,7 +38,7 @@ describe("the S3 server", () => {
       expect(yield* statusOf(other.send(new PutObjectCommand({ Bucket, Key: "b", Body: "content" })))).toBe(403)
     }))
 
-  it.effect("lets a bucket go though what was saved last comes late", () =>
+  it.effect("removes a bucket also if the last save becomes visible late", () =>
     Effect.gen(function*() {
       const saves: Array<Promise<unknown>> = []
       const Bucket = yield* Effect.scoped(Effect.tap(makeBucket, (Bucket) =>

@@ -468,8 +468,8 @@ describe("StorageMirror.sync, when something fails", () => {
   it.effect("removes a copy whose checksum or size differs from the original", () =>
     Effect.gen(function*() {
       const wrong: ReadonlyArray<readonly [Partial<Storage.ObjectInfo>, string, string]> = [
-        [crc("bad"), "checksum", "the copy has the CRC32C checksum bad and should have the CRC32C checksum good"],
-        [{ size: 2 }, "size", "the copy has 2 bytes and should have 3 bytes"]
+        [crc("bad"), "checksum", "the copy must have the CRC32C checksum good (got the CRC32C checksum bad)"],
+        [{ size: 2 }, "size", "the copy must have 3 bytes (got 2 bytes)"]
       ]
       for (const [info, problem, reason] of wrong) {
         const source = yield* memoryOf({ a: "one" })

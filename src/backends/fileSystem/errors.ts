@@ -14,7 +14,7 @@ const placeOf = (path: string, { cause }: nodeFs.SystemError): string =>
   // Of a rename, the error may be about the other name.
   "dest" in cause ? path : cause.path ?? path
 
-/** The error of a call that only reads, for an operation at a path; that a file is missing is for the caller to say. */
+/** The error of a call that only reads, at a path. A missing file is handled by the caller. */
 export const toReadError = (at: string, error: nodeFs.SystemError): E.CommonError => {
   const { cause, code } = error
   const path = placeOf(at, error)
@@ -28,7 +28,7 @@ export const toReadError = (at: string, error: nodeFs.SystemError): E.CommonErro
     case "EROFS":
       return new E.AccessDenied({ reason: `${path} is on a file system that is mounted read-only`, cause })
     case "ELOOP":
-      return new E.AccessDenied({ reason: `${path} is an endless chain of symbolic links`, cause })
+      return new E.AccessDenied({ reason: `${path} is a cycle of symbolic links`, cause })
     case "EMFILE":
     case "ENFILE":
       return new E.StorageUnavailable({
@@ -65,7 +65,7 @@ export const toWriteError = (
     case "EXDEV":
       return new E.UnsupportedOperation({
         reason: `${path} is on another file system than the base directory, so a file cannot be renamed into it; ` +
-          "give it a FileSystemStorage of its own",
+          "use a separate FileSystemStorage for it",
         cause
       })
     default:
@@ -83,14 +83,14 @@ export const checkDirectory = ({ path }: Directory): Effect.Effect<void, E.Commo
       })
       : toReadError(path, error))
 
-/** What reading an object failed with: without its file there is no such object. */
+/** The failure of reading an object: without its file there is no such object. */
 export const readFailed =
   (directory: Directory, key: string) => (error: nodeFs.SystemError): Effect.Effect<never, E.HeadError> =>
     isMissing(error)
       ? Effect.zipRight(checkDirectory(directory), Effect.fail(new E.ObjectNotFound()))
       : Effect.fail(toReadError(pathOf(directory, key), error))
 
-/** What writing an object failed with: a missing folder is the base directory, for those below are created. */
+/** The failure of writing an object. A missing folder is the base directory, since those below are created. */
 export const writeFailed =
   (directory: Directory, key: string) => (error: nodeFs.SystemError): Effect.Effect<never, E.SaveError> =>
     Effect.zipRight(
@@ -99,7 +99,7 @@ export const writeFailed =
         error.code === "ENAMETOOLONG"
           ? new E.InvalidKey({
             key,
-            reason: `below ${directory.path} its path is longer than the file system allows`,
+            reason: `its path below ${directory.path} is longer than the file system allows`,
             cause: error.cause
           })
           : toWriteError(pathOf(directory, key), error)

@@ -1,6 +1,6 @@
 /**
- * Writes bytes into a new file, fast: in large writes, the next one gathered while the last is under way, and with syncs while
- * it goes on, so that little is left to wait for at the end (bench rows `save` and `save-stream`).
+ * Writes bytes into a new file, fast: in large writes, each collected while the previous one runs, and with syncs in between, so
+ * that little remains to be synced at the end (bench rows `save` and `save-stream`).
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -9,10 +9,10 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { SaveData } from "../../StorageBackend.js"
 
-/** What one write takes, in bytes. */
+/** The bytes of one write. */
 const writeSize = 4 * 1024 * 1024
 
-/** What one write takes in arrays: Linux and macOS allow 1,024 (IOV_MAX). */
+/** The arrays of one write: Linux and macOS allow 1,024 (IOV_MAX). */
 const writeCount = 1024
 
 /** How many bytes are written before another sync begins, and how many syncs run at once. */

@@ -1,5 +1,5 @@
 /**
- * Gives a complete file the name of a key, and clears the way for it.
+ * Renames a complete file into place, and removes empty folders that are in the way.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -11,7 +11,7 @@ import { type Directory, pathOf, realPath } from "./paths.js"
 import { keys } from "./walk.js"
 
 /**
- * Gives the file at `source` the name of a key, and returns the folders whose names that changed. With `ifNoneMatch`, it fails
+ * Renames the file at `source` to the path of a key, and returns the folders that this changed. With `ifNoneMatch`, it fails
  * where there is an object, and `source` remains as a second name.
  */
 export const install = (
@@ -93,7 +93,7 @@ const clearFolder = (directory: Directory, key: string) =>
     )
   })
 
-/** The object whose file stands where a key needs a folder. */
+/** The object whose file is where a key needs a folder. */
 const objectAbove = (directory: Directory, key: string) =>
   Effect.gen(function*() {
     for (let slash = key.indexOf("/"); slash !== -1; slash = key.indexOf("/", slash + 1)) {

@@ -11,7 +11,7 @@
 /** The hidden folder in the base directory, for what is not an object. Listings skip it. */
 export const reserved = ".surfing-weights"
 
-/** What names the file system takes. */
+/** The names that the file system allows. */
 export type Flavor = "posix" | "windows"
 
 /** The path of a key's file relative to the base directory, with `/` between its folders. */

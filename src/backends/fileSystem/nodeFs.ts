@@ -54,7 +54,7 @@ const asynchronous = <A, E>(begin: Begin<A, E>): Effect.Effect<A, E> =>
     )
   ))
 
-// As it was before any test put a clock of its own in its place.
+// Kept here, since tests with fake timers replace it.
 const later = globalThis.setImmediate
 
 let submitted: Array<() => void> = []
@@ -77,10 +77,10 @@ const flush = (): void => {
 
 const { O_CREAT, O_EXCL, O_RDONLY, O_WRONLY } = fs.constants
 
-// Without it, opening a pipe without a writer would wait for ever. Windows has neither.
+// Without it, opening a pipe without a writer would wait forever. Windows has neither.
 const O_NONBLOCK: number = fs.constants.O_NONBLOCK ?? 0
 
-/** Ends what an open file is used for. It goes on with the effect, which cannot be interrupted where it does not say so. */
+/** Ends the use of an open file, and continues with the effect, which is uninterruptible unless it says otherwise. */
 export type Resume<A, E, R> = (next: Effect.Effect<A, E, R>) => void
 
 /**
@@ -126,7 +126,7 @@ export const read = (
   position: number
 ): Effect.Effect<number, SystemError> => call((done) => readFully(descriptor, target, 0, position, done))
 
-/** Reads likewise, closes the file, and goes on with the outcome. */
+/** Reads, closes the file, and then continues with the outcome. */
 export const readAndClose = (
   descriptor: Descriptor,
   target: Uint8Array,
@@ -285,7 +285,7 @@ export const readFolder = (
     })
   )
 
-/** Passes all that a folder holds to `visit`, in no order, without holding it. Half as fast as `readFolder`. */
+/** Passes all entries of a folder to `visit`, unordered, without holding them in memory. Half as fast as `readFolder`. */
 export const visitFolder = (folder: string, visit: (entry: Entry) => void): Effect.Effect<void, SystemError> =>
   Effect.acquireUseRelease(
     call<fs.Dir>((done) => fs.opendir(folder, { bufferSize: 1024 }, done)),

@@ -1,7 +1,7 @@
 /**
- * Processes as the files in the hidden folder name them, so that what a killed process left can be told from what a live one
- * is writing: `<host>-<boot>-<pid>-<start>`. A host is a machine, or a container with process numbers of its own; boot and
- * start (empty where the system does not know them) tell a process from a later one with the same number.
+ * The process that a file in the hidden folder belongs to, as part of its name, so that files of killed processes can be
+ * distinguished from those in use: `<host>-<boot>-<pid>-<start>`. A host is a machine, or a container with its own process
+ * numbers; boot and start (empty where the system does not report them) distinguish processes with the same number.
  */
 import * as Effect from "effect/Effect"
 import * as nodeFs from "./nodeFs.js"

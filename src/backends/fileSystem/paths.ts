@@ -36,10 +36,10 @@ export const folderOf = (directory: Directory, key: string): string => nodeFs.di
 export const isAllowed = ({ followLinks, path }: Directory, realPath: string): boolean =>
   followLinks || realPath === path || realPath.startsWith(path.endsWith(nodeFs.sep) ? path : path + nodeFs.sep)
 
-/** The failure for a link that leads to a path that is not allowed. */
+/** The failure for a link to a path that is not allowed. */
 export const linkRefused = (target: string): AccessDenied =>
   new AccessDenied({
-    reason: `a symbolic link leads out of the directory, to ${target}; symlinks: "follow" would allow it`
+    reason: `a symbolic link leads out of the directory, to ${target}; set symlinks: "follow" to allow it`
   })
 
 /** A path without its links, if it is allowed. */

@@ -23,7 +23,7 @@ import { etagOf } from "./versions.js"
  */
 const chunkSize = 2 * 1024 * 1024
 
-/** What one read of a load takes, in bytes, and how many run at once (bench row `load`). */
+/** The bytes of one read of a load, and how many reads run at once (bench row `load`). */
 const pieceSize = 8 * 1024 * 1024
 const piecesAtOnce = 4
 
@@ -156,7 +156,7 @@ const load = (file: OpenFile, options: StorageBackend.LoadOptions, resume: Resum
   else loadAtOnce(file, range.right, Effect.succeed, resume)
 }
 
-/** Reads a range in one go, closes the file, and goes on with what `use` returns. */
+/** Reads a range at once, closes the file, and continues with the result of `use`. */
 const loadAtOnce = <A, R>(
   { descriptor, directory, key }: OpenFile,
   range: ResolvedRange,
@@ -266,7 +266,7 @@ const streamOf = (
     )
   })
 
-/** Where a stream goes on, and the array of its last chunk, if it may be used again. */
+/** The position of a stream, and the array of its last chunk, if it may be reused. */
 interface State {
   readonly at: number
   readonly last: Bytes | undefined

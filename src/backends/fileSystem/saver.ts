@@ -1,5 +1,5 @@
 /**
- * Saves, copies and moves objects. Each has a complete file elsewhere, and gives it the name of the key in one step.
+ * Saves, copies and moves objects. Each makes a complete file elsewhere, and renames it into place in one step.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -115,7 +115,8 @@ const writeFile = (
     const stats = yield* nodeFs.stat(descriptor)
     if (hasAttributes && !mayHaveAttributes(stats)) {
       return yield* new E.UnsupportedOperation({
-        reason: "attributes are not supported, since the file system keeps the times of files in an unusual precision"
+        reason:
+          "attributes are not supported, since the file system stores the times of files with an unusual precision"
       })
     }
     return stats

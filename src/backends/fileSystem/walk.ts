@@ -132,7 +132,7 @@ const isWanted = ({ prefix, startAfter }: Walk, key: string): boolean =>
   (startAfter === "" || ObjectKey.compare(key, startAfter) > 0) &&
   (key.length * 3 <= ObjectKey.maxBytes || ObjectKey.problem(key) === undefined)
 
-/** Whether what looks like the file of a key is one: not a dead link, nor one that leads where it may not. */
+/** Whether an entry is the file of a key: not a dead link, nor a link to a path that is not allowed. */
 const isFile = (directory: Directory, key: string) =>
   orGone(
     Effect.gen(function*() {
@@ -142,7 +142,7 @@ const isFile = (directory: Directory, key: string) =>
     false
   )
 
-/** The path of a folder without links, unless it leads where it may not, or back to where the walk came from. */
+/** The resolved path of a folder, unless it is not allowed, or one that contains it (a cycle of links). */
 const folderPath = (
   { directory, folders }: Walk,
   prefix: string

@@ -1,5 +1,5 @@
 /**
- * Lists objects with one request. A listing that breaks goes on after the last key that arrived.
+ * Lists objects with one request. A listing that breaks resumes after the last key that arrived.
  */
 import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
@@ -82,7 +82,7 @@ export class Lister {
   }
 }
 
-/** The query of a listing, and whether it is exact: some strings that are no keys cannot stand in one. */
+/** The query of a listing, and whether it is exact: some strings that are not keys cannot be sent. */
 const queryOf = ({ delimiter = "", prefix = "", startAfter = "" }: EntryOptions) => {
   const sent = startAfter.slice(0, ObjectKey.maxBytes).replace(/\p{Cs}.*$/su, "")
   const parameters = Object.entries({ prefix, startAfter: sent, delimiter })

@@ -1,6 +1,6 @@
 /**
- * Reads objects with one request each. A stream that breaks goes on at the byte where it broke, under the etag of the first
- * response.
+ * Reads objects with one request each. A stream that breaks resumes at the byte where it broke, under the etag of the
+ * first response.
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -36,7 +36,7 @@ import {
 } from "./responses.js"
 
 interface LocatedObject extends FoundObject {
-  /** The range that was asked for. */
+  /** The requested range. */
   readonly range: ByteRange.ResolvedRange
 }
 
@@ -124,7 +124,7 @@ export class Reader {
     return Either.gen(this, function*() {
       const { info, sent } = yield* Either.mapLeft(objectOf(key, response, this.#peer), notUnderstood)
       if (options.ifMatch !== undefined && isUnknown(info.etag)) {
-        const reason = "the server sends neither etag nor date, so that a version of an object cannot be recognized"
+        const reason = "the server sends neither etag nor date, so versions of an object cannot be told apart"
         return yield* Either.left(new E.UnsupportedOperation({ reason }))
       }
       const range = yield* checkLoad(info, options)

@@ -13,7 +13,7 @@ import type { ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import type { Reply } from "./request.js"
 
-/** How the etags of a server stand in headers. */
+/** How a server writes etags in headers. */
 export interface Etags {
   /** The etag of an object, or why it has none. */
   readonly parse: (headers: Headers, size: number) => Either.Either<string, string>
@@ -144,7 +144,7 @@ export const failureOf = (
   }
   switch (status) {
     case 401:
-      return new E.AccessDenied({ reason: `the server requires a token, or another one${suffix}` })
+      return new E.AccessDenied({ reason: `the token is missing or unknown${suffix}` })
     case 403:
       return new E.AccessDenied({ reason: `the server does not allow this${suffix}` })
     case 404:

@@ -50,7 +50,7 @@ export const uploadOfStream = (
   contentType: string
 ): Effect.Effect<Upload, never, Scope.Scope> =>
   Effect.map(
-    // In a fiber of its own: a client may forget its body where the request fails.
+    // In a separate fiber, since a client may never read the body of a request that fails.
     Stream.toQueue(data, { capacity: 1 }),
     (queue) => {
       const body = Effect.flatMap(Queue.take(queue), Take.done)
@@ -59,8 +59,8 @@ export const uploadOfStream = (
   )
 
 /**
- * The same bytes, the last of which wait for the end of the source: where that fails instead, a peer that knows the size must
- * not have all of them.
+ * The same bytes, the last of which are sent only at the end of the source: if it fails there, the peer must not have received
+ * the whole body.
  */
 const completedAtEnd = (pull: Pull, size: number): Pull => {
   let sent = 0
@@ -84,7 +84,7 @@ const completedAtEnd = (pull: Pull, size: number): Pull => {
  * Sends a request. `runtime` is that of the fiber that calls, so that the client sees its context and settings.
  *
  * An upload goes in pieces, one after the other as the peer takes them. Where its source fails or is interrupted, so is the
- * call, and the connection is closed before the client could take the end of the source for the end of the body.
+ * call, and the connection is closed before the client could mistake that for the end of the body.
  */
 export const sendWith =
   (client: HttpClient.HttpClient, runtime: Runtime.Runtime<never>) =>
@@ -179,7 +179,7 @@ class Gate {
 /** What is sent of a body between two looks at whether the peer still reads, in bytes. */
 const pieceSize = 256 * 1024
 
-/** An upload under way, which reports who is waited for. */
+/** An upload in progress, which reports whether it waits for the peer or for its source. */
 class Uploading {
   readonly body: HttpBody.HttpBody
   readonly #receiver: Receiver

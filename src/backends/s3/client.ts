@@ -32,7 +32,7 @@ export interface Client {
     /** The HTTP handler that sends its requests. */
     readonly requestHandler: Handler
   }
-  /** Sends a command of the SDK. Used to check the bucket and to presign. */
+  /** Runs a command. Used once, to resolve the endpoint of the bucket; nothing is sent. */
   send(command: object): Promise<unknown>
 }
 
@@ -70,7 +70,7 @@ export const makeClient = (options: ClientOptions): Effect.Effect<Client, E.Unex
           try: () => new S3Client(toConfig({ ...options, region })),
           catch: (cause) =>
             new E.UnexpectedStorageError({
-              reason: `the AWS SDK makes no client from these options: ${messageOf(cause)}`,
+              reason: `the AWS SDK rejects these options: ${messageOf(cause)}`,
               cause
             })
         }),
@@ -78,7 +78,7 @@ export const makeClient = (options: ClientOptions): Effect.Effect<Client, E.Unex
       )
     const client = yield* make(options.region)
     if (options.endpoint === undefined) return client
-    // A server of one's own seldom knows regions, but a signature needs one.
+    // Self-hosted servers often have no regions, but a signature needs one.
     return yield* Effect.matchEffect(Effect.tryPromise(() => client.config.region()), {
       onSuccess: () => Effect.succeed(client),
       onFailure: () => make("us-east-1")
@@ -167,7 +167,7 @@ export const connect = (
     })
   )
 
-/** Where the bucket is. A command goes through the client until that is known, and no further. */
+/** Resolves the endpoint of the bucket: a command runs through the client's middleware up to that point. */
 const resolve = (
   client: Client,
   bucket: string
@@ -188,12 +188,14 @@ const resolve = (
       // Without the cause, which may quote an endpoint with a password.
       catch: (cause) =>
         new E.StorageNotFound({
-          reason: `the SDK finds no endpoint for the bucket ${JSON.stringify(bucket)}: ${messageOf(cause)}`
+          reason: `the AWS SDK cannot resolve the endpoint of the bucket ${JSON.stringify(bucket)}: ${messageOf(cause)}`
         })
     })
     const scheme = found?.properties?.authSchemes?.[0]
     if (found === undefined || scheme === undefined) {
-      return yield* new E.UnexpectedStorageError({ reason: "the client names neither an endpoint nor how to sign" })
+      return yield* new E.UnexpectedStorageError({
+        reason: "the AWS SDK resolved no endpoint or no way to sign requests"
+      })
     }
     if (scheme.name === "sigv4-s3express") {
       return yield* new E.UnsupportedOperation({

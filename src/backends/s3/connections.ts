@@ -3,8 +3,8 @@
  *
  * Why: Node makes a new array for each 64 KiB that it reads, and its HTTP parser another for the part that is body. V8
  * collects those every 32 MiB, and with them the whole heap where the object itself fills a large array: most of the time of
- * a load (rows `s3-load` and `s3-ranges` of the benchmark). `undici` hands on what it reads without a copy, and `node:net`
- * can read into an array that it is given.
+ * a load (rows `s3-load` and `s3-ranges` of the benchmark). `undici` passes on what it reads without a copy, and `node:net`
+ * can read into a given array.
  *
  * What it reaches below Node's public interface: it replaces `read` and `unshift` of a connected socket, which `undici` calls
  * (its version is pinned exactly). `S3Storage.layerFromClient` does without, and so do Bun and Deno. It goes as soon as
@@ -90,7 +90,7 @@ const joined = (headers: Readonly<Record<string, string | Array<string> | undefi
   )
 
 /**
- * Connects as `undici` does, but has the socket read into an array of its own, which is handed on as it is. What is not taken
+ * Connects as `undici` does, but has the socket read into one array, which is passed on without a copy. What is not consumed
  * at once is copied, and the socket waits: the array holds only what has just arrived.
  */
 export const connectLending: buildConnector.connector = (options, callback) => {

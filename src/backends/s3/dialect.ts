@@ -1,6 +1,6 @@
 /**
- * What S3 servers do differently from each other, each in one place. What holds of some server is done for all of them, as
- * none says what it is; what can be told from its responses is kept in a `Dialect`.
+ * The differences between S3 servers, each in one place. No server says what it is, so a workaround for one of them applies to
+ * all; what its responses reveal is kept in a `Dialect`.
  */
 import * as Either from "effect/Either"
 import { parseAttributes } from "../../internal/httpHeaders.js"
@@ -9,7 +9,7 @@ import * as xml from "./xml.js"
 
 type Headers = Readonly<Record<string, string | undefined>>
 
-/** What was learned of the server of a bucket. */
+/** What is known about the server of a bucket. */
 export class Dialect {
   /**
    * How far the clock of the server is ahead of ours, in milliseconds. A signature is refused where the two are further apart
@@ -32,15 +32,15 @@ export class Dialect {
   }
 
   /**
-   * The response to a `HEAD` has no body that could say that the clocks differ. Whether a 403 may come of that is told by the
-   * date of the response, once.
+   * The response to a `HEAD` has no body that could say that the clocks differ. Whether a 403 may come from that is decided by
+   * the date of the response, once.
    */
   isSkewed(status: number, text: string, offset: number): boolean {
     return status === 403 && text === "" && Math.abs(offset - this.clockOffset) > allowedSkew
   }
 }
 
-/** How far clocks may differ before a refusal is taken to come of that, in milliseconds; S3 allows thrice that. */
+/** How far clocks may differ before a 403 is attributed to that, in milliseconds. S3 allows three times as much. */
 const allowedSkew = 5 * 60_000
 
 // Etags
@@ -54,7 +54,7 @@ export const quoted = (etag: string): string => `"${etag}"`
 /** Whether an etag can be sent in a header; one that cannot is the etag of no object. */
 export const isEtag = (etag: string): boolean => /^[\x21\x23-\x7e]+$/.test(etag)
 
-/** Ceph takes the beginning of an etag in the `If-Match` of a load for the etag, so the response is compared again. */
+/** Ceph accepts the beginning of an etag in the `If-Match` of a load, so the etag of the response is compared again. */
 export const isMatch = (ifMatch: string | undefined, etag: string): boolean => ifMatch === undefined || ifMatch === etag
 
 // Responses

@@ -97,7 +97,10 @@ export class Getter {
     )
   }
 
-  /** The same for `use` alone. What `plan` has an array for is there when `use` begins, as far as `progress` was told. */
+  /**
+   * The same for `use` alone. The body for which `plan` returns an array has been read when `use` begins, as far as `progress`
+   * says.
+   */
   get<A>(
     key: string,
     options: LoadOptions,
@@ -200,7 +203,7 @@ export class Getter {
       ))
   }
 
-  /** Ceph takes the beginning of an etag for the etag, and does not send which one it is. */
+  /** Ceph accepts the beginning of an etag as the etag, and does not send the whole one. */
   #onNotModified(
     { headers }: ErrorResponse,
     key: string,
@@ -224,7 +227,7 @@ const toOpened = (response: Response, call: HttpCall): Opened | undefined => {
   return extent && { ...extent, headers, etag: toEtag(headers["etag"] ?? ""), call }
 }
 
-/** Whether the response has what was asked for. */
+/** Whether the response has the requested bytes. */
 const checkOpened = (
   opened: Opened,
   { ifMatch }: LoadOptions,
@@ -236,5 +239,5 @@ const checkOpened = (
   const isPart = asked !== undefined && asked.start === start && asked.endExclusive === endExclusive
   return isPart
     ? Either.right(opened)
-    : Either.left(new E.UnexpectedStorageError({ reason: "the server sent other bytes than were asked for" }))
+    : Either.left(new E.UnexpectedStorageError({ reason: "the server sent other bytes than requested" }))
 }

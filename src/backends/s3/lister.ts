@@ -108,7 +108,7 @@ const toPage = ({ text }: TextResponse): Effect.Effect<Page, E.UnexpectedStorage
     return Effect.fail(
       new E.UnexpectedStorageError({
         reason:
-          "the server listed only a part of the keys and did not say how to go on; it does not support ListObjectsV2"
+          "the server listed only a part of the keys and sent no continuation token; it does not support ListObjectsV2"
       })
     )
   }

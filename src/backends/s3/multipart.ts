@@ -63,7 +63,7 @@ export class Upload {
       retry(Effect.acquireRelease(create, ({ upload }) => upload.#abortUnlessCompleted), policy),
       ({ algorithm, upload }) => {
         if (checksum !== undefined && algorithm !== checksum.algorithm) {
-          const reason = `the server does not support ${checksum.algorithm} checksums; leave the option checksum out`
+          const reason = `the server does not support ${checksum.algorithm} checksums; remove the option checksum`
           return Effect.fail(new E.UnsupportedOperation({ reason }))
         }
         bucket.dialect.knowsChecksums = true

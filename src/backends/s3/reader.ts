@@ -1,6 +1,6 @@
 /**
  * Reads objects from a bucket: a small one with one request, a large one in parts, several at once into one array, all of
- * them under the etag of the first response. What breaks goes on at the byte where it broke.
+ * them under the etag of the first response. A response that breaks is resumed at the byte where it broke.
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
@@ -101,7 +101,7 @@ export class Reader {
       return retry(
         this.#getter.get(key, located, first, (opened) => {
           if (target !== undefined && filled === target.byteLength) return Effect.succeed(target)
-          // A response without a byte is no better than none.
+          // A response without a byte counts as none.
           if (filled === 0 && opened.call?.failure !== undefined) return opened.call.failure
           return this.#loadRest(key, options, opened, target, filled)
         }, plan),
@@ -110,7 +110,7 @@ export class Reader {
     }))
   }
 
-  /** Reads what is left of a load once its first response has begun. */
+  /** Reads the rest of a load once its first response has begun. */
   #loadRest(
     key: string,
     options: LoadOptions,
@@ -150,7 +150,7 @@ export class Reader {
     const read = (call: HttpCall | undefined): Effect.Effect<void, E.LoadError> => {
       const before = filled
       return call === undefined
-        ? Effect.fail(new E.CorruptObject({ problem: "truncated", reason: "the server sent no bytes of a part" }))
+        ? Effect.fail(new E.CorruptObject({ problem: "truncated", reason: "the response for a part had no bytes" }))
         : call.into(target.subarray(before), (count) => {
           filled = before + count
         })
@@ -284,7 +284,7 @@ export class Reader {
       const count = Number(/-(\d+)$/.exec(value ?? "")?.[1] ?? 0)
       const sizeOf = (part: number) => Effect.map(head({ partNumber: String(part) }), ({ info }) => info.size)
       const partSize = count > 0 ? yield* sizeOf(1) : Infinity
-      // What the checksum should be where parts have several sizes cannot be told here.
+      // Where parts have several sizes, the expected checksum cannot be computed here.
       const others = Array.from({ length: Math.max(0, count - 2) }, (_, index) => index + 2)
       const uniform = Effect.map(
         Effect.forEach(others, sizeOf, { concurrency: this.#parts.concurrency }),
@@ -328,7 +328,7 @@ export class Reader {
             ? Effect.fail(
               new E.CorruptObject({
                 problem: "checksum",
-                reason: `the ${algorithm} checksum of the bytes is ${actual} and should be ${expected.value}`
+                reason: `the ${algorithm} checksum must be ${expected.value} (got ${actual})`
               })
             )
             : Effect.void)

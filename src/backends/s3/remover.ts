@@ -43,7 +43,7 @@ export class Remover {
           ? retry(removing, this.#policy, ({ _tag }) => _tag === "PreconditionFailed")
           : Effect.fail(
             new E.UnsupportedOperation({
-              reason: "this server ignores If-Match on a removal, so that ifMatch cannot be kept"
+              reason: "this server ignores If-Match on a removal, so ifMatch is not supported"
             })
           )
     )

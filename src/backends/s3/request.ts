@@ -108,7 +108,7 @@ export class Bucket {
     return this.limited(this.askNow(request))
   }
 
-  /** The same for a caller who holds a permit. */
+  /** The same for a caller that holds a permit. */
   askNow(request: Request): Effect.Effect<TextResponse, E.CommonError | ErrorResponse> {
     return this.using(
       request,
@@ -144,12 +144,12 @@ export class Bucket {
     return error
   }
 
-  /** A URL with which anybody can send this request for `expiresIn` seconds. It covers nothing but host and query. */
+  /** A URL with which anyone can send this request for `expiresIn` seconds. Only host and query are signed. */
   presign(request: Request, expiresIn: number): Effect.Effect<string, E.CommonError> {
     return Effect.tryPromise({
       try: async () => {
         const signer = this.#signer
-        if (!isPresigner(signer)) throw new Error("the signer of this client makes no URLs")
+        if (!isPresigner(signer)) throw new Error("the signer of this client cannot presign URLs")
         const http = this.#toHttp(request)
         const presigned = await signer.presign(
           { ...http, headers: { host: http.headers["host"] ?? "", ...request.headers, ...unsignedPayload } },
@@ -244,8 +244,8 @@ const areSendable = (headers: Readonly<Record<string, string>>): boolean => {
 
 /** Why a request could not be signed. */
 export const noCredentials = (found: unknown, profile?: string): E.AccessDenied => {
-  // The message quotes what cannot be parsed, which may be a secret.
-  const cause = found instanceof SyntaxError ? new Error("their source returned what cannot be parsed") : found
+  // The message of the error quotes the text, which may be a secret.
+  const cause = found instanceof SyntaxError ? new Error("their source returned invalid JSON") : found
   const where = profile === undefined ? "" : ` in the profile ${JSON.stringify(profile)}`
   return new E.AccessDenied({
     reason: `there are no usable credentials${where}: ${HttpCall.describe(cause)}; ` +

@@ -179,14 +179,14 @@ export const extentOf = (
   return range === undefined || size === undefined ? undefined : { range, size }
 }
 
-/** The failure of what needs the size of an object that a response does not tell. */
+/** The failure of an operation that needs the size of an object, where the response does not have it. */
 export const sizeUnknown = (): E.UnexpectedStorageError =>
   new E.UnexpectedStorageError({
-    reason: "the response does not tell the size of the object; " +
+    reason: "the response does not have the size of the object; " +
       "ask the server, or the proxy before it, to send Content-Length and Content-Range"
   })
 
-/** What the headers of a response tell of an object. */
+/** The metadata of an object in the headers of a response. */
 export const toInfo = (
   key: string,
   headers: Response["headers"],

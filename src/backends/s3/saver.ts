@@ -191,7 +191,7 @@ export class Saver {
         etag: toEtag(xml.text(text, "ETag") ?? "")
       })
     )
-    // Ceph takes the source as it is by then, so the copy is asked how large it is.
+    // Ceph copies the source as it is by then, so the size of the copy is requested.
     return Effect.flatMap(copied, (info) =>
       Effect.map(
         Effect.option(retry(getter.head(key), policy)),

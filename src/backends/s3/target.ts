@@ -70,7 +70,7 @@ export class Target {
   /** What an error response to the save means. */
   failureOf(error: ErrorResponse): E.SaveError {
     if (error.code === "BadDigest" || error.code === "XAmzContentChecksumMismatch") {
-      const reason = `the bytes that arrived are not those that were sent (${error.code}); save again`
+      const reason = `the bytes were damaged on their way to the server (${error.code}); save again`
       return new E.CorruptObject({ problem: "checksum", reason })
     }
     // An object that does not exist has no etag either.

@@ -76,7 +76,7 @@ export const fromHandler = (handler: Handler): Transport => (request, receiver) 
   handler.handle({ ...request, ...(sent !== undefined && { body: sent }) }, { abortSignal: abort.signal }).then(
     ({ response }) => {
       body = toReadable(response.body)
-      // A connection may break while nobody reads, and must not end the process.
+      // A connection may break while it is not read, and must not end the process.
       body.on("error", fail)
       if (abort.signal.aborted) return void body.destroy()
       body.on("end", receiver.onEnd)

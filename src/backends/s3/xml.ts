@@ -1,15 +1,15 @@
 /**
- * As much of XML as the answers of S3 are made of: elements without attributes that matter, by name, and text. A
- * listing of a thousand keys is read in a millisecond.
+ * The part of XML that the responses of S3 use: elements by name, and text; attributes are ignored. A listing of a thousand
+ * keys is parsed in a millisecond.
  */
 
-/** What stands in the first element of this name, as it is written, or `undefined` where there is none. */
+/** The raw content of the first element with this name, or `undefined` where there is none. */
 export const element = (xml: string, name: string): string | undefined => {
   const found = next(xml, name, 0)
   return found === undefined ? undefined : xml.slice(found.start, found.end)
 }
 
-/** What stands in each element of this name, as it is written. */
+/** The raw content of each element with this name. */
 export const elements = (xml: string, name: string): ReadonlyArray<string> => {
   const all: Array<string> = []
   for (let found = next(xml, name, 0); found !== undefined; found = next(xml, name, found.end)) {
@@ -55,7 +55,7 @@ const unescape = (text: string): string =>
     )
     : text
 
-/** Text as it stands in an element. */
+/** Text escaped for an element. */
 export const escape = (text: string): string => text.replaceAll(/[&<>"'\r\n]/g, (char) => escapes[char] ?? char)
 
 const escapes: Readonly<Record<string, string>> = {

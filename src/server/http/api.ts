@@ -203,7 +203,7 @@ const webSocket = HttpApiEndpoint.get("webSocket", "/").annotate(OpenApi.Exclude
 const openApi = HttpApiEndpoint.get("openApi", "/openapi.json").annotate(OpenApi.Exclude, true)
 const docs = HttpApiEndpoint.get("docs", "/docs").annotate(OpenApi.Exclude, true)
 
-// Groups: by who may use them
+// Groups: by the scope that they need
 
 const read = HttpApiGroup.make("read", { topLevel: true })
   .add(get)
@@ -227,7 +227,7 @@ class Authorization extends HttpApiMiddleware.Tag<Authorization>()("surfing-weig
 
 type Groups = typeof read | typeof write | typeof open
 
-/** Who may use an endpoint: those who may read, those who may write, or anybody. */
+/** The scope that an endpoint needs: read, write, or none. */
 export type Access = Groups["identifier"]
 
 export type EndpointName = HttpApiGroup.HttpApiGroup.Endpoints<Groups>["name"]

@@ -51,7 +51,7 @@ export const failure = (
   })
 }
 
-/** What stands in for reasons in which a storage may name a path, host or bucket. */
+/** Replaces reasons in which a storage may name a path, host or bucket. */
 const publicReasons: { readonly [Tag in StorageError["_tag"]]?: string } = {
   AccessDenied: "the server is denied access to its storage",
   StorageNotFound: "the storage of the server does not exist",

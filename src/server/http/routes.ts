@@ -1,7 +1,7 @@
 /**
- * Which request goes where, who may send it, and what becomes of a failure. The routes are those of the definition; they are
- * found by a table, since the platform's router spends a third more processor time on an object of 16 KiB in memory, takes
- * paths that differ in case or slashes for equal, and knows no 405.
+ * Routing, authorization and the responses to failures. The routes are those of the definition. They are looked up in a table,
+ * since the platform's router takes a third more processor time for an object of 16 KiB in memory, ignores case and extra
+ * slashes in paths, and does not respond with a 405.
  */
 import * as HttpApi from "@effect/platform/HttpApi"
 import { HttpApiDecodeError } from "@effect/platform/HttpApiError"
@@ -192,9 +192,12 @@ const settle = (
         onLeft: (error) => Effect.zipRight(logFault(request, error), respond(failure(error, method))),
         onRight: (defect) =>
           Cause.isInterruptedOnly(defect) ? Effect.failCause(defect) : Effect.zipRight(
-            Effect.logError(`${method} ${JSON.stringify(url)} met a defect`, defect),
+            Effect.logError(`${method} ${JSON.stringify(url)} failed with a defect`, defect),
             respond(
-              failure(new UnexpectedStorageError({ backend: serverName, reason: "the server met a defect" }), method)
+              failure(
+                new UnexpectedStorageError({ backend: serverName, reason: "the server failed with a defect" }),
+                method
+              )
             )
           )
       })

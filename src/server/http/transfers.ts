@@ -1,6 +1,5 @@
 /**
- * The transfers of a server: how many at once, how long a client may stand still, and what becomes of them when the server
- * shuts down.
+ * The transfers of a server: their limit, the idle timeout of clients, and the shutdown.
  */
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as Clock from "effect/Clock"

@@ -102,7 +102,7 @@ const attributesOf = ({ headers }: Request, { backend: { capabilities } }: Stora
 
 /**
  * The body of a request, up to `maxSize` bytes. It belongs to the scope of the request, not to the save that reads it: a
- * server closes the connection when a body is given up, and the response must come before.
+ * server closes the connection when a body is abandoned, and the response must come before.
  */
 const receive = <TooLarge>(
   request: Request,

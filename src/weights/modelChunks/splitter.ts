@@ -17,7 +17,7 @@ import { checkWritable, type Folder, invalid, type ModelChunksError } from "./fo
 import * as Grouping from "./grouping.js"
 import * as Manifest from "./manifest.js"
 
-/** Which tensors go into one chunk: those of a layer, those for which a function gives one name, or those of one size. */
+/** Which tensors go into one chunk: those of one layer, those for which a function returns the same name, or as many as fit. */
 export type SplitBy = "layer" | ((tensor: string) => string) | { readonly bytes: number }
 
 export const split = (

@@ -23,7 +23,7 @@ export interface Layout<T extends Declared> {
 }
 
 /**
- * The layout that the reference implementation gives a file with these tensors: larger elements first, then by name. The
+ * The layout of a file with these tensors, as the reference implementation writes it: larger elements first, then by name. The
  * data starts at a multiple of 8, so each tensor is aligned for a typed array.
  */
 export const make = <T extends Declared>(

@@ -49,7 +49,7 @@ export const loadMany = (
     return slots.map(({ bytes, tensor }) => Tensor.make(tensor, bytes))
   })
 
-/** A tensor that was asked for, and where its bytes go. */
+/** A requested tensor, and where its bytes go. */
 interface Slot {
   readonly tensor: Header.TensorInfo
   bytes: Uint8Array
@@ -117,7 +117,7 @@ const ifMatch = ({ files }: Model, key: string): { readonly ifMatch?: string } =
 const find = ({ info, tensors }: Model, name: string): Effect.Effect<Header.TensorInfo, SafetensorsError> => {
   const tensor = tensors.get(name)
   return tensor === undefined
-    ? Effect.fail(invalid(info.key, "name", "there is no tensor of this name", name))
+    ? Effect.fail(invalid(info.key, "name", "there is no tensor with this name", name))
     : Effect.succeed(tensor)
 }
 

@@ -4,7 +4,7 @@
 import { LRUCache } from "lru-cache"
 import type { ObjectInfo } from "../../StorageBackend.js"
 
-/** What a cache knows of an object, in whichever tier its bytes are. */
+/** The metadata of a cached object, in whichever tier its bytes are. */
 export interface Entry {
   readonly info: ObjectInfo
   /** When the storage last confirmed that the object is still this one, in milliseconds. */

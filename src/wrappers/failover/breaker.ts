@@ -1,6 +1,6 @@
 /**
- * A circuit breaker. It is closed as long as its storage is used, and opens after so many failures in a row. When the time
- * for which it opens is over it is half-open: one operation tries the storage, and the outcome closes or opens it.
+ * A circuit breaker. It is closed while its storage is used, and opens after `failureThreshold` failures in a row. After
+ * `openDuration` it is half-open: one operation tries the storage, and its outcome closes or opens the breaker.
  */
 export class Breaker {
   readonly #failureThreshold: number
@@ -35,7 +35,7 @@ export class Breaker {
     return wasOpen
   }
 
-  /** Opens at the threshold, from when it is half-open anew. Whether it was closed and now is open. */
+  /** Opens at the threshold, or again where it was half-open. Returns whether it was closed and now is open. */
   recordFailure(now: number): boolean {
     this.#failures++
     const openUntil = this.#openUntil

@@ -50,12 +50,12 @@ export class Members {
     return error._tag !== "InvalidKey" && error._tag !== "InvalidRange" && this.#policy.shouldFailover(error)
   }
 
-  /** Whether a read goes on to the next: also from a backup that does not support it. */
+  /** Whether a read fails over to the next storage: also from a backup that does not support it. */
   shouldFailoverRead(error: StorageError, member: Member): boolean {
     return this.shouldFailover(error) || (member !== this.primary && error._tag === "UnsupportedOperation")
   }
 
-  /** The failure to report where nothing is left to try: that of the primary, if it has failed. */
+  /** The failure to report when all storages were tried: that of the primary, if it has failed. */
   preferPrimaryError<Err>(member: Member, error: Err, before: Err | undefined): Err {
     return before === undefined || member === this.primary ? error : before
   }

@@ -1,5 +1,5 @@
 /**
- * What a failover opens: objects whose streams go on elsewhere, and listings.
+ * The reads of a failover: objects, whose streams resume on another storage, and listings.
  */
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
@@ -16,14 +16,14 @@ import { mapStream } from "../../StorageBackend.js"
 import type { ListError, LoadError, StorageError } from "../../StorageError.js"
 import type { Candidates, Member, Members } from "./members.js"
 
-/** What was opened on a storage, in a scope of its own within the outer one, so that it can be closed before the next. */
+/** What was opened on a storage, in a child scope, so that it can be closed before the next is opened. */
 interface Opened<A> {
   readonly member: Member
   readonly scope: Scope.CloseableScope
   readonly value: A
 }
 
-/** Opens an object on the first storage that answers. Its stream goes on where another storage has the same object. */
+/** Opens an object on the first storage that answers. Its stream resumes on another storage that has the same object. */
 export const openOn = (members: Members): StorageBackend["open"] => (key, options) =>
   Effect.flatMap(Effect.scope, (outer) =>
     Effect.map(
@@ -133,8 +133,8 @@ const openObject = (members: Members, member: Member, outer: Scope.Scope, key: s
   open(members, member, outer, member.backend.open(key, options), ({ bytes }) => bytes !== undefined)
 
 /**
- * Opens in a scope of its own. Since a storage may open everything and then break off, that is recorded as a success only
- * where nothing is left to read, or where the breaker was open.
+ * Opens in a child scope. Since a storage may open an object and then break off, opening is recorded as a success only where
+ * nothing remains to be read, or where the breaker was open.
  */
 const open = <A, Err extends StorageError>(
   members: Members,

@@ -130,8 +130,8 @@ const nobody: Receiver = {
 const get = (to: To, path: string) => ({ ...to, method: "GET", path })
 
 for (const isSecure of [false, true]) {
-  describe(isSecure ? "connections of our own over TLS" : "connections of our own", () => {
-    it.scopedLive("bring every byte, however often who reads has them wait", () =>
+  describe(isSecure ? "connections over TLS" : "connections", () => {
+    it.scopedLive("receive every byte, however often the reader pauses", () =>
       Effect.gen(function*() {
         const { to, transport } = yield* served(isSecure)
         let turn = 0
@@ -162,7 +162,7 @@ for (const isSecure of [false, true]) {
         )
       }))
 
-    it.scopedLive("read into one array each, and are used again", () =>
+    it.scopedLive("read into one array each, and are reused", () =>
       Effect.gen(function*() {
         const { sockets, to, transport } = yield* served(isSecure)
         const arrays = new Set<ArrayBufferLike>()
@@ -174,7 +174,7 @@ for (const isSecure of [false, true]) {
         expect(arrays.size).toBeLessThanOrEqual(1 + 20)
       }))
 
-    it.scopedLive("have the server wait while nobody reads, and lose nothing of what has come", () =>
+    it.scopedLive("make the server wait while the reader pauses, and lose no bytes that have arrived", () =>
       Effect.gen(function*() {
         let sent = 0
         const { to, transport } = yield* served(isSecure, (_, response) => {
@@ -201,7 +201,7 @@ for (const isSecure of [false, true]) {
         }
       }))
 
-    it.scopedLive("keep what comes before anybody reads", () =>
+    it.scopedLive("keep bytes that arrive before the first read", () =>
       Effect.gen(function*() {
         // Several records of TLS, which come in one read.
         const sent = content.subarray(0, 120_000)
@@ -244,7 +244,7 @@ for (const isSecure of [false, true]) {
         }
       }))
 
-    it.scopedLive("tell of a body that breaks off, and of what cannot be sent", () =>
+    it.scopedLive("fail if a body breaks off, and if a request cannot be sent", () =>
       Effect.gen(function*() {
         const { to, transport } = yield* served(isSecure, (_, response) => {
           response.setHeader("content-length", 2 * MiB)
@@ -297,7 +297,7 @@ for (const isSecure of [false, true]) {
   })
 }
 
-it.scopedLive("a certificate that nobody trusts is refused, with the reason", () =>
+it.scopedLive("connections refuse a certificate that is not trusted, with the reason", () =>
   Effect.gen(function*() {
     const { to, transport } = yield* served(true)
     process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = "1"

@@ -47,7 +47,7 @@ describe("the parts of an upload", () => {
     })
   })
 
-  it("have the size that was asked for, where nothing demands another", () => {
+  it("have the requested size if nothing requires another", () => {
     for (const partSize of partSizes) {
       for (const uniformParts of [false, true]) {
         expect(sizeOfPart(cut(partSize, uniformParts), 1)).toBe(partSize)
@@ -57,13 +57,13 @@ describe("the parts of an upload", () => {
     }
   })
 
-  it("hold a stream of unknown length of up to 5 TiB, whatever their size at first", () => {
+  it("can hold a stream of unknown size up to 5 TiB, whatever their initial size", () => {
     for (const partSize of partSizes) {
       expect(sum(sizesOf(cut(partSize))), `from ${partSize} bytes on`).toBeGreaterThanOrEqual(5 * TiB)
     }
   })
 
-  it("are twice as large after each 900, where the size of a stream is not known", () => {
+  it("double in size after every 900 if the size of a stream is not known", () => {
     const sizes = sizesOf(cut(8 * MiB))
     expect(sizes.slice(0, 900).every((size) => size === 8 * MiB)).toBe(true)
     expect(sizes[900]).toBe(16 * MiB)
@@ -72,7 +72,7 @@ describe("the parts of an upload", () => {
     for (const [index, size] of sizes.entries()) expect(size).toBeGreaterThanOrEqual(sizes[index - 1] ?? 0)
   })
 
-  it("are all of one size where that is demanded, though a stream may then not fit", () => {
+  it("have one size if required, so that a long stream does not fit", () => {
     FastCheck.assert(
       FastCheck.property(partSize, FastCheck.integer({ min: 1, max: limits.parts }), (partSize, number) => {
         expect(sizeOfPart(cut(partSize, true), number)).toBe(partSize)
@@ -80,7 +80,7 @@ describe("the parts of an upload", () => {
     )
   })
 
-  it("are all of one size where the size of the object is known: the one asked for, or the next that is enough", () => {
+  it("have one size if the size of the object is known: the requested one, or the smallest that suffices", () => {
     FastCheck.assert(
       FastCheck.property(
         partSize,
@@ -102,7 +102,7 @@ describe("the parts of an upload", () => {
     )
   })
 
-  it("are never smaller nor larger than S3 takes", () => {
+  it("are never smaller or larger than S3 allows", () => {
     FastCheck.assert(
       FastCheck.property(
         partSize,

@@ -89,7 +89,7 @@ const table: ReadonlyArray<
 
 describe("an error response", () => {
   for (const [status, code, tag, advice] of table) {
-    it(`is ${tag} where it is ${code ?? "no code"} with ${status}`, () => {
+    it(`is ${tag} for ${code ?? "no code"} with ${status}`, () => {
       const failure = failureOf(status, code)
       expect(failure._tag).toBe(tag)
       expect(E.isRetryable(failure)).toBe(tag === "StorageUnavailable")
@@ -100,7 +100,7 @@ describe("an error response", () => {
     })
   }
 
-  it("without a body is read by its status", () => {
+  it("without a body is classified by its status", () => {
     const codes = [403, 404, 412, 416, 304, 503, 429].map((status) =>
       ErrorResponse.from({ status, headers: {} }, "").code
     )
@@ -133,7 +133,7 @@ describe("an error response", () => {
     expect(ErrorResponse.from({ status: 404, headers: {} }, "").requestId).toBeUndefined()
   })
 
-  it("names no request where it has no id", () => {
+  it("names no request if it has no id", () => {
     const failure = failureOfResponse(ErrorResponse.from({ status: 500, headers: {} }, ""), "weights")
     expect(failure.message).toBe("the server is not available now (HTTP 500)")
   })
@@ -142,7 +142,7 @@ describe("an error response", () => {
     expect(failureOf(404, "NoSuchBucket").message).toContain("the bucket \"weights\" does not exist")
   })
 
-  it("names the region to set, wherever it is", () => {
+  it("names the region to set, from the header or the body", () => {
     const region = { headers: { "x-amz-bucket-region": "eu-central-1" } }
     const told = [
       failureOf(301, "PermanentRedirect", region),
@@ -157,7 +157,7 @@ describe("an error response", () => {
     }
   })
 
-  it("is not about the region only because it names one", () => {
+  it("is not about the region merely because it names one", () => {
     const region = { headers: { "x-amz-bucket-region": "eu-central-1" } }
     expect(failureOf(403, "AccessDenied", region)._tag).toBe("AccessDenied")
     expect(failureOf(403, undefined, region)._tag).toBe("AccessDenied")
@@ -165,14 +165,14 @@ describe("an error response", () => {
     expect(failureOf(503, "SlowDown", region)._tag).toBe("StorageUnavailable")
   })
 
-  it("has the message of the server where the header with the credentials is malformed for another reason", () => {
+  it("has the message of the server if the header with the credentials is malformed for another reason", () => {
     const failure = failureOf(400, "AuthorizationHeaderMalformed", { message: "the Credential is mal-formed" })
     expect(failure.message).toContain("the Credential is mal-formed")
     expect(E.isRetryable(failure)).toBe(false)
   })
 })
 
-describe("the wait that a server asks for", () => {
+describe("the wait that a server requests", () => {
   const waitOf = (retryAfter?: string) => {
     const failure = failureOf(
       503,
@@ -183,21 +183,21 @@ describe("the wait that a server asks for", () => {
     return wait && Duration.toMillis(wait)
   }
 
-  it("is given in seconds", () => {
+  it("is parsed from seconds", () => {
     expect(waitOf("0")).toBe(0)
     expect(waitOf("1")).toBe(1000)
     expect(waitOf(" 120 ")).toBe(120_000)
     expect(waitOf("0.5")).toBe(500)
   })
 
-  it("is given as a date, which may have passed", () => {
+  it("is parsed from a date, which may have passed", () => {
     const wait = waitOf(new Date(Date.now() + 60_000).toUTCString())
     expect(wait).toBeGreaterThan(57_000)
     expect(wait).toBeLessThanOrEqual(60_000)
     expect(waitOf("Wed, 21 Oct 2015 07:28:00 GMT")).toBe(0)
   })
 
-  it("is as long as the policy says where it is not given, or makes no sense", () => {
+  it("is left to the policy if it is missing or invalid", () => {
     expect(waitOf()).toBeUndefined()
     expect(waitOf("soon")).toBeUndefined()
     expect(waitOf("Infinity")).toBeUndefined()
@@ -208,11 +208,11 @@ describe("the wait that a server asks for", () => {
     expect(waitOf("-5")).toBe(0)
   })
 
-  it("stands in the message", () => {
+  it("is in the message", () => {
     expect(failureOf(429, undefined, { headers: { "retry-after": "7" } }).message).toContain("(asked to wait 7s)")
   })
 
-  it("is asked for with any status that passes", () => {
+  it("is respected with any temporary status", () => {
     for (
       const [status, code] of [[408, undefined], [429, undefined], [500, "InternalError"], [503, undefined]] as const
     ) {
@@ -225,7 +225,7 @@ describe("the wait that a server asks for", () => {
 })
 
 describe("the headers of an object", () => {
-  it("tell its time and its etag, which is given without quotes", () => {
+  it("have its time and its etag, which is returned without quotes", () => {
     const headers = { etag: "\"abc-2\"", "last-modified": "Wed, 21 Oct 2015 07:28:00 GMT" }
     expect(toInfo("a", headers, 5)).toEqual({
       key: "a",
@@ -235,7 +235,7 @@ describe("the headers of an object", () => {
     })
   })
 
-  it("tell a checksum of all the bytes, but not one of the checksums of parts", () => {
+  it("have a checksum of all the bytes, but not a checksum of checksums", () => {
     const checksumOf = (headers: Record<string, string>) => toInfo("a", headers, 5).checksum
     expect(checksumOf({ "x-amz-checksum-crc32c": "4waSgw==" })).toEqual({ algorithm: "CRC32C", value: "4waSgw==" })
     expect(checksumOf({ "x-amz-checksum-crc64nvme": "rosUhgp5mIg=" }))
@@ -250,7 +250,7 @@ describe("the headers of an object", () => {
     expect(checksumOf({ "x-amz-checksum-crc32": "y/Q5Jg==" })).toBeUndefined()
   })
 
-  it("have the time of the answer where they have no other", () => {
+  it("have the time of the response if there is no other", () => {
     expect(toInfo("a", { date: "Wed, 21 Oct 2015 07:28:00 GMT" }, 5).lastModified)
       .toEqual(new Date("2015-10-21T07:28:00Z"))
   })
@@ -264,7 +264,7 @@ describe("the headers of an object", () => {
     expect(toEtag("")).toBe("")
   })
 
-  it("have place for some strings as etags", () => {
+  it("can contain only some strings as etags", () => {
     for (const etag of ["abc", "d41d8cd98f00b204e9800998ecf8427e-12", "*", "!#~"]) expect(isEtag(etag), etag).toBe(true)
     for (const etag of ["", "a b", "a\"b", "é", "a\n", "\u007f", "😀"]) expect(isEtag(etag), etag).toBe(false)
   })

@@ -18,7 +18,7 @@ const listing = `<?xml version="1.0" encoding="UTF-8"?>
 </ListBucketResult>`
 
 describe("a response in XML", () => {
-  it("gives the text of the first element of a name", () => {
+  it("yields the text of the first element with a name", () => {
     expect(xml.text(listing, "Name")).toBe("bucket")
     expect(xml.text(listing, "Key")).toBe("a & b")
     expect(xml.text(listing, "DisplayName")).toBe("")
@@ -27,19 +27,19 @@ describe("a response in XML", () => {
     expect(xml.text("no XML at all", "Key")).toBeUndefined()
   })
 
-  it("gives what stands in every element of a name", () => {
+  it("yields the content of every element with a name", () => {
     expect(xml.elements(listing, "Contents").map((entry) => [xml.text(entry, "Key"), xml.text(entry, "Size")]))
       .toEqual([["a & b", "1"], ["c😀", "2"]])
     expect(xml.elements(listing, "CommonPrefixes").map((entry) => xml.text(entry, "Prefix"))).toEqual(["d/"])
     expect(xml.elements(listing, "Missing")).toEqual([])
   })
 
-  it("gives what stands in an element as it is written", () => {
+  it("yields the content of an element as it is written", () => {
     expect(xml.element("<a>x &lt; <b>y</b></a>", "a")).toBe("x &lt; <b>y</b>")
     expect(xml.element(listing, "Missing")).toBeUndefined()
   })
 
-  it("takes no name for another that begins alike", () => {
+  it("distinguishes names with the same beginning", () => {
     expect(xml.text("<KeyCount>2</KeyCount><Key>a</Key>", "Key")).toBe("a")
     expect(xml.text("<KeyCount>2</KeyCount>", "Key")).toBeUndefined()
     expect(xml.elements("<Keys><Key>a</Key><KeyMarker>b</KeyMarker><Key>c</Key></Keys>", "Key")).toEqual(["a", "c"])
@@ -49,7 +49,7 @@ describe("a response in XML", () => {
     expect(xml.text("<VersionIdMarker>1</VersionIdMarker><ns:Key>2</ns:Key><key>3</key>", "Key")).toBeUndefined()
   })
 
-  it("gives nothing of an element that closes itself", () => {
+  it("yields nothing for an element that closes itself", () => {
     expect(xml.text(listing, "Prefix")).toBe("")
     for (const written of ["<Key/>", "<Key />", "<Key\n/>", "<Key a=\"1\"/>", "<Key a=\"1\" />", "<Key></Key>"]) {
       expect(xml.text(`<Size>1</Size>${written}<Size>2</Size>`, "Key"), written).toBe("")
@@ -57,13 +57,13 @@ describe("a response in XML", () => {
     }
   })
 
-  it("looks past attributes", () => {
+  it("ignores attributes", () => {
     expect(xml.text("<Grantee xmlns:xsi=\"http://x/y\" xsi:type=\"User\">a</Grantee>", "Grantee")).toBe("a")
     expect(xml.text("<Grantee\n  a=\"1\"\n>a</Grantee>", "Grantee")).toBe("a")
     expect(xml.text("<Size a=\"/\">1</Size>", "Size")).toBe("1")
   })
 
-  it("gives nothing of what is cut off", () => {
+  it("yields nothing for an element that is cut off", () => {
     for (let length = 0; length < "<Error><Code>SlowDown</Code>".length; length++) {
       const cut = "<Error><Code>SlowDown</Code></Error>".slice(0, length)
       expect(xml.text(cut, "Code"), cut).toBeUndefined()
@@ -71,7 +71,7 @@ describe("a response in XML", () => {
     expect(xml.elements("<Contents><Key>a</Key></Contents><Contents><Key>b</K", "Contents")).toEqual(["<Key>a</Key>"])
   })
 
-  it("reads the entities that there are, once, and leaves what is none", () => {
+  it("decodes entities once, and keeps other text", () => {
     expect(xml.text("<a>&lt;&gt;&amp;&quot;&apos;</a>", "a")).toBe("<>&\"'")
     expect(xml.text("<a>&#60;&#x3e;&#x3E;&#38;&#10;&#xd;</a>", "a")).toBe("<>>&\n\r")
     expect(xml.text("<a>&#128512;&#x1f600;&#x1F600;</a>", "a")).toBe("😀😀😀")
@@ -80,17 +80,17 @@ describe("a response in XML", () => {
     expect(xml.text("<a>&#34;etag&#34;</a>", "a")).toBe("\"etag\"")
   })
 
-  it("leaves what is no character and no entity, and does not break on it", () => {
+  it("keeps invalid characters and entities as they are", () => {
     expect(xml.text("<a>&#x110000;</a>", "a")).toBe("&#x110000;")
     expect(xml.text("<a>&#99999999999;</a>", "a")).toBe("&#99999999999;")
     expect(xml.text("<a>&constructor;</a>", "a")).toBe("&constructor;")
   })
 
-  it("does not read CDATA, which S3 does not write, and keeps what stands behind it apart", () => {
+  it("does not parse CDATA, which S3 does not write, nor mix it with what follows", () => {
     expect(xml.text("<a><![CDATA[x]]></a><b>y</b>", "b")).toBe("y")
   })
 
-  it("is read in time that grows with its length", () => {
+  it("is parsed in linear time", () => {
     const entry = "<Contents><Key>model/layer_0.bin</Key><KeyCount>1</KeyCount><Size>1</Size></Contents>"
     const large = `<ListBucketResult>${entry.repeat(50_000)}</ListBucketResult>`
     const start = performance.now()
@@ -140,7 +140,7 @@ const text = FastCheck.array(
 ).map((parts) => parts.join(""))
 
 describe("text in XML", () => {
-  it("is read as what it was before it was escaped", () => {
+  it("round-trips through escaping", () => {
     let held = 0
     FastCheck.assert(
       FastCheck.property(text, (text) => {
@@ -156,7 +156,7 @@ describe("text in XML", () => {
     expect(held).toBeGreaterThan(500)
   })
 
-  it("can be what XML has a place for, and nothing else", () => {
+  it("must consist of characters that XML allows", () => {
     const held = ["", "a", "\t\r\n", " ", "é", "\u007f", "\u0085", "\ud7ff", "\ue000", "\ufffd", "😀", "\u{10ffff}"]
     for (const text of held) {
       expect(xml.canHold(text), JSON.stringify(text)).toBe(true)
@@ -169,7 +169,7 @@ describe("text in XML", () => {
     expect(xml.canHold("\uffffb")).toBe(false)
   })
 
-  it("is escaped where it means something, and only there", () => {
+  it("is escaped only where XML requires it", () => {
     expect(xml.escape("a/b c%+?#é😀")).toBe("a/b c%+?#é😀")
     const written = xml.escape("<a href=\"x\">'&amp;'</a>\r\n")
     expect(written.replaceAll(/&(?:#\d+|#x[0-9a-fA-F]+|[a-z]+);/g, "_")).toBe("_a href=_x____amp;__/a___")
