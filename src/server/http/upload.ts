@@ -3,6 +3,7 @@
  */
 import type { RequestError } from "@effect/platform/HttpServerError"
 import * as Chunk from "effect/Chunk"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
@@ -30,19 +31,15 @@ export const putObject = (
     if (size === undefined && headers["transfer-encoding"] === undefined) {
       return refuse(key, 411, "content-length or transfer-encoding is required")
     }
-    const tooLarge = new E.StorageFull({
-      backend: serverName,
-      key,
-      reason: `the server accepts at most ${maxBodySize} bytes`
-    })
-    if (size !== undefined && size > maxBodySize) return failure(tooLarge, "PUT", { status: 413 })
+    const refuseTooLarge = () => failure(tooLarge(key, maxBodySize), "PUT", { status: 413 })
+    if (size !== undefined && size > maxBodySize) return refuseTooLarge()
     const preconditions = parsePreconditions(headers)
     const { ifNoneMatch } = preconditions
     if (ifNoneMatch !== undefined && ifNoneMatch !== "*") return yield* unsupported(key, "if-none-match must be *")
     const ifMatch = yield* requiredEtag(storage, preconditions, key)
     const attributes = attributesOf(request, storage)
     const transfer = yield* transfers.begin(request)
-    const body = yield* receive(request, transfer, maxBodySize, tooLarge)
+    const body = yield* receive(request, transfer, maxBodySize)
     const saved = yield* Effect.either(storage.save(key, body, { ifMatch, ifNoneMatch, size, attributes }))
     if (Either.isRight(saved)) {
       const { right: info } = saved
@@ -51,7 +48,7 @@ export const putObject = (
     const { left: error } = saved
     // The client is gone.
     if (error._tag === "RequestError") return empty(400)
-    return error === tooLarge ? failure(tooLarge, "PUT", { status: 413 }) : yield* error
+    return error._tag === "TooLarge" ? refuseTooLarge() : yield* error
   })
 
 export const deleteObject = ({ storage }: Server, request: Request, key: string): Answer => {
@@ -100,15 +97,20 @@ const attributesOf = ({ headers }: Request, { backend: { capabilities } }: Stora
     : undefined
 }
 
+/** A body turns out to be longer than the server accepts. */
+class TooLarge extends Data.TaggedError("TooLarge") {}
+
+const tooLarge = (key: string, maxBodySize: number): E.StorageFull =>
+  new E.StorageFull({ backend: serverName, key, reason: `the server accepts at most ${maxBodySize} bytes` })
+
 /**
  * The body of a request, up to `maxSize` bytes. It belongs to the scope of the request, not to the save that reads it: a
  * server closes the connection when a body is abandoned, and the response must come before.
  */
-const receive = <TooLarge>(
+const receive = (
   request: Request,
   transfer: Transfer,
-  maxSize: number,
-  tooLarge: TooLarge
+  maxSize: number
 ): Effect.Effect<Stream.Stream<Uint8Array, RequestError | TooLarge>, never, Scope.Scope> =>
   Effect.map(Stream.toPull(request.stream), (pull) => {
     type Next = Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<RequestError | TooLarge>>
@@ -118,7 +120,7 @@ const receive = <TooLarge>(
       return Effect.flatMap(pull, (chunk): Next => {
         transfer.waitForStorage()
         size = Chunk.reduce(chunk, size, (sum, { byteLength }) => sum + byteLength)
-        return size > maxSize ? Effect.fail(Option.some(tooLarge)) : Effect.succeed(chunk)
+        return size > maxSize ? Effect.fail(Option.some(new TooLarge())) : Effect.succeed(chunk)
       })
     }))
   })
