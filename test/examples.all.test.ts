@@ -164,7 +164,7 @@ describe("examples", () => {
       const variables = { ...credentials, STORAGE_URL: urlOf("no-such-bucket") }
       const { code, left, output } = await run("examples/quickstart.ts", variables)
       expect({ code, left }, output).toEqual({ code: 1, left: [] })
-      expect(output).toContain("there is no bucket \"no-such-bucket\" there")
+      expect(output).toContain("the bucket \"no-such-bucket\" does not exist")
     })
   })
 

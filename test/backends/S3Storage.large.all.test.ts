@@ -39,7 +39,11 @@ const saverToNowhere = (
         method,
         headers,
         query: new URLSearchParams(query),
-        body: body instanceof Readable ? await text(body) : Buffer.from(body ?? []).toString()
+        body: body instanceof Readable
+          ? await text(body)
+          : body instanceof Uint8Array
+          ? Buffer.from(body).toString()
+          : ""
       }
       sent.push(request)
       const refusal = refuse(request)

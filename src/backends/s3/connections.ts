@@ -13,7 +13,8 @@
 import type { Socket } from "node:net"
 import { buildConnector, type Dispatcher, Pool } from "undici"
 import { connectionFailed, type Flow, type Receiver } from "../../internal/httpCall.js"
-import { type HttpRequest, originOf, outgoing, targetOf, type Transport } from "./transport.js"
+import { outgoing } from "./outgoing.js"
+import { type HttpRequest, originOf, targetOf, type Transport } from "./transport.js"
 
 /** The size of one read, in bytes. */
 const readSize = 128 * 1024

@@ -4,6 +4,7 @@
 import { Readable } from "node:stream"
 import { ReadableStream } from "node:stream/web"
 import { connectionFailed, type Flow, type Receiver } from "../../internal/httpCall.js"
+import { outgoing } from "./outgoing.js"
 
 /** A request as it is signed and sent. */
 export interface HttpRequest {
@@ -33,30 +34,10 @@ export const targetOf = ({ path, query }: HttpRequest): string => {
   return search === "" ? path : `${path}?${search}`
 }
 
-/** What is sent of a body between two looks at whether the server still reads, in bytes. */
-const pieceSize = 256 * 1024
-
-/** The body as it is sent: a small one at once, a larger one piece by piece, so that the server is watched while it reads. */
-export const outgoing = (body: Uint8Array | undefined, { onUpload }: Receiver): Uint8Array | Readable | undefined => {
-  if (body === undefined || body.byteLength <= pieceSize) return body
-  let at = 0
-  onUpload("peer")
-  return new Readable({
-    highWaterMark: pieceSize,
-    read() {
-      const piece = body.subarray(at, at + pieceSize)
-      at += piece.byteLength
-      this.push(piece)
-      onUpload(at < body.byteLength ? "peer" : "response")
-      if (at === body.byteLength) this.push(null)
-    }
-  })
-}
-
 /** The request handler of an S3 client, as far as it is used here. */
 export interface Handler {
   readonly handle: (
-    request: Omit<HttpRequest, "body"> & { readonly body?: Uint8Array | Readable },
+    request: Omit<HttpRequest, "body"> & { readonly body?: unknown },
     options: { readonly abortSignal: AbortSignal }
   ) => Promise<{
     readonly response: {
