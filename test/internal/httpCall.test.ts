@@ -17,7 +17,7 @@ import { thenHeldUp } from "../support/heldUp.js"
 import { clients } from "../support/httpClients.js"
 import { type HttpTransport, type Request, transports } from "../support/httpTransports.js"
 import { listen } from "../support/loopback.js"
-import { eventually, timed } from "../support/timing.js"
+import { eventually } from "../support/timing.js"
 
 const content = bytes(3 * MiB)
 const options = { idleTimeout: 10_000 }
