@@ -293,7 +293,7 @@ export const model = group("random operations", [
       Effect.tryPromise({
         try: (signal) =>
           FastCheck.assert(
-            FastCheck.asyncProperty(FastCheck.array(operations.any, { maxLength: 60, size: "max" }), (sequence) =>
+            FastCheck.asyncProperty(operations.sequence, (sequence) =>
               Effect.runPromiseExit(expectSameAsMap(storage, sequence), { signal }).then((exit) => {
                 if (Exit.isFailure(exit)) throw Cause.squash(exit.cause)
               })),

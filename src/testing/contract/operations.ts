@@ -70,7 +70,11 @@ const keys = [
 ]
 const prefixes = ["", "a", "a/", "a/b", "a/b/", "a-", "b/", "e", "%", "\ufffd", "zz", "../"]
 
-const key = FastCheck.constantFrom(...keys)
+// Mostly one of three, so that an operation often meets what several others have left.
+const key = FastCheck.oneof(
+  { weight: 2, arbitrary: FastCheck.constantFrom("a", "b/c", "é") },
+  { weight: 1, arbitrary: FastCheck.constantFrom(...keys) }
+)
 const prefix = FastCheck.constantFrom(...prefixes)
 const content = FastCheck.record({ seed: FastCheck.nat(5), size: FastCheck.constantFrom(0, 1, 2, 100, 5000) })
 const create = FastCheck.constantFrom(false, false, false, true)
@@ -121,8 +125,11 @@ const any: FastCheck.Arbitrary<Operation> = FastCheck.oneof(
   { weight: 1, arbitrary: FastCheck.record({ prefix }).map(Operation.ListDirectory) },
   { weight: 2, arbitrary: FastCheck.record({ key, ifMatch: etag }).map(Operation.Remove) },
   { weight: 1, arbitrary: FastCheck.record({ keys: FastCheck.array(key, { maxLength: 4 }) }).map(Operation.RemoveAll) },
-  { weight: 4, arbitrary: relocate.map(Operation.Relocate) }
+  { weight: 6, arbitrary: relocate.map(Operation.Relocate) }
 )
 
-/** All keys that operations have, and any operation on these. */
-export const operations = { any, keys }
+// Without bias, which would make most of a few sequences too short for anything to go wrong.
+const sequence = FastCheck.noBias(FastCheck.array(any, { maxLength: 60, size: "max" }))
+
+/** All keys that operations have, and sequences of operations on these. */
+export const operations = { keys, sequence }
