@@ -2,12 +2,12 @@
  * Every file in examples/ runs as it stands: without a network, to its end, leaving nothing behind. The quickstart also
  * runs against the S3 server of the tests.
  */
-import { describe, expect, it } from "@effect/vitest"
+import { afterAll, describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { readdirSync } from "node:fs"
 import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { tmpdir, userInfo } from "node:os"
 import { join, resolve } from "node:path"
 import { makeBucket, server } from "./support/s3Bucket.js"
 
@@ -92,6 +92,12 @@ const machine = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !name.startsWith("AWS_") && !name.startsWith("STORAGE_"))
 )
 
+/** What tsx has compiled, in a folder of the directory for temporary files. It is kept from one example to the next. */
+const cacheName = `tsx-${process.geteuid?.() ?? userInfo().username}`
+
+const compiled = await mkdtemp(join(tmpdir(), "surfing-weights-tsx-"))
+afterAll(() => rm(compiled, { recursive: true }))
+
 interface Outcome {
   readonly code: number | null
   readonly output: string
@@ -102,6 +108,7 @@ interface Outcome {
 /** Runs a file as `npx tsx` does, without a network unless there are `variables` for one, for four minutes at most. */
 const run = async (file: string, variables?: Readonly<Record<string, string>>): Promise<Outcome> => {
   const temporary = await mkdtemp(join(tmpdir(), "surfing-weights-example-"))
+  await symlink(compiled, join(temporary, cacheName))
   const child = spawn(process.execPath, [
     "--import",
     "tsx",
@@ -120,8 +127,7 @@ const run = async (file: string, variables?: Readonly<Record<string, string>>): 
     })
   }
   const code = await new Promise<number | null>((resolve) => child.on("close", resolve))
-  // The compiled files that tsx keeps are its own.
-  const left = (await readdir(temporary)).filter((name) => !name.startsWith("tsx-"))
+  const left = (await readdir(temporary)).filter((name) => name !== cacheName)
   await rm(temporary, { recursive: true })
   return { code, output, left }
 }
@@ -194,7 +200,7 @@ describe("examples", () => {
     it("if they leave a file behind", async () => {
       const { code, left } = await runInstead(`
         import { mkdtempSync } from "node:fs"
-        import { tmpdir } from "node:os"
+        import { tmpdir, userInfo } from "node:os"
         mkdtempSync(tmpdir() + "/forgotten-")
       `)
       expect({ code, left }).toEqual({ code: 0, left: [expect.stringContaining("forgotten-")] })

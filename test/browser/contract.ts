@@ -3,13 +3,15 @@
  * only exposed headers. Its result is the text of the page.
  */
 import { FetchHttpClient } from "@effect/platform"
-import { Effect, Exit, Layer, Stream } from "effect"
+import { Effect, Exit, Layer, Schedule, Stream } from "effect"
 import * as HttpStorage from "surfing-weights/HttpStorage"
 import * as Storage from "surfing-weights/Storage"
 
 // The types of the web know a `Storage`, too.
 declare const document: { getElementById: (id: string) => { textContent: string } | null }
 declare const location: { readonly search: string }
+
+const parameters = new URLSearchParams(location.search)
 
 const attributes = {
   contentType: "application/x-npy",
@@ -31,19 +33,21 @@ const program = Effect.gen(function*() {
     Storage.save("failing", Stream.concat(beginning, Stream.die("bug")))
   ]
   const exits = yield* Effect.forEach(failing, Effect.exit)
+  const refused = yield* Effect.flip(HttpStorage.make({ url: parameters.get("refusing") ?? "", retry: Schedule.stop }))
   const stale = yield* Effect.flip(Storage.remove("encoded", { ifMatch: "another" }))
   return {
     attributes: [saved.attributes, (yield* Storage.head("encoded")).attributes, opened.info.attributes],
     isWhole: loaded.length === encoded.length && loaded.every((byte) => byte === 7),
     failed: exits.map(Exit.isFailure),
+    refused: refused._tag,
     stale: stale._tag,
     keys: yield* Storage.list()
   }
 })
 
-const layer = HttpStorage.layer({ url: new URLSearchParams(location.search).get("server") ?? "" })
+const layer = HttpStorage.layer({ url: parameters.get("server") ?? "" })
 
-void Effect.runPromise(Effect.provide(program, Layer.provide(layer, FetchHttpClient.layer))).then(
+void Effect.runPromise(Effect.provide(program, Layer.provideMerge(layer, FetchHttpClient.layer))).then(
   JSON.stringify,
   String
 )

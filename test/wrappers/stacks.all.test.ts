@@ -1,5 +1,5 @@
 /**
- * The contract suite for several wrappers over one another.
+ * The contract suite for several wrappers over one another: over a file system each of them once, in one stack.
  */
 import { Layer, Schedule } from "effect"
 import {
@@ -27,17 +27,6 @@ StorageContract.suite("Prefix(Cache(Retry(Limit(Timeout(FileSystem)))))", {
     Layer.provide(StorageRetry.layer(RetryPolicy.default)),
     Layer.provide(StorageLimit.layer({ concurrency: 8 })),
     Layer.provide(StorageTimeout.layer(timeouts)),
-    Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
-  ),
-  leftovers,
-  skip: withPrefix
-})
-
-StorageContract.suite("Retry(Timeout(Limit(Prefix(FileSystem))))", {
-  layer: StorageRetry.layer().pipe(
-    Layer.provide(StorageTimeout.layer(timeouts)),
-    Layer.provide(StorageLimit.layer({ concurrency: 4 })),
-    Layer.provide(StoragePrefix.layer("f")),
     Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
   ),
   leftovers,

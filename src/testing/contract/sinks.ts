@@ -102,14 +102,13 @@ export const sinks = group("sinks", [
     needs: ["write", "createOnly", "compareAndSwap"],
     check: (storage) =>
       Effect.gen(function*() {
-        const bytes = pattern(4, 3000)
-        const run = (options: Storage.SaveOptions) =>
-          Stream.run(inChunks(bytes, [1000]), storage.sink("conditional", options))
-        const { etag } = yield* run({ ifNoneMatch: "*" })
-        yield* expectFailure("a second creation", "ObjectAlreadyExists", run({ ifNoneMatch: "*" }), "conditional")
-        yield* run({ ifMatch: etag })
-        yield* expectFailure("a stale ifMatch", "PreconditionFailed", run({ ifMatch: etag }), "conditional")
-        yield* expectObject(storage, "conditional", bytes)
+        const run = (seed: number, options: Storage.SaveOptions) =>
+          Stream.run(inChunks(pattern(seed, 3000), [1000]), storage.sink("conditional", options))
+        const { etag } = yield* run(4, { ifNoneMatch: "*" })
+        yield* expectFailure("a second creation", "ObjectAlreadyExists", run(5, { ifNoneMatch: "*" }), "conditional")
+        yield* run(6, { ifMatch: etag })
+        yield* expectFailure("a stale ifMatch", "PreconditionFailed", run(7, { ifMatch: etag }), "conditional")
+        yield* expectObject(storage, "conditional", pattern(6, 3000))
       })
   },
   {

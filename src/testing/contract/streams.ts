@@ -170,8 +170,11 @@ export const streams = group("streams", [
         const parts = versions.map(cut)
         yield* storage.save("flipping", versions[0] ?? none)
         const writer = yield* Effect.fork(
-          Effect.forever(
-            Effect.forEach(versions, (bytes) => Effect.zipLeft(storage.save("flipping", bytes), Effect.yieldNow()))
+          Effect.forEach(versions, (bytes) => Effect.zipLeft(storage.save("flipping", bytes), Effect.yieldNow())).pipe(
+            Effect.repeatN(15),
+            // Otherwise a writer that never waits leaves no time for the I/O of the reads.
+            Effect.zipRight(Effect.sleep(0)),
+            Effect.forever
           )
         )
         const current = <A, E extends StorageError>(effect: Effect.Effect<A, E>) =>
