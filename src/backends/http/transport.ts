@@ -184,6 +184,7 @@ class Uploading {
   readonly body: HttpBody.HttpBody
   readonly #receiver: Receiver
   #reader: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  #isStopped = false
 
   constructor({ body, contentType, size }: Upload, receiver: Receiver) {
     this.#receiver = receiver
@@ -203,7 +204,7 @@ class Uploading {
       onUpload("source")
       return pull
     })
-    return Effect.matchCauseEffect(waiting, {
+    const watched = Effect.matchCauseEffect(waiting, {
       onSuccess: (pieces) => {
         onUpload("peer")
         return Effect.succeed(pieces)
@@ -221,10 +222,12 @@ class Uploading {
           }
         })
     })
+    return Effect.suspend(() => this.#isStopped ? Effect.interrupt : watched)
   }
 
-  /** A `fetch` that fails may leave the fiber that reads its body waiting. */
+  /** A `fetch` that fails may leave the fiber that reads its body waiting, or begin to read it only then. */
   stop(run: (effect: Effect.Effect<void>) => unknown): void {
+    this.#isStopped = true
     if (this.#reader !== undefined) run(Fiber.interruptFork(this.#reader))
   }
 }
