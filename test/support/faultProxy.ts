@@ -267,10 +267,16 @@ const cut = (count: number, then: () => Promise<void>) =>
 
 const slow = (bytes: number, interval: number) =>
   async function*(source: AsyncIterable<Buffer>) {
+    let left = bytes
     for await (const chunk of source) {
-      for (let start = 0; start < chunk.length; start += bytes) {
-        yield chunk.subarray(start, start + bytes)
+      for (let start = 0; start < chunk.length;) {
+        const piece = chunk.subarray(start, start + left)
+        yield piece
+        start += piece.length
+        left -= piece.length
+        if (left > 0) continue
         await setTimeout(interval)
+        left = bytes
       }
     }
   }
