@@ -42,8 +42,9 @@ const call = <A>(run: (done: Callback<A>) => void): Effect.Effect<A, SystemError
   )
 
 const asynchronous = <A, E>(begin: Begin<A, E>): Effect.Effect<A, E> =>
-  Effect.uninterruptible(Effect.suspend(() =>
-    once((resume) =>
+  // The other way round, `Effect.uninterruptible` would refer to `begin` in a function of its own (see `once`).
+  Effect.suspend(() =>
+    Effect.uninterruptible(once((resume) =>
       submit(() => {
         try {
           begin(resume)
@@ -51,8 +52,8 @@ const asynchronous = <A, E>(begin: Begin<A, E>): Effect.Effect<A, E> =>
           resume(Effect.die(bug))
         }
       })
-    )
-  ))
+    ))
+  )
 
 // Kept here, since tests with fake timers replace it.
 const later = globalThis.setImmediate
