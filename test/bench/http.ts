@@ -122,12 +122,20 @@ export const downloadLarge = ({ port }: Server, key: string, see: See): Promise<
     socket.write(`GET /objects/${key} HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\nconnection: close\r\n\r\n`)
   })
 
-/** Downloads an object, a chunk after the other. */
-const download = ({ port }: Server, key: string, see: See, agent?: nodeHttp.Agent): Promise<void> =>
+/** An object, or so many bytes of it from `start` on. */
+export interface Wanted {
+  readonly key: string
+  readonly range?: { readonly start: number; readonly length: number }
+}
+
+/** Downloads an object or a range of it, a chunk after the other. */
+const download = ({ port }: Server, { key, range }: Wanted, see: See, agent: nodeHttp.Agent): Promise<void> =>
   new Promise((resolve, reject) => {
-    let at = 0
-    nodeHttp.get({ host: "127.0.0.1", port, path: `/objects/${key}`, ...(agent && { agent }) }, (response) => {
-      assert.equal(response.statusCode, 200)
+    const start = range?.start ?? 0
+    const headers = range && { range: `bytes=${start}-${start + range.length - 1}` }
+    let at = start
+    nodeHttp.get({ host: "127.0.0.1", port, path: `/objects/${key}`, headers, agent }, (response) => {
+      assert.equal(response.statusCode, range ? 206 : 200)
       response.on("data", (bytes: Buffer) => {
         see(bytes, at)
         at += bytes.length
@@ -138,12 +146,12 @@ const download = ({ port }: Server, key: string, see: See, agent?: nodeHttp.Agen
   })
 
 /** Downloads many, so many at once on connections that are kept. */
-export const downloadAll = async (server: Server, keys: ReadonlyArray<string>, see: See): Promise<void> => {
+export const downloadAll = async (server: Server, wanted: ReadonlyArray<Wanted>, see: See): Promise<void> => {
   const connections = 32
   const agent = new nodeHttp.Agent({ keepAlive: true, maxSockets: connections })
-  const left = keys.values()
+  const left = wanted.values()
   const work = async () => {
-    for (const key of left) await download(server, key, see, agent)
+    for (const one of left) await download(server, one, see, agent)
   }
   await Promise.all(Array.from({ length: connections }, work))
   agent.destroy()

@@ -6,7 +6,16 @@ import assert from "node:assert/strict"
 import * as fs from "node:fs"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
-import { downloadAll, downloadLarge, hasNginx, memoryOf, type Server, startNginx, startServer } from "./http.js"
+import {
+  downloadAll,
+  downloadLarge,
+  hasNginx,
+  memoryOf,
+  type Server,
+  startNginx,
+  startServer,
+  type Wanted
+} from "./http.js"
 import type { Contestant, Opened, Row } from "./rows.js"
 
 const nginx = (open: Contestant["open"]): ReadonlyArray<Contestant> => hasNginx ? [{ what: "nginx", open }] : []
@@ -46,14 +55,10 @@ const large: Row = {
 
 const count = 8000
 const size = 16 * KiB
-const keys = new Array<string>(count).fill("object")
+const objects = Array.from({ length: count }, (): Wanted => ({ key: "object" }))
 
-const many = (server: Server): Opened => ({
-  run: (see) =>
-    downloadAll(server, keys, (got, at) => {
-      assert(at + got.length <= size)
-      see(got, at)
-    })
+const many = (server: Server, wanted: ReadonlyArray<Wanted> = objects): Opened => ({
+  run: (see) => downloadAll(server, wanted, see)
 })
 
 const small: Row = {
@@ -78,4 +83,28 @@ const small: Row = {
   ]
 }
 
-export const httpRows: ReadonlyArray<Row> = [large, small]
+const rangeSize = 64 * KiB
+const rangedSize = 64 * MiB
+const ranges = Array.from({ length: 4000 }, (_, index): Wanted => ({
+  key: "object",
+  range: { start: (index * 5_003_029) % (rangedSize - rangeSize), length: rangeSize }
+}))
+
+const ranged: Row = {
+  name: "http-ranges",
+  work: "4,000 ranges of 64 KiB over HTTP, 32 connections",
+  amount: ranges.length,
+  unit: "requests",
+  bytes: ranges.length * rangeSize,
+  prepare: (directory) => content.writeFile(`${directory}/object`, rangedSize),
+  ours: { what: "WeightServer", open: async (directory) => many(await startServer("ours", directory), ranges) },
+  floors: [
+    {
+      what: "node:http, createReadStream().pipe",
+      open: async (directory) => many(await startServer("pipe", directory), ranges)
+    },
+    ...nginx(async (directory) => many(await startNginx(directory), ranges))
+  ]
+}
+
+export const httpRows: ReadonlyArray<Row> = [large, small, ranged]

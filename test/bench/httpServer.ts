@@ -3,7 +3,7 @@
  * a port that it prints, until its input ends.
  *
  * - `ours` is `WeightServer` over `FileSystemStorage`
- * - `pipe` is `node:http` with a file stream that is piped
+ * - `pipe` is `node:http` with a file stream, of the range that is asked for, that is piped
  * - `bare` is `node:http` that reads a file in one go, and tells of it what `WeightServer` tells
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
@@ -28,8 +28,14 @@ const handlers: Record<string, http.RequestListener> = {
     const file = pathOf(request.url)
     fs.stat(file, (error, stats): void => {
       if (error !== null) return fail(response)
-      response.writeHead(200, { "content-length": stats.size, "last-modified": stats.mtime.toUTCString() })
-      fs.createReadStream(file).pipe(response)
+      const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "")
+      const [start, end] = range ? [Number(range[1]), Number(range[2])] : [0, stats.size - 1]
+      response.writeHead(range ? 206 : 200, {
+        "content-length": end - start + 1,
+        ...(range && { "content-range": `bytes ${start}-${end}/${stats.size}` }),
+        "last-modified": stats.mtime.toUTCString()
+      })
+      fs.createReadStream(file, { start, end }).pipe(response)
     })
   },
   bare: (request, response) => {
