@@ -47,6 +47,20 @@ for (const [name, client] of clients) {
     }).pipe(Effect.scoped, Effect.provide(client))
 
   describe(`HttpStorage with ${name}`, () => {
+    it.live("takes for attributes none that the client adds to a save with a condition", () =>
+      connected((storage) =>
+        Effect.gen(function*() {
+          const bytes = new Uint8Array(1)
+          const { etag } = yield* storage.save("object", bytes, { ifNoneMatch: "*" })
+          expect((yield* storage.head("object")).attributes).toBeUndefined()
+          yield* storage.save("object", bytes, { ifMatch: etag })
+          expect((yield* storage.head("object")).attributes).toBeUndefined()
+          const attributes = { cacheControl: "no-cache" }
+          yield* storage.save("other", bytes, { ifNoneMatch: "*", attributes })
+          expect((yield* storage.head("other")).attributes).toEqual(attributes)
+        })
+      ))
+
     it.live("saves and returns attributes, and none where there are none", () =>
       connected((storage, memory) =>
         Effect.gen(function*() {

@@ -78,7 +78,7 @@ export const objectOf = (
     const etag = yield* (isStatic ? staticEtags : protocolEtags).parse(headers, size)
     const lastModified = new Date(headers["last-modified"] ?? headers["date"] ?? Date.now())
     const checksum = protocol.parseDigest(headers[protocol.checksumHeader] ?? "")
-    const attributes = isStatic ? protocol.parseRequestAttributes(headers) : protocol.parseResponseAttributes(headers)
+    const attributes = isStatic ? protocol.parsePlainAttributes(headers) : protocol.parseResponseAttributes(headers)
     return {
       info: {
         key,
