@@ -7,10 +7,11 @@
  * - `GET /health` returns a `Health`.
  * - A failure is a `StorageError` as JSON, with a status that fits. A response to `HEAD` has no body; there the same JSON
  *   is in the header `storage-error`, percent-encoded.
- * - Attributes are HTTP header fields of the same names, metadata is `x-object-meta-<name>`. `x-object-attributes`
- *   names which of `content-type` and `cache-control` are the object's: in a response they are otherwise the server's
- *   defaults, in a request they may have been added by `fetch`. A request with `accept-encoding: identity`, or from a browser, which cannot send that, with the query
- *   `encoding=identity`, receives the object's encoding as `x-object-content-encoding`, so that no HTTP client decodes the body.
+ * - Attributes are HTTP header fields of the same names, metadata is `x-object-meta-<name>`. `x-object-attributes` names
+ *   which of `content-type` and `cache-control` are the object's: a server sends others by default, and `fetch` adds some
+ *   to requests. A request with `accept-encoding: identity`, or from a browser, which cannot send that, with the query
+ *   `encoding=identity`, receives the object's encoding as `x-object-content-encoding`, so that no HTTP client decodes the
+ *   body.
  */
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
@@ -62,24 +63,24 @@ const metadataPrefix = "x-object-meta-"
 const attributesHeader = "x-object-attributes"
 const encodingHeader = "x-object-content-encoding"
 
-/** The header fields that a server sends with every object by default, or `fetch` with a request. */
+/** The header fields that may be there without being attributes. */
 const defaulted = ["content-type", "cache-control"] as const
 
 /** Attributes as header fields of a request. */
-export const formatRequestAttributes = (attributes: Attributes): Record<string, string> =>
-  withOwnNames(formatAttributes(attributes, metadataPrefix))
+export const formatRequestAttributes = (attributes: Attributes): Record<string, string> => {
+  const headers = formatAttributes(attributes, metadataPrefix)
+  return { ...headers, [attributesHeader]: defaultedIn(headers) }
+}
 
-/**
- * The attributes in a request; `undefined` where there are none. The `cache-control` that `fetch` adds to a request with a
- * condition is none (https://fetch.spec.whatwg.org/#http-network-or-cache-fetch).
- */
+/** The attributes in a request; `undefined` where there are none. Where the request does not name them, all are. */
 export const parseRequestAttributes = (headers: Headers): Attributes | undefined =>
-  parsePlainAttributes(
-    headers["pragma"] === "no-cache" && headers["cache-control"] === "no-cache" &&
-      !ownNames(headers).includes("cache-control")
-      ? { ...headers, "cache-control": undefined }
-      : headers
-  )
+  parsePlainAttributes(headers[attributesHeader] === undefined ? withoutAdded(headers) : onlyNamed(headers))
+
+/** Without what `fetch` adds to a request with a condition (https://fetch.spec.whatwg.org/#http-network-or-cache-fetch). */
+const withoutAdded = (headers: Headers): Headers =>
+  headers["pragma"] === "no-cache" && headers["cache-control"] === "no-cache"
+    ? { ...headers, "cache-control": undefined }
+    : headers
 
 /** The attributes in a response of a server that is no weight server. */
 export const parsePlainAttributes = (headers: Headers): Attributes | undefined =>
@@ -87,7 +88,9 @@ export const parsePlainAttributes = (headers: Headers): Attributes | undefined =
 
 /** Attributes as header fields of the response to a request. */
 export const formatResponseAttributes = (attributes: Attributes, request: SentRequest): Record<string, string> => {
-  const headers = withOwnNames(formatAttributes(attributes, metadataPrefix))
+  const headers = formatAttributes(attributes, metadataPrefix)
+  const own = defaultedIn(headers)
+  if (own !== "") headers[attributesHeader] = own
   const encoding = headers["content-encoding"]
   if (encoding !== undefined && acceptsNoEncoding(request)) {
     delete headers["content-encoding"]
@@ -96,12 +99,7 @@ export const formatResponseAttributes = (attributes: Attributes, request: SentRe
   return headers
 }
 
-const withOwnNames = (headers: Record<string, string>): Record<string, string> => {
-  const own = defaulted.filter((name) => name in headers)
-  return own.length > 0 ? { ...headers, [attributesHeader]: own.join(", ") } : headers
-}
-
-const ownNames = (headers: Headers): ReadonlyArray<string> => (headers[attributesHeader] ?? "").split(/,\s*/)
+const defaultedIn = (headers: Headers): string => defaulted.filter((name) => name in headers).join(", ")
 
 interface SentRequest {
   readonly url: string
@@ -116,11 +114,14 @@ const acceptsNoEncoding = ({ headers, url }: SentRequest): boolean =>
   url.endsWith(identityQuery) || /^\s*identity(\s*,\s*identity)*\s*$/i.test(headers["accept-encoding"] ?? "")
 
 /** The attributes in a response to a request that accepts no encoding. */
-export const parseResponseAttributes = (headers: Headers): Attributes | undefined => {
-  const own: Record<string, string | undefined> = { ...headers, "content-encoding": headers[encodingHeader] }
-  const names = ownNames(headers)
+export const parseResponseAttributes = (headers: Headers): Attributes | undefined =>
+  parsePlainAttributes({ ...onlyNamed(headers), "content-encoding": headers[encodingHeader] })
+
+const onlyNamed = (headers: Headers): Headers => {
+  const own = { ...headers }
+  const names = (headers[attributesHeader] ?? "").split(/,\s*/)
   for (const name of defaulted) if (!names.includes(name)) own[name] = undefined
-  return parseAttributes(own, metadataPrefix)
+  return own
 }
 
 // JSON

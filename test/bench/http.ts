@@ -122,21 +122,28 @@ export const downloadLarge = ({ port }: Server, key: string, see: See): Promise<
     socket.write(`GET /objects/${key} HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\nconnection: close\r\n\r\n`)
   })
 
-/** An object, or so many bytes of it from `start` on. */
+/** The whole object of `length` bytes, or so many of it from `start` on. */
 export interface Wanted {
   readonly key: string
-  readonly range?: { readonly start: number; readonly length: number }
+  readonly start?: number
+  readonly length: number
 }
 
 /** Downloads an object or a range of it, a chunk after the other. */
-const download = ({ port }: Server, { key, range }: Wanted, see: See, agent: nodeHttp.Agent): Promise<void> =>
+const download = (
+  { port }: Server,
+  { key, length, start }: Wanted,
+  see: See,
+  agent: nodeHttp.Agent
+): Promise<void> =>
   new Promise((resolve, reject) => {
-    const start = range?.start ?? 0
-    const headers = range && { range: `bytes=${start}-${start + range.length - 1}` }
-    let at = start
+    const first = start ?? 0
+    const headers = start === undefined ? undefined : { range: `bytes=${start}-${start + length - 1}` }
+    let at = first
     nodeHttp.get({ host: "127.0.0.1", port, path: `/objects/${key}`, headers, agent }, (response) => {
-      assert.equal(response.statusCode, range ? 206 : 200)
+      assert.equal(response.statusCode, start === undefined ? 200 : 206)
       response.on("data", (bytes: Buffer) => {
+        assert(at + bytes.length <= first + length)
         see(bytes, at)
         at += bytes.length
       })

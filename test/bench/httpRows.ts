@@ -55,7 +55,7 @@ const large: Row = {
 
 const count = 8000
 const size = 16 * KiB
-const objects = Array.from({ length: count }, (): Wanted => ({ key: "object" }))
+const objects = Array.from({ length: count }, (): Wanted => ({ key: "object", length: size }))
 
 const many = (server: Server, wanted: ReadonlyArray<Wanted> = objects): Opened => ({
   run: (see) => downloadAll(server, wanted, see)
@@ -87,7 +87,8 @@ const rangeSize = 64 * KiB
 const rangedSize = 64 * MiB
 const ranges = Array.from({ length: 4000 }, (_, index): Wanted => ({
   key: "object",
-  range: { start: (index * 5_003_029) % (rangedSize - rangeSize), length: rangeSize }
+  start: (index * 5_003_029) % (rangedSize - rangeSize),
+  length: rangeSize
 }))
 
 const ranged: Row = {

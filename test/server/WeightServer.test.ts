@@ -522,6 +522,30 @@ describe("attributes", () => {
     }))
 
   overMemory(
+    "PUT keeps those that a request names, and none that fetch adds to one with a condition",
+    () =>
+      Effect.gen(function*() {
+        const served = yield* serve(writable)
+        const saved = (headers: Record<string, string>) =>
+          Effect.zipRight(
+            ask(served, "PUT", "/objects/a", headers, "bytes"),
+            Effect.map(served.storage.head("a"), (info) => info.attributes)
+          )
+        const [type, cache] = [{ "content-type": "text/plain" }, { "cache-control": "no-cache" }]
+        const pragma = { pragma: "no-cache" }
+        const names = (names: string) => ({ "x-object-attributes": names })
+        const contentType = "text/plain"
+        const cacheControl = "no-cache"
+        expect(yield* saved({ ...type, ...cache })).toEqual({ contentType, cacheControl })
+        expect(yield* saved({ ...type, ...cache, ...pragma })).toEqual({ contentType })
+        expect(yield* saved({ ...type, ...cache, ...names("") })).toBeUndefined()
+        expect(yield* saved({ ...type, ...cache, ...names("content-type") })).toEqual({ contentType })
+        expect(yield* saved({ ...type, ...cache, ...pragma, ...names("content-type, cache-control") }))
+          .toEqual({ contentType, cacheControl })
+      })
+  )
+
+  overMemory(
     "a request that accepts no encoding receives the object's under another name, so that no client decodes",
     () =>
       Effect.gen(function*() {

@@ -252,7 +252,7 @@ const describe = (
  * The bytes of a range; a chunk is read into the array of the one before where that is free.
  *
  * It is pulled, as `Stream.unfoldEffect` keeps each chunk until the whole heap is collected: with it the rows `stream`
- * of the benchmark take four times as long.
+ * of the benchmark take three times as long.
  */
 const streamOf = (
   file: OpenFile,

@@ -100,12 +100,7 @@ export class Reader {
       const first = this.#firstPart(located.range)
       return retry(
         this.#getter.get(key, located, first, (opened) => {
-          if (target !== undefined && filled === target.byteLength) {
-            const bytes = target
-            // Effect keeps what refers to this variable until the whole heap is collected (see `once.ts`).
-            target = undefined
-            return Effect.succeed(bytes)
-          }
+          if (target !== undefined && filled === target.byteLength) return Effect.succeed(target)
           // A response without a byte counts as none.
           if (filled === 0 && opened.call?.failure !== undefined) return opened.call.failure
           return this.#loadRest(key, options, opened, target, filled)

@@ -163,7 +163,8 @@ const put = HttpApiEndpoint.put("put", "/objects/:key")
     "content-language": text(attributes["content-language"]),
     "content-disposition": text(attributes["content-disposition"]),
     "cache-control": text(attributes["cache-control"]),
-    "x-object-meta-*": text(attributes["x-object-meta-*"])
+    "x-object-meta-*": text(attributes["x-object-meta-*"]),
+    "x-object-attributes": text("Which of content-type and cache-control are the object's; without this header, both.")
   }))
   .setPayload(HttpApiSchema.Uint8Array())
   .addSuccess(ObjectInfo.annotations(HttpApiSchema.annotations({ status: 200, description: "The object is saved." })))
