@@ -16,22 +16,30 @@ const format = {
 // may import it.
 const rooms = {
   backends: { fileSystem: ["FileSystemStorage"], http: ["HttpStorage"], s3: ["S3Storage"] },
-  wrappers: { cache: ["StorageCache"], failover: ["StorageFailover"], limit: ["StorageLimit"] },
+  wrappers: {
+    cache: ["StorageCache"],
+    failover: ["StorageFailover"],
+    limit: ["StorageLimit"],
+    mirror: ["StorageMirror"]
+  },
   weights: {
     modelChunks: ["ModelChunks"],
     safetensors: ["Safetensors", "ModelChunks"],
-    tensorFlowIO: ["TensorFlowIO"]
+    tensorFlowIO: ["TensorFlowIO"],
+    transformersCache: ["TransformersCache"]
   },
   server: { http: ["WeightServer"] },
   testing: { contract: ["StorageContract"] }
 }
 
+const byPath = { group: ["surfing-weights*"], message: "Import the module by its relative path." }
+
 const portable = [
   {
-    group: ["@effect/platform-node*"],
+    group: ["@effect/platform-node*", "@effect/cli*"],
     message: "src/ runs on any Effect platform: use @effect/platform and let the app provide the rest."
   },
-  { group: ["surfing-weights*"], message: "Import the module by its relative path." }
+  byPath
 ]
 
 /** Forbids imports of folders of src/, as they are written in a file of src/ or of a folder in it. */
@@ -42,8 +50,10 @@ const without = (folders, message) => ({
 
 const restrict = (files, ...patterns) => ({
   files,
-  rules: { "no-restricted-imports": ["error", { patterns: [...portable, ...patterns] }] }
+  rules: { "no-restricted-imports": ["error", { patterns: [...portable, command, ...patterns] }] }
 })
+
+const command = without(["command"], "src/command/ is a program over the library, which no module needs.")
 
 const storage = without(["storage"], "src/storage/ is private to Storage.")
 
@@ -100,5 +110,20 @@ export default defineConfig(
   restrict(["src/*.ts", "src/internal/**"], storage, noRoom),
   restrict(["src/Storage.ts", "src/storage/**"], noRoom),
   restrict(["src/index*.ts"], storage),
-  ...Object.entries(rooms).flatMap(restrictRoom)
+  ...Object.entries(rooms).flatMap(restrictRoom),
+  {
+    // The command-line tool runs in Node, over the public modules.
+    files: ["src/command/**"],
+    rules: {
+      "no-restricted-imports": ["error", {
+        patterns: [
+          byPath,
+          without(
+            ["storage", "internal", ...Object.values(rooms).flatMap(Object.keys)],
+            "src/command/ uses the public modules only."
+          )
+        ]
+      }]
+    }
+  }
 )

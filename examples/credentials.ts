@@ -67,7 +67,7 @@ const main = Effect.gen(function*() {
   // #region found
   // The first that the AWS SDK finds: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN), the profile
   // AWS_PROFILE or default, a web identity, the role of the container or instance. Temporary credentials are renewed
-  // before they expire.
+  // before they expire, and all are found anew when they are refused, as others may have replaced them.
   const found = S3Storage.layer(bucket)
   // #endregion
 

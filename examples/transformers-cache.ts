@@ -77,7 +77,9 @@ const main = Effect.gen(function*() {
   strictEqual(requests(), names.length)
 
   const folder = `transformers/http:/${address.slice("http://".length)}/`
-  deepStrictEqual(yield* Storage.list(), [...names].sort().map((name) => folder + name))
+  // Each file, and its SHA-256.
+  const expected = [...names].sort().flatMap((name) => [folder + name, `${folder}${name}%sha256`])
+  deepStrictEqual(yield* Storage.list(), expected)
   yield* Console.log(`The files are plain objects: ${folder}${names[0]}`)
 
   const request = new Request(`${address}/group1-shard1of7`, { headers: { range: "bytes=100-199" } })

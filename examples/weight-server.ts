@@ -1,6 +1,6 @@
 /**
- * A directory over HTTP. `npm run serve -- ./weights` serves it until it is stopped, and takes `--port` and `--host`.
- * Without a directory it serves a temporary one, sends requests as a client would, and ends.
+ * A directory over HTTP, in an app: serves a temporary one, sends requests as a client would, and ends. The command `surfing-weights
+ * serve` serves a directory without an app.
  */
 import { HttpServer } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
@@ -12,26 +12,25 @@ import * as fs from "node:fs"
 import { createServer } from "node:http"
 import * as os from "node:os"
 import * as path from "node:path"
-import { parseArgs } from "node:util"
 import { FileSystemStorage, WeightServer } from "surfing-weights"
 
 // #region node
 /** Node's server, with the limits of connections. */
-const listen = (address: { readonly host: string; readonly port: number }) => {
+const listen = (address: { readonly host: string; readonly port: number }) =>
   // Uploads of any duration: the weight server cuts off idle ones.
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 0 })
-  // Transfers have ended by then; the connections that remain have sent no request, or half of one.
-  const closing = Layer.scopedDiscard(Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections())))
-  return Layer.provideMerge(closing, NodeHttpServer.layer(() => server, address))
-}
+  NodeHttpServer.layer(() => createServer({ headersTimeout: 10_000, requestTimeout: 0 }), address)
 // #endregion
 
 // #region serve
-const serve = (directory: string, address: { readonly host: string; readonly port: number }) =>
-  WeightServer.layer().pipe(
+const serve = (
+  directory: string,
+  address: { readonly host: string; readonly port: number },
+  options: WeightServer.Options = {}
+) =>
+  WeightServer.layer(options).pipe(
     Layer.provideMerge(listen(address)),
     // Last, so that the server listens once the storage is ready.
-    Layer.provide(FileSystemStorage.layer({ directory }))
+    Layer.provide(FileSystemStorage.layer({ directory, create: false }))
   )
 // #endregion
 
@@ -47,7 +46,7 @@ const serveWritable = (directory: string, address: { readonly host: string; read
     origins: ["https://app.example"]
   }).pipe(
     Layer.provideMerge(listen(address)),
-    Layer.provide(FileSystemStorage.layer({ directory }))
+    Layer.provide(FileSystemStorage.layer({ directory, create: false }))
   )
 // #endregion
 
@@ -115,19 +114,4 @@ const demonstration = Effect.gen(function*() {
   yield* Effect.provide(asWriter, serveWritable(directory, anyPort))
 })
 
-const { positionals: [directory], values } = parseArgs({
-  allowPositionals: true,
-  options: {
-    host: { type: "string", default: WeightServer.defaultAddress.host },
-    port: { type: "string", default: String(WeightServer.defaultAddress.port) }
-  }
-})
-
-const main = directory === undefined
-  ? Effect.scoped(demonstration)
-  : Effect.flatMap(urlOf, (url) => Effect.zipRight(Console.log(`${directory} is at ${url}/objects`), Effect.never))
-    .pipe(
-      Effect.provide(serve(directory, { host: values.host, port: Number(values.port) }))
-    )
-
-NodeRuntime.runMain(main)
+NodeRuntime.runMain(Effect.scoped(demonstration))

@@ -3,7 +3,8 @@
  * `Schedule` can be used in its place.
  *
  * A policy decides when to retry, not what: only failures for which `StorageError.isRetryable` is true are retried, whatever
- * the schedule.
+ * the schedule. What cannot pass, such as a certificate that is not trusted, fails at once; a name that does not exist is looked
+ * up twice. Each retry is logged with its reason and the wait before it: the first two as debug messages, the others as warnings.
  *
  * @module RetryPolicy
  * @since 0.1.0
@@ -79,6 +80,9 @@ const retryAfterOf = (error: StorageError): Duration.Duration =>
  *
  * A failure that is not retryable ends the schedule, so `Effect.retry` needs no other condition. It outputs the wait before
  * the next attempt.
+ *
+ * A storage over a network that follows it gives a server that has never responded 5 attempts, or 3 where each ends in a
+ * timeout, as its address may be wrong.
  *
  * @since 0.1.0
  * @category constants

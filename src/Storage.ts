@@ -14,18 +14,23 @@ import type * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
+import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as ByteRange from "./ByteRange.js"
 import { exactly } from "./internal/bytes.js"
+import { forEachChunk as pulled } from "./internal/pulling.js"
 import { withSource } from "./internal/source.js"
 import * as ObjectKey from "./ObjectKey.js"
 import { normalized } from "./storage/attributes.js"
+import * as Consuming from "./storage/consuming.js"
 import { Entrance } from "./storage/entrance.js"
 import type { OpenError } from "./storage/place.js"
+import { type Progress, reporting } from "./storage/progress.js"
 import { sinkOf } from "./storage/sink.js"
 import * as Url from "./storage/url.js"
 import type {
@@ -100,6 +105,14 @@ export type {
    */
   StreamOptions
 } from "./StorageBackend.js"
+
+export type {
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  Progress
+} from "./storage/progress.js"
 
 /**
  * The outcome of `removeAll`: how many keys are removed (keys without an object count), and a failure with its key for each
@@ -308,6 +321,37 @@ export const layerUrl = (url: string): Layer.Layer<Storage, UrlError> => Layer.s
  */
 export const layerUrlConfig = (url: Config.Config<string>): Layer.Layer<Storage, UrlError | ConfigError> =>
   Layer.scoped(Storage, Effect.flatMap(url, fromUrl))
+
+/**
+ * The same storage, which reports the bytes of objects that are loaded or saved through it, chunk by chunk; the bytes of an
+ * array at once. The reports of a save count what the storage has taken from its source: the object exists when the save
+ * succeeds. Listings, copies and moves within the storage are not reported.
+ *
+ * The transfer waits for each report, so a report should only note the numbers.
+ *
+ * @since 0.1.0
+ * @category combinators
+ * @example
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Storage } from "surfing-weights"
+ *
+ * const upload = (storage: Storage.Service, weights: Uint8Array) =>
+ *   storage.pipe(
+ *     Storage.withProgress(({ key, total, transferred }) => Console.log(`${key}: ${transferred} of ${total} bytes`))
+ *   ).save("bert/model.safetensors", weights)
+ *
+ * const quiet = Effect.flatMap(Storage.Storage, (storage) => upload(storage, new Uint8Array(16)))
+ * ```
+ */
+export const withProgress: {
+  (report: (progress: Progress) => Effect.Effect<void>): (storage: Service) => Service
+  (storage: Service, report: (progress: Progress) => Effect.Effect<void>): Service
+} = dual(
+  2,
+  ({ backend }: Service, report: (progress: Progress) => Effect.Effect<void>): Service =>
+    make(reporting(backend, report))
+)
 
 const reads = (
   entrance: Entrance
@@ -672,3 +716,97 @@ export const presign = (
   key: string,
   options: PresignOptions
 ): Effect.Effect<string, E.PresignError, Storage> => Effect.flatMap(Storage, (storage) => storage.presign(key, options))
+
+/**
+ * Runs an effect for each chunk of a stream of bytes, one after the other, as `Stream.runForEach` does. It takes half of the
+ * processor time, since nothing refers to a chunk for longer than the effect does.
+ *
+ * @since 0.1.0
+ * @category streams
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { createHash } from "node:crypto"
+ * import { Storage } from "surfing-weights"
+ *
+ * const hashOf = (key: string) =>
+ *   Effect.suspend(() => {
+ *     const hash = createHash("sha256")
+ *     return Storage.stream(key).pipe(
+ *       Storage.forEachChunk((chunk) => Effect.sync(() => hash.update(chunk))),
+ *       Effect.map(() => hash.digest("hex"))
+ *     )
+ *   })
+ * ```
+ */
+export const forEachChunk: {
+  <A, E2, R2>(
+    use: (chunk: A) => Effect.Effect<unknown, E2, R2>
+  ): <Err, R>(stream: Stream.Stream<A, Err, R>) => Effect.Effect<void, Err | E2, R | R2>
+  <A, Err, R, E2, R2>(
+    stream: Stream.Stream<A, Err, R>,
+    use: (chunk: A) => Effect.Effect<unknown, E2, R2>
+  ): Effect.Effect<void, Err | E2, R | R2>
+} = dual(2, pulled)
+
+/**
+ * A stream of bytes for `for await`, as `Stream.toAsyncIterable` makes one, at half of the processor time. Nothing is opened
+ * before the first chunk is wanted, and what is open is closed when the loop ends, also by `break`. It throws the failure of the
+ * stream itself.
+ *
+ * @since 0.1.0
+ * @category streams
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Storage } from "surfing-weights"
+ *
+ * const sizeOf = async (storage: Storage.Service, key: string) => {
+ *   let size = 0
+ *   for await (const chunk of Storage.toAsyncIterable(storage.stream(key))) size += chunk.byteLength
+ *   return size
+ * }
+ * ```
+ */
+export const toAsyncIterable = <A, Err>(stream: Stream.Stream<A, Err>): AsyncIterable<A, undefined> =>
+  Consuming.toAsyncIterable(stream, Runtime.defaultRuntime)
+
+/**
+ * Like `toAsyncIterable`, in a runtime that has what the stream needs.
+ *
+ * @since 0.1.0
+ * @category streams
+ */
+export const toAsyncIterableRuntime: {
+  <R>(runtime: Runtime.Runtime<R>): <A, Err>(stream: Stream.Stream<A, Err, R>) => AsyncIterable<A, undefined>
+  <A, Err, R>(stream: Stream.Stream<A, Err, R>, runtime: Runtime.Runtime<R>): AsyncIterable<A, undefined>
+} = dual(2, Consuming.toAsyncIterable)
+
+/**
+ * A stream of bytes as a web stream, as `Stream.toReadableStream` makes one, at half of the processor time. Nothing is opened
+ * before the first read, and nothing is read ahead; cancelling it closes what is open. It fails with the failure of the stream
+ * itself.
+ *
+ * @since 0.1.0
+ * @category streams
+ * @example
+ * ```ts
+ * import { Storage } from "surfing-weights"
+ *
+ * const responseOf = (storage: Storage.Service, key: string) =>
+ *   new Response(Storage.toReadableStream(storage.stream(key)))
+ * ```
+ */
+export const toReadableStream = <A, Err>(stream: Stream.Stream<A, Err>): ReadableStream<A> =>
+  Consuming.toReadableStream(stream, Runtime.defaultRuntime)
+
+/**
+ * Like `toReadableStream`, in a runtime that has what the stream needs.
+ *
+ * @since 0.1.0
+ * @category streams
+ */
+export const toReadableStreamRuntime: {
+  <R>(runtime: Runtime.Runtime<R>): <A, Err>(stream: Stream.Stream<A, Err, R>) => ReadableStream<A>
+  <A, Err, R>(stream: Stream.Stream<A, Err, R>, runtime: Runtime.Runtime<R>): ReadableStream<A>
+} = dual(2, Consuming.toReadableStream)

@@ -267,6 +267,23 @@ export interface Capabilities {
 export type SaveData = Uint8Array | Stream.Stream<Uint8Array>
 
 /**
+ * What a backend saves where a save that was broken off can be resumed. Its streams never fail, like those of `SaveData`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ResumableData {
+  /** In bytes. */
+  readonly size: number
+  /** Differs for each version of each source: made of its location, key, size, etag and time. */
+  readonly version: string
+  /** The bytes of a range, to compare them with what the store has. */
+  readonly read: (range: ByteRange.ResolvedRange) => Stream.Stream<Uint8Array>
+  /** The bytes to be saved, from a position to the end. */
+  readonly rest: (position: number) => Stream.Stream<Uint8Array>
+}
+
+/**
  * A complete backend.
  *
  * @since 0.1.0
@@ -275,6 +292,12 @@ export type SaveData = Uint8Array | Stream.Stream<Uint8Array>
 export interface StorageBackend {
   /** Shown in messages, spans and metrics. A wrapper names what it wraps: `Retry(S3(weights))`. */
   readonly name: string
+  /**
+   * Where the objects are, where the name does not say all of it: the address of a bucket, or something random for objects in
+   * memory. It tells a cache that outlives the process whose objects it holds. A wrapper passes on that of what it wraps,
+   * unless it has other objects under the same keys. Default: the name.
+   */
+  readonly location?: string | undefined
   readonly capabilities: Capabilities
   /** Opens an object with one request. */
   readonly open: (key: string, options: StreamOptions) => Effect.Effect<OpenedObject, E.LoadError, Scope.Scope>
@@ -290,6 +313,18 @@ export interface StorageBackend {
   readonly head: (key: string) => Effect.Effect<ObjectInfo, E.HeadError>
   /** All or nothing: no reader sees part of an object, and a save that fails has changed nothing. */
   readonly save: (key: string, data: SaveData, options: SaveOptions) => Effect.Effect<ObjectInfo, E.SaveError>
+  /**
+   * Saves like `save`, where the store can resume: what an earlier call with the same key and version has left when it was
+   * interrupted, or its process was killed, is not saved again. Bytes of two versions are never joined. A wrapper that does not
+   * pass it on loses nothing but that.
+   */
+  readonly saveResumable?:
+    | ((
+      key: string,
+      data: ResumableData,
+      options: Pick<SaveOptions, "attributes">
+    ) => Effect.Effect<ObjectInfo, E.SaveError>)
+    | undefined
   /** Objects in the order of `ObjectKey.compare`, one page a chunk. */
   readonly entries: (options: ListOptions) => Stream.Stream<ObjectInfo, E.ListError>
   /** The keys of `entries`, for a store that lists keys at less cost. */
@@ -317,7 +352,9 @@ export interface StorageBackend {
  * @since 0.1.0
  * @category models
  */
-export interface Primitives extends Pick<StorageBackend, "name" | "capabilities" | "save" | "entries" | "remove"> {
+export interface Primitives
+  extends Pick<StorageBackend, "name" | "location" | "capabilities" | "save" | "entries" | "remove">
+{
   /** Opens an object with one request. `make` checks that the stream ends where its range does. */
   readonly open: (
     key: string,
@@ -340,7 +377,7 @@ export type Derived = Omit<StorageBackend, keyof Primitives>
  * - `loadRanges` coalesces neighbouring ranges and loads them, eight at once, all under the etag of a `head`.
  * - `keys` and `listDirectory` are made from `entries`.
  * - `removeAll` removes one by one, sixteen at once.
- * - `copy` saves what it opens; `move` copies, then removes; `presign` is not supported.
+ * - `copy` saves what it opens; `move` copies, then removes; `presign` is not supported, nor is `saveResumable`.
  *
  * Of the first argument only the primitives are used, so `make({ ...backend, open })` derives everything from the new
  * `open`. A stream that ends before its range does fails with a truncated `CorruptObject`.
@@ -372,19 +409,21 @@ export type Derived = Omit<StorageBackend, keyof Primitives>
  * ```
  */
 export const make = (primitives: Primitives, better: Partial<Derived> = {}): StorageBackend => {
-  const { capabilities, entries, name, remove, save } = primitives
+  const { capabilities, entries, location, name, remove, save } = primitives
   const open: StorageBackend["open"] = (key, options) => Effect.map(primitives.open(key, options), opened)
   const load = better.load ?? loadOpened(open)
   const head = better.head ?? headOpened(open)
   const copy = better.copy ?? copyOpened(open, save)
   return {
     name,
+    location,
     capabilities,
     open,
     load,
     loadRanges: better.loadRanges ?? loadRangesOf(head, load),
     head,
     save,
+    saveResumable: better.saveResumable,
     entries,
     keys: better.keys ?? ((options) => Stream.map(entries(options), (info) => info.key)),
     listDirectory: better.listDirectory ?? listDirectoryOf(entries),
@@ -483,7 +522,7 @@ const copyOpened =
  * @category models
  */
 export interface Call<out Err extends E.StorageError = E.StorageError> {
-  readonly operation: Exclude<keyof StorageBackend, "name" | "capabilities">
+  readonly operation: Exclude<keyof StorageBackend, "name" | "location" | "capabilities" | "saveResumable">
   /** The key; of a copy or move the old one; none for listings and `removeAll`. */
   readonly key?: string
   /** The prefix of a listing. */
@@ -522,7 +561,8 @@ export interface Interceptor {
 }
 
 /**
- * A wrapper whose every operation is treated alike. To treat one differently, spread the result and replace the method.
+ * A wrapper whose every operation is treated alike. To treat one differently, spread the result and replace the method. It has no
+ * `saveResumable`.
  *
  * @since 0.1.0
  * @category combinators
@@ -549,6 +589,7 @@ export const intercept = (
   const copy = { writes: true, canFailWith: isCopyError }
   return {
     name,
+    location: inner.location,
     capabilities,
     open: (key, options) => {
       const call: Call<E.LoadError> = { ...load, operation: "open", key }

@@ -160,6 +160,14 @@ console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provid
     ])
   })
 
+  it("has a command that runs where it is installed", async () => {
+    await writeFile(join(consumer, "weights.bin"), "weights")
+    const command = (...args: ReadonlyArray<string>) => run(consumer, "npx", "--no-install", "surfing-weights", ...args)
+    expect(await command("--version")).toBe(`${manifest.version}\n`)
+    expect(await command("cp", "weights.bin", "copies/")).toBe("copied 7 B to copies/weights.bin\n")
+    expect(await command("cat", "copies/weights.bin")).toBe("weights")
+  })
+
   it.each([
     ["a runtime's types and no DOM", ["es2023"], ["node"]],
     ["the DOM and no runtime's types", ["es2023", "dom"], []]

@@ -7,12 +7,17 @@
  * budget. A stream that breaks resumes at the byte where it broke, under the etag of the first response; a body of up to 64
  * KiB is read as a whole, and if it breaks, requested again as a whole.
  *
+ * - A write with a precondition has an `Idempotency-Key`, by which the server recognises one that a proxy sends twice, or that is
+ *   retried since its response was lost: it is carried out once, and is a success.
  * - A stream is saved with one request, as fast as the server reads it, and not retried once it has begun, since what was read
  *   of it cannot be read again. Bytes are retried as a whole.
  * - `copy` and `move` go through this process; if they break, they start again.
  * - From a web server, objects can only be read. Its etags are used as they are; where it has weak ones or none, versions are
  *   distinguished by these, or by date and size, after each response. Without etag and date nothing is resumed. A server without
  *   ranges sends the whole object.
+ *   A page for a folder, or one that an app shows for every address, is `ObjectNotFound`: a response is taken for that if it is
+ *   HTML, its key does not say so, and there is a page at the same address with a slash, too. An object whose length the server
+ *   does not tell is loaded by that of a `HEAD`, or if it is chunked as a whole, up to 256 MiB.
  * - The bytes are those that were saved, also where the object has a content encoding. A web server is asked not to
  *   encode; an object that it encodes nevertheless cannot be loaded.
  * - A browser cannot send streams, so that there a stream is gathered in memory before it is saved; and as a browser does not
@@ -20,6 +25,12 @@
  *   to expose its response headers.
  * - Use an `HttpClient` that keeps connections alive: `FetchHttpClient` does, `NodeHttpClient` does with
  *   `makeAgentLayer({ keepAlive: true })`.
+ * - With `FetchHttpClient` on Node the proxy of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` (or in lower case) is used; an own
+ *   `dispatcher` in `FetchHttpClient.RequestInit` comes first. `NodeHttpClient.layer` knows no proxy:
+ *   `layerUndiciWithoutDispatcher` does, with an `EnvHttpProxyAgent` as its `Dispatcher`, and from Node 24 on
+ *   `makeAgentLayer({ keepAlive: true, proxyEnv: process.env })`.
+ * - Redirects of `GET` and `HEAD` are followed, five at most, never from https to http, and with the token only to the origin of
+ *   `url`. A browser follows them by itself and tells neither where to nor how often.
  *
  * @module HttpStorage
  * @since 0.1.0
@@ -37,11 +48,12 @@ import * as Schema from "effect/Schema"
 import { isListError, withPlace } from "../internal/errors.js"
 import { boolean, decode, duration, hidden, must, redacted, retry as retrySchema } from "../internal/options.js"
 import { Health } from "../internal/protocol.js"
-import { retry } from "../internal/retry.js"
+import { prepare, retry } from "../internal/retry.js"
 import type * as RetryPolicy from "../RetryPolicy.js"
 import * as Storage from "../Storage.js"
 import * as StorageBackend from "../StorageBackend.js"
 import * as E from "../StorageError.js"
+import { prepareClient } from "./http/fetch.js"
 import { Lister } from "./http/lister.js"
 import { Reader } from "./http/reader.js"
 import { Remover } from "./http/remover.js"
@@ -95,21 +107,20 @@ export type OpenError = E.CommonError | E.UnsupportedOperation | E.InvalidOption
  */
 export const make = (options: Options): Effect.Effect<Storage.Service, OpenError, HttpClient.HttpClient> =>
   Effect.gen(function*() {
-    const { idleTimeout, retry: policy, static: isStatic, token, url, verify } = yield* decode(
-      "HttpStorage",
-      schema,
-      options
-    )
+    const decoded = yield* decode("HttpStorage", schema, options)
+    const { idleTimeout, static: isStatic, token, url, verify } = decoded
     const { host, pathname, protocol } = new URL(url)
     const place = host + pathname.replace(/\/+$/, "")
     const name = `Http(${place})`
     const peer: Peer = {
-      client: yield* HttpClient.HttpClient,
+      client: yield* Effect.flatMap(HttpClient.HttpClient, prepareClient),
       url: `${protocol}//${place}`,
       authorization: token && `Bearer ${Redacted.value(token)}`,
       idleTimeout,
-      isStatic
+      isStatic,
+      hasResponded: false
     }
+    const policy = prepare(decoded.retry, name, peer)
     const capabilities = isStatic
       ? StorageBackend.readOnly
       : verify

@@ -78,6 +78,7 @@ const makeBackend = (): StorageBackend.StorageBackend => {
 
   return StorageBackend.make({
     name: "Memory",
+    location: String(Math.random()),
     capabilities: StorageBackend.full,
     open: (key, options) =>
       Effect.suspend(() =>

@@ -7,17 +7,22 @@
  *
  * - An object larger than a part is saved and loaded in parts, several at once. A save whose process is killed leaves an
  *   incomplete multipart upload, which takes space and is in no listing: give the bucket a lifecycle rule with
- *   `AbortIncompleteMultipartUpload`.
+ *   `AbortIncompleteMultipartUpload`. So does a copy of a large object by `StorageMirror` that is interrupted or loses the server.
+ *   The next one sends only the missing parts, if the MD5s of the others show that they have its bytes; not with `checksum`,
+ *   nor where etags are no MD5s, as with SSE-KMS.
  * - An object that was saved in parts or on a precondition has the metadata `surfing-weights-save`, by which a save
  *   recognises its own object when a response was lost. It is not among the attributes.
  * - Requests go over connections of the storage, each of which reads into one array: with a client of the SDK, allocation
  *   takes most of the time of a large load. `layerFromClient`, Bun and Deno use the request handler of the client.
+ * - The proxy of `HTTPS_PROXY` (`HTTP_PROXY` for an endpoint with http://) and `NO_PROXY`, or the same in lower case, is used, but
+ *   neither by `layerFromClient`, whose client has its own settings, nor for the credentials that the SDK requests elsewhere.
  * - The signature of a request does not cover its body, as hashing takes a third of the speed. HTTPS protects the body like
  *   everything else; over plain HTTP, `checksum` does so against accidents.
  * - The server checks the precondition of a multipart upload when it is completed. Ceph does not, so the storage looks at the
  *   object just before; another save can come between the two.
- * - `ifMatch` on a removal fails with `UnsupportedOperation` where the server ignores it, as Ceph and MinIO do. The first such
- *   removal finds that out, by removing an object that does not exist.
+ * - A precondition of a save or removal fails with `UnsupportedOperation` where the server ignores it. The first such save or
+ *   removal finds that out before anything is written, with a key that begins as that of the object and is in use by none: on a
+ *   server that ignores preconditions, an empty object has it for a moment. From then on, the capabilities say it.
  * - A write that is interrupted ends at once. What the server has received by then, all of a small save or the removal at the
  *   end of a move, it may still carry out.
  * - `copy` and `move` are done by the server, and keep attributes and metadata unless others are given. With `ifNoneMatch`,
@@ -43,8 +48,8 @@ import type * as RetryPolicy from "../RetryPolicy.js"
 import * as Storage from "../Storage.js"
 import type * as StorageBackend from "../StorageBackend.js"
 import type * as E from "../StorageError.js"
-import { makeBackend, nameOf } from "./s3/backend.js"
-import { type Client, makeClient, makeTransport } from "./s3/client.js"
+import type { Client } from "./s3/client.js"
+import { nameOf } from "./s3/name.js"
 import { limits } from "./s3/parts.js"
 import { fromHandler } from "./s3/transport.js"
 
@@ -135,7 +140,8 @@ export interface Options extends BucketOptions {
   readonly forcePathStyle?: boolean | undefined
   /**
    * Default: those of the profile, or the first that the SDK finds: in the environment, in the shared files, by single
-   * sign-on, from the container or the instance. Temporary ones that were found are renewed in time.
+   * sign-on, from the container or the instance. Temporary ones that were found are renewed in time; any that were found are
+   * found anew when a request is refused, as others may have replaced them.
    */
   readonly credentials?:
     | {
@@ -214,7 +220,8 @@ const endpoint = Field.must(
     return /^https?:$/.test(protocol) && !username && !password
   })),
   "a URL that begins with http:// or https:// and holds no credentials",
-  (value) => String(value).includes("@") ? undefined : Field.show(value)
+  // Anything else may be or hold a password.
+  (value) => /^(\w+:\/\/)?[\w.-]*(:\d+)?(\/[\w./-]*)?$/.test(String(value)) ? Field.show(value) : undefined
 )
 
 const OptionsSchema = Schema.Struct({
@@ -231,6 +238,10 @@ const OptionsSchema = Schema.Struct({
 })
 const allOptions: Schema.Schema<typeof OptionsSchema.Type, Options> = OptionsSchema
 
+// What few apps need is loaded when a storage is built, as the AWS SDK is.
+const loadBackend = Effect.promise(() => import("./s3/backend.js"))
+const loadClient = Effect.promise(() => import("./s3/client.js"))
+
 const inPlace = <A, Err extends E.StorageError, R>(options: BucketOptions, building: Effect.Effect<A, Err, R>) =>
   Effect.mapError(building, (error) => withPlace(error, { backend: nameOf(options), operation: "make" }))
 
@@ -244,6 +255,8 @@ export const make = (options: Options): Effect.Effect<Storage.Service, OpenError
   Effect.flatMap(Field.decode("S3Storage", allOptions, options), (decoded) => {
     const { credentials, endpoint, forcePathStyle, profile, region } = decoded
     const building = Effect.gen(function*() {
+      const { makeBackend } = yield* loadBackend
+      const { makeClient, makeTransport } = yield* loadClient
       const client = yield* makeClient({ credentials, endpoint, forcePathStyle, profile, region })
       return Storage.make(yield* makeBackend(client, yield* makeTransport(client), decoded, profile))
     })
@@ -252,7 +265,8 @@ export const make = (options: Options): Effect.Effect<Storage.Service, OpenError
 
 /**
  * A storage on a bucket with an `S3Client` of the app, which is not destroyed. Its endpoint, credentials, signer and request
- * handler are used; its middleware and its retries are not.
+ * handler are used; its middleware and its retries are not. It is asked for other credentials when a request is refused, but the
+ * SDK may have kept the shared files as they were.
  *
  * @since 0.1.0
  * @category constructors
@@ -263,7 +277,10 @@ export const makeFromClient = (client: Client, options: BucketOptions): Effect.E
     (decoded) =>
       inPlace(
         decoded,
-        Effect.map(makeBackend(client, fromHandler(client.config.requestHandler), decoded), Storage.make)
+        loadBackend.pipe(
+          Effect.flatMap(({ makeBackend }) => makeBackend(client, fromHandler(client.config.requestHandler), decoded)),
+          Effect.map(Storage.make)
+        )
       )
   )
 

@@ -13,6 +13,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as E from "../StorageError.js"
+import { beforeResponse, connectionError } from "./connection.js"
 import type { Headers } from "./httpHeaders.js"
 import { once } from "./once.js"
 import { IdleTimer } from "./timeouts.js"
@@ -54,26 +55,19 @@ export type Send = (receiver: Receiver) => Flow
 export interface Options {
   /** In milliseconds. */
   readonly idleTimeout: number
+  readonly peer?: Peer
 }
 
-/** The failure of a connection. */
-export const connectionError = (cause: unknown): E.StorageUnavailable =>
-  new E.StorageUnavailable({ reason: `the connection failed: ${describe(cause)}`, cause })
+/** The server, as far as calls know it. */
+export interface Peer {
+  /** Whether there was a response from it. */
+  hasResponded: boolean
+}
 
 export const connectionFailed = (cause: unknown): Failure => Exit.fail(connectionError(cause))
 
 /** The failure of a wait that took `limit` milliseconds. */
 export const timedOut = (limit: number): E.StorageTimeout => new E.StorageTimeout({ limit: Duration.millis(limit) })
-
-/** What went wrong, in words. */
-export const describe = (cause: unknown): string => {
-  if (!(cause instanceof Error)) return String(cause)
-  // A name with several addresses, none of which responds, fails with a list and without a message.
-  if (cause instanceof AggregateError && cause.message === "") return cause.errors.map(describe).join("; ")
-  const message = cause.message || cause.name
-  // `fetch` says only that it failed, and why in the cause.
-  return cause.cause instanceof Error ? `${message}: ${describe(cause.cause)}` : message
-}
 
 /** No text that this library reads is longer, in bytes. */
 const maxText = 16 * 1024 * 1024
@@ -102,6 +96,7 @@ type Reader = Pick<Receiver, "onBytes" | "onEnd" | "onFailure">
 export class HttpCall {
   readonly #send: Send
   readonly #idleTimeout: number
+  readonly #peer: Peer | undefined
   readonly #clock: Clock.Clock
   #timer: IdleTimer | undefined
   #flow: Flow | undefined
@@ -111,9 +106,10 @@ export class HttpCall {
   #hasEnded = false
   #isClosed = false
 
-  constructor(send: Send, { idleTimeout }: Options, clock: Clock.Clock) {
+  constructor(send: Send, { idleTimeout, peer }: Options, clock: Clock.Clock) {
     this.#send = send
     this.#idleTimeout = idleTimeout
+    this.#peer = peer
     this.#clock = clock
   }
 
@@ -144,6 +140,7 @@ export class HttpCall {
         },
         onResponse: (response) => {
           hasResponded = true
+          if (this.#peer !== undefined) this.#peer.hasResponded = true
           this.#timer?.pause()
           const target = plan?.(response)
           if (target === undefined) resume(Effect.succeed(response))
@@ -158,7 +155,9 @@ export class HttpCall {
           // A connection is closed once the body is there, or because the call was.
           if (this.#hasEnded || this.#isClosed) return
           this.#fail(failure)
-          if (!hasResponded) resume(failure)
+          if (!hasResponded) {
+            resume(Exit.mapError(failure, (error) => beforeResponse(error, this.#peer?.hasResponded === false)))
+          }
         }
       }
       this.#flow = this.#send(receiver)

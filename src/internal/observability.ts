@@ -40,6 +40,12 @@ export const counter = (name: string, description: string, labels: Readonly<Reco
   return (value, labels) => metric.unsafeUpdate(value, labels)
 }
 
+/** A sum of changes up and down. */
+export const gauge = (name: string, description: string): Update => {
+  const metric = Metric.fromMetricKey(MetricKey.counter(name, { description }))
+  return (change, labels) => metric.unsafeUpdate(change, labels)
+}
+
 const histogram = (name: string, description: string, labels: Readonly<Record<string, string>>): Update => {
   const key = MetricKey.histogram(name, boundaries, description)
   const metric = Metric.fromMetricKey(MetricKey.taggedWithLabels(key, toLabels(labels)))

@@ -11,6 +11,7 @@ import { withPlace } from "./errors.js"
 /** `folder` is a valid key; the objects are those under `<folder>/`. */
 export const prefixed = (inner: StorageBackend, folder: string, name: string): StorageBackend => {
   const prefix = `${folder}/`
+  const { saveResumable } = inner
   const strip = (key: string) => key.slice(prefix.length)
   const toInfo = (info: ObjectInfo): ObjectInfo => ({ ...info, key: strip(info.key) })
   const toError = <Err extends E.StorageError>(error: Err): Err =>
@@ -49,6 +50,7 @@ export const prefixed = (inner: StorageBackend, folder: string, name: string): S
 
   return {
     name,
+    location: `${inner.location ?? inner.name}/${prefix}`,
     capabilities: inner.capabilities,
     open: (key, options) =>
       on(
@@ -59,6 +61,8 @@ export const prefixed = (inner: StorageBackend, folder: string, name: string): S
     loadRanges: (key, ranges, options) => on([key], () => inner.loadRanges(prefix + key, ranges, options)),
     head: (key) => on([key], () => Effect.map(inner.head(prefix + key), toInfo)),
     save: (key, data, options) => on([key], () => Effect.map(inner.save(prefix + key, data, options), toInfo)),
+    saveResumable: saveResumable &&
+      ((key, data, options) => on([key], () => Effect.map(saveResumable(prefix + key, data, options), toInfo))),
     entries: (options) => listing(options, inner.entries, toInfo),
     keys: (options) => listing(options, inner.keys, strip),
     listDirectory: (start) => {

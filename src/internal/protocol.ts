@@ -3,7 +3,8 @@
  *
  * - `GET`, `HEAD`, `PUT` and `DELETE` of `/objects/<key>`; the response to a `PUT` is an `ObjectInfo` as JSON.
  * - `GET /objects` lists: a `Page`, or with `accept: application/x-ndjson` an `Entry` a line; if the listing breaks, the
- *   last line is a failure.
+ *   last line is a failure. With `accept: application/x-ndjson; end=count` the response has the same type, and the last line
+ *   of a whole listing is an `End`: a proxy may end a body that broke off as if it were whole.
  * - `GET /health` returns a `Health`.
  * - A failure is a `StorageError` as JSON, with a status that fits. A response to `HEAD` has no body; there the same JSON
  *   is in the header `storage-error`, percent-encoded.
@@ -170,6 +171,16 @@ export class Page extends Schema.Class<Page>("Page")({
   }),
   next: Schema.optional(Schema.String).annotations({ description: "The startAfter of the next page, if there is one." })
 }) {}
+
+/** The media type of a listing, and that of one with an `End`. */
+export const listingType = "application/x-ndjson"
+export const listingWithEnd = `${listingType}; end=count`
+
+/** Whether a media type is that of a listing with an `End`. */
+export const hasEnd = (mediaType: string): boolean => /^application\/x-ndjson *; *end=count\b/i.test(mediaType)
+
+/** The last line of a whole listing: how many lines are before it. */
+export const End = Schema.Struct({ end: Schema.NonNegativeInt })
 
 /** A line of a listing. */
 export const Entry = Schema.Union(ObjectInfo, Schema.Struct({ prefix: Schema.String }), E.StorageError).annotations({

@@ -4,15 +4,20 @@
  */
 import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Schedule from "effect/Schedule"
+import * as ScheduleDecision from "effect/ScheduleDecision"
+import * as ScheduleIntervals from "effect/ScheduleIntervals"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { RetryPolicy } from "../RetryPolicy.js"
+import { default as defaultPolicy, type RetryPolicy } from "../RetryPolicy.js"
 import type { ListOptions, OpenedObject, StorageBackend, StreamOptions } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
+import { isNameMissing, isTimeout } from "./connection.js"
+import type { Peer } from "./httpCall.js"
 import { annotate } from "./observability.js"
 import { resuming } from "./resume.js"
 
@@ -159,6 +164,43 @@ export const removeAllRetrying = (
       }
     })
   })
+
+/**
+ * The policy as the storage `name` follows it: each retry is logged, and what cannot pass ends it. The default policy also
+ * ends early for a server that has never responded, as its address may be wrong.
+ */
+export const prepare = (policy: RetryPolicy, name: string, peer?: Peer): RetryPolicy =>
+  Schedule.makeWithState<Prepared, E.StorageError, unknown>(
+    { policy: policy.initial as unknown, failures: 0, wasNameMissing: false },
+    (now, error, state) =>
+      Effect.flatMap(policy.step(now, error, state.policy), ([inner, out, decision]) => {
+        const failures = state.failures + 1
+        const next = { policy: inner as unknown, failures, wasNameMissing: isNameMissing(error) }
+        const isNew = policy === defaultPolicy && peer?.hasResponded === false
+        const isOver = ScheduleDecision.isDone(decision) ||
+          (state.wasNameMissing && next.wasNameMissing) ||
+          (isNew && failures >= (isTimeout(error) ? triesUntilTimeout : triesUntilResponse))
+        if (isOver) return Effect.succeed([next, out, ScheduleDecision.done])
+        const wait = Duration.millis(Math.max(0, Math.ceil(ScheduleIntervals.start(decision.intervals) - now)))
+        const log = failures < 3 ? Effect.logDebug : Effect.logWarning
+        return Effect.as(
+          log(`${name}: ${error.message}; retry ${failures} in ${Duration.format(wait)}`),
+          [next, out, decision]
+        )
+      })
+  )
+
+interface Prepared {
+  readonly policy: unknown
+  readonly failures: number
+  readonly wasNameMissing: boolean
+}
+
+/** How often a server that has never responded is tried: one that is starting needs a few, a wrong address none. */
+const triesUntilResponse = 5
+
+/** The same where each takes as long as a timeout. */
+const triesUntilTimeout = 3
 
 /** What a policy still allows. */
 interface Budget {

@@ -16,16 +16,23 @@ export const withSource = <Err, R, A2, Err2>(
   source: Uint8Array | Stream.Stream<Uint8Array, Err, R>,
   save: (data: SaveData) => Effect.Effect<A2, Err2>
 ): Effect.Effect<A2, Err | Err2, R> =>
-  source instanceof Uint8Array ? save(source) : Effect.contextWithEffect((context: Context.Context<R>) => {
+  source instanceof Uint8Array ? save(source) : withSources<Err, R, A2, Err2>((carry) => save(carry(source)))
+
+/** The same for a save that reads several streams: each has to be carried. */
+export const withSources = <Err, R, A2, Err2>(
+  save: (carry: (source: Stream.Stream<Uint8Array, Err, R>) => Stream.Stream<Uint8Array>) => Effect.Effect<A2, Err2>
+): Effect.Effect<A2, Err | Err2, R> =>
+  Effect.contextWithEffect((context: Context.Context<R>) => {
     let ended: Cause.Cause<Err> | undefined
-    const data = source.pipe(
-      Stream.provideContext(context),
-      Stream.catchAllCause((cause) => {
-        ended = cause
-        return Stream.fromEffect(Effect.interrupt)
-      })
-    )
-    return Effect.matchCauseEffect(save(data), {
+    const carry = (source: Stream.Stream<Uint8Array, Err, R>) =>
+      source.pipe(
+        Stream.provideContext(context),
+        Stream.catchAllCause((cause) => {
+          ended = cause
+          return Stream.fromEffect(Effect.interrupt)
+        })
+      )
+    return Effect.matchCauseEffect(save(carry), {
       onFailure: (cause) => Effect.failCause<Err | Err2>(ended ?? cause),
       onSuccess: (saved) => ended === undefined ? Effect.succeed(saved) : Effect.failCause<Err | Err2>(ended)
     })

@@ -8,7 +8,11 @@
  *   entry as a line of JSON.
  * - `GET /health` is whether the storage can be reached, `/metrics` the metrics of the process in the format of Prometheus,
  *   `/openapi.json` the definition of the server, and `/docs` the same as a page.
+ * - A browser that opens `/` is redirected to `/docs`.
  * - A WebSocket on `/` accepts `GET layer 0` and the like, as the first Surfing Weights did.
+ *
+ * `PUT` checks the body against `Content-Digest`, `Repr-Digest` (RFC 9530; `sha-512`, `sha-256`, `sha`, `md5`) and
+ * `Content-MD5`, and refuses what is to be refused before it answers `Expect: 100-continue`.
  *
  * A failure is a `StorageError` as JSON, with a status that fits; it names no path, host or bucket of the server, which logs
  * those failures. Where an object cannot be read to its end after the response has begun, the connection breaks, so that no
@@ -52,8 +56,11 @@ import {
 } from "../internal/options.js"
 import * as Storage from "../Storage.js"
 import { InvalidOptions } from "../StorageError.js"
+import { continueWhenRead } from "./http/nodeContinue.js"
+import { closeConnections, expectServer } from "./http/nodeServers.js"
+import { serverName } from "./http/responses.js"
 import * as Routes from "./http/routes.js"
-import type { Settings } from "./http/server.js"
+import { defaultCacheControl, type Settings } from "./http/server.js"
 import { nameOf } from "./http/webSocket.js"
 
 /**
@@ -84,6 +91,11 @@ export type Middleware = (app: HttpApp.Default<never, Scope.Scope>) => HttpApp.D
  * @category models
  */
 export interface Options {
+  /**
+   * The public name of the server, as which it is the `backend` of failures that clients receive. They see neither paths nor
+   * buckets nor hosts of the storage. Default: `WeightServer`.
+   */
+  readonly name?: string | undefined
   /** Whether objects can be saved and removed. Default: false. */
   readonly writable?: boolean | undefined
   /**
@@ -92,6 +104,12 @@ export interface Options {
    * only under a loopback name, so that no web page can send them.
    */
   readonly auth?: { readonly tokens: ReadonlyArray<Token> } | Middleware | undefined
+  /**
+   * The `Cache-Control` of objects that have none among their attributes, for instance `public, max-age=31536000, immutable`
+   * where a CDN is to keep objects that are never replaced. With `auth` it must be `private`, `no-cache` or `no-store`, so
+   * that no CDN gives objects to others. Default: `no-cache`, so that caches ask each time whether an object has changed.
+   */
+  readonly cacheControl?: string | undefined
   /** The web origins whose pages may use the server (CORS), such as `https://app.example`, or `*` for all. Default: none. */
   readonly origins?: ReadonlyArray<string> | undefined
   /**
@@ -105,6 +123,8 @@ export interface Options {
   readonly idleTimeout?: Duration.DurationInput | undefined
   /** How long transfers may continue when the server shuts down, until they are cut off. Default: 30 seconds. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
+  /** Whether each request is logged, at level info, once its response is sent. Default: false. */
+  readonly accessLog?: boolean | undefined
   /**
    * Answers `GET` of an object with a redirect to a presigned URL that is valid for this long, from one second to seven days,
    * where the storage supports that: the bytes then do not pass through the server, and ranges and preconditions are the
@@ -113,9 +133,12 @@ export interface Options {
   readonly redirect?: { readonly expiresIn: Duration.DurationInput } | undefined
   /** The WebSocket on `/`, which only reads. */
   readonly webSocket?: {
-    /** The key of the object that `GET <component> <id>` asks for. Default: `webSocketKey`. */
-    readonly toKey?: ((component: string, id: number) => string) | undefined
-    /** The largest object that is sent, up to 255 MiB; it takes five times its size in memory. Default: 128 MiB. */
+    /**
+     * The key of the object that `GET <component> <id>` asks for: the component in lower case, the id as it was sent. Default:
+     * `webSocketKey`.
+     */
+    readonly toKey?: ((component: string, id: string) => string) | undefined
+    /** The largest object that is sent, up to 255 MiB: clients hold all of it as text. Default: 128 MiB. */
     readonly maxObjectSize?: FileSystem.SizeInput | undefined
   } | undefined
 }
@@ -130,12 +153,14 @@ export const defaultAddress = { host: "127.0.0.1", port: 8765 } as const
 
 /**
  * The key of a component as the first Surfing Weights named its files: `layer_0.pt` for `layer 0`, and likewise for `block`
- * and every name with an underscore, but `embeddings.pt` for `embeddings 0`.
+ * and names with an underscore, but `embeddings.pt` for `embeddings 0`, and likewise for other names and for those that a
+ * model has once: `ln_f`, `embed_tokens`, `shared_embeddings`, `encoder_embeddings`, `decoder_embeddings`,
+ * `encoder_final_layer_norm` and `decoder_final_layer_norm`.
  *
  * @since 0.1.0
  * @category utils
  */
-export const webSocketKey = (component: string, id: number): string => `${nameOf({ component, id })}.pt`
+export const webSocketKey = (component: string, id: string): string => `${nameOf({ component, id })}.pt`
 
 /**
  * The server as a router, to be mounted into an app that has its own `HttpServer`. It belongs to the scope: when that
@@ -163,10 +188,10 @@ export const webSocketKey = (component: string, id: number): string => `${nameOf
 export const router = (
   options: Options = {}
 ): Effect.Effect<HttpRouter.HttpRouter, InvalidOptions, Storage.Storage | Scope.Scope> =>
-  Effect.flatMap(
+  expected(Effect.flatMap(
     make(options, { isMounted: true }),
     ({ app, drain }) => Effect.as(Effect.addFinalizer(() => drain), HttpRouter.mountApp(HttpRouter.empty, "/", app))
-  )
+  ))
 
 /**
  * Serves the storage on the `HttpServer` in the context.
@@ -190,9 +215,14 @@ export const router = (
 export const layer = (
   options: Options = {}
 ): Layer.Layer<never, InvalidOptions, HttpServer.HttpServer | Storage.Storage> =>
-  Layer.scopedDiscard(Effect.flatMap(make(options, { isMounted: false }), ({ app, drain }) =>
+  Layer.scopedDiscard(expected(Effect.gen(function*() {
+    const { app, drain } = yield* make(options, { isMounted: false })
+    const { address } = yield* HttpServer.HttpServer
+    yield* withoutSecrets(HttpServer.serveEffect(app))
     // The last finalizer runs first: requests are answered while the server drains.
-    Effect.zipRight(withoutSecrets(HttpServer.serveEffect(app)), Effect.addFinalizer(() => drain))))
+    yield* Effect.addFinalizer(() => Effect.zipRight(drain, closeConnections(address)))
+    yield* logListening(options, address)
+  })))
 
 /**
  * Serves the storage on the `HttpServer` in the context, with options from `Config`.
@@ -213,7 +243,26 @@ export const layer = (
 export const layerConfig = (
   options: Config.Config.Wrap<Options>
 ): Layer.Layer<never, InvalidOptions | ConfigError, HttpServer.HttpServer | Storage.Storage> =>
-  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
+  Layer.unwrapEffect(expected(Effect.map(Config.unwrap(options), layer)))
+
+/** Until it has run, requests to Node servers that nothing serves receive a 503. */
+const expected = <A, E, R>(build: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.ensuring(build, Effect.sync(expectServer()))
+
+const logListening = (
+  { auth, writable = false }: Options,
+  address: HttpServer.Address
+): Effect.Effect<void, never, Storage.Storage> =>
+  Effect.flatMap(Storage.Storage, ({ backend }) => {
+    const access = writable && backend.capabilities.write ? "writable" : "read-only"
+    const authorization = auth === undefined
+      ? "no authorization"
+      : "tokens" in auth
+      ? "bearer tokens"
+      : "own authorization"
+    const where = HttpServer.formatAddress(address)
+    return Effect.logInfo(`listening on ${where} (storage: ${backend.name}, ${access}, ${authorization})`)
+  })
 
 /** Without a tracer there are no spans, which cost more than a small response; in spans, the URL of a redirect is hidden. */
 const withoutSecrets = <E, R>(serving: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>
@@ -239,6 +288,7 @@ const tokenSchema: Schema.Schema<Token> = Schema.Struct({
 })
 
 const schema: Schema.Schema<Omit<Settings, "isUnseen">, Options> = Schema.Struct({
+  name: Schema.optionalWith(string("a name", (name) => name.trim() !== ""), { default: () => serverName }),
   writable: Schema.optionalWith(boolean, { default: () => false }),
   auth: Schema.optional(Schema.Union(
     Schema.Struct({
@@ -254,10 +304,15 @@ const schema: Schema.Schema<Omit<Settings, "isUnseen">, Options> = Schema.Struct
       default: () => []
     }
   ),
+  cacheControl: Schema.optionalWith(
+    string("a header value such as max-age=60", (value) => /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(value)),
+    { default: () => defaultCacheControl }
+  ),
   maxTransfers: Schema.optionalWith(count(), { default: () => 1024 }),
   maxBodySize: Schema.optional(size()),
   idleTimeout: Schema.optionalWith(duration(), { default: () => 60_000 }),
   shutdownTimeout: Schema.optionalWith(duration(), { default: () => 30_000 }),
+  accessLog: Schema.optionalWith(boolean, { default: () => false }),
   redirect: Schema.optional(Schema.Struct({ expiresIn: duration({ min: 1000, max: 7 * 24 * 3600 * 1000 }) })),
   webSocket: Schema.optionalWith(
     Schema.Struct({
@@ -273,6 +328,13 @@ const schema: Schema.Schema<Omit<Settings, "isUnseen">, Options> = Schema.Struct
 const isLoopback = (address: HttpServer.Address): boolean =>
   address._tag === "UnixAddress" || /^(127\.|::1$|::ffff:127\.|localhost$)/.test(address.hostname)
 
+/** Whether shared caches keep nothing, or ask each time. */
+const isForOne = (cacheControl: string): boolean => {
+  const directives = cacheControl.toLowerCase().split(",").map((directive) => directive.trim())
+  return ["private", "no-cache", "no-store"].some((directive) => directives.includes(directive)) &&
+    !directives.some((directive) => directive === "public" || directive.startsWith("s-maxage"))
+}
+
 const make = (
   options: Options,
   { isMounted }: { readonly isMounted: boolean }
@@ -280,7 +342,16 @@ const make = (
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
     const settings = yield* decode("WeightServer", schema, options)
-    const { auth, writable } = settings
+    const { auth, cacheControl, writable } = settings
+    if (auth !== undefined && !isForOne(cacheControl)) {
+      return yield* new InvalidOptions({
+        module: "WeightServer",
+        option: "cacheControl",
+        reason:
+          "cacheControl must be private, no-cache or no-store where auth is required, so that shared caches give no " +
+          `object to others (got ${JSON.stringify(cacheControl)})`
+      })
+    }
     const server = yield* Effect.serviceOption(HttpServer.HttpServer)
     if (writable && auth === undefined && !Option.exists(server, ({ address }) => isLoopback(address))) {
       return yield* new InvalidOptions({
@@ -289,6 +360,7 @@ const make = (
         reason: "auth is required where the server is writable and does not listen on a loopback address"
       })
     }
+    if (Option.isSome(server)) yield* continueWhenRead(server.value.address)
     return yield* Routes.make(storage, {
       ...settings,
       writable: writable && storage.backend.capabilities.write,

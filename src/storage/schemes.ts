@@ -9,6 +9,7 @@ import { http, memory } from "./portableSchemes.js"
 import * as Query from "./query.js"
 
 const fileQuery = Schema.Struct({
+  create: Query.boolean,
   durability: Query.word("full", "relaxed"),
   symlinks: Query.word("refuse", "follow")
 })

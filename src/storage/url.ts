@@ -10,10 +10,15 @@ import { invalid, type OpenError, type Place } from "./place.js"
 import { schemes } from "./schemes.js"
 
 /** The storage at a URL, or in a directory given by its path. */
-export const fromUrl = (url: string): Effect.Effect<Service, OpenError, Scope.Scope> =>
+export const fromUrl = (text: string): Effect.Effect<Service, OpenError, Scope.Scope> =>
   Effect.gen(function*() {
+    // White space around a variable of the environment is a mistake; as a directory it would show what follows in each message.
+    const url = text.trim()
     // A single letter and a colon are a drive of Windows.
     const [, name, rest = ""] = /^([a-z][a-z0-9+.-]+):(.*)$/is.exec(url) ?? []
+    if (/^(https?|s3):?\/\//i.test(url) && name === undefined) {
+      return yield* invalid("url", "must have a colon after its scheme, as in https://host")
+    }
     if (name === undefined) return yield* schemes.file({ href: url, authority: "", path: url, query: {} })
     const scheme = name.toLowerCase()
     if (!isKnown(scheme)) {

@@ -1,11 +1,13 @@
 /**
  * Injected failures: a wrapper that fails, breaks off or delays operations as its rules say, to test how an app reacts.
- * Rules are counted, so the same calls fail each time.
+ * Rules are counted, so the same calls fail each time; those that have never applied, because of a typo in a key for instance,
+ * are in `unused`.
  *
  * @module StorageChaos
  * @since 0.1.0
  */
 import * as Arr from "effect/Array"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
@@ -78,6 +80,60 @@ export interface Target {
 }
 
 /**
+ * What rules have done.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Chaos {
+  /**
+   * The rules that have not applied to any operation so far, as they were given and in their order, without those whose `times`
+   * is 0. A test that expects none notices a failure that it has never injected.
+   */
+  readonly unused: Effect.Effect<ReadonlyArray<Rule>>
+}
+
+/**
+ * A storage under rules.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ChaosStorage extends Storage.Service, Chaos {}
+
+/**
+ * What a layer provides beside its storage.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class StorageChaos extends Context.Tag("surfing-weights/StorageChaos")<StorageChaos, Chaos>() {}
+
+/**
+ * The rules of the layer that have not applied to any operation so far.
+ *
+ * @since 0.1.0
+ * @category accessors
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { deepStrictEqual } from "node:assert"
+ * import { MemoryStorage, Storage, StorageChaos } from "surfing-weights"
+ *
+ * const test = Effect.gen(function*() {
+ *   yield* Effect.either(Storage.load("layer_0.bin"))
+ *   deepStrictEqual(yield* StorageChaos.unused, [])
+ * }).pipe(
+ *   Effect.provide(StorageChaos.layer([{ operation: "load" }]).pipe(Layer.provide(MemoryStorage.layer())))
+ * )
+ * ```
+ */
+export const unused: Effect.Effect<ReadonlyArray<Rule>, never, StorageChaos> = Effect.flatMap(
+  StorageChaos,
+  ({ unused }) => unused
+)
+
+/**
  * The same storage under rules. Those that apply to an operation do so in their order, until one fails it. Each is counted
  * for as long as the storage lives.
  *
@@ -85,15 +141,15 @@ export interface Target {
  * @category constructors
  */
 export const make: {
-  (rules: ReadonlyArray<Rule>): (storage: Storage.Service) => Effect.Effect<Storage.Service, E.InvalidOptions>
-  (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effect.Effect<Storage.Service, E.InvalidOptions>
+  (rules: ReadonlyArray<Rule>): (storage: Storage.Service) => Effect.Effect<ChaosStorage, E.InvalidOptions>
+  (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effect.Effect<ChaosStorage, E.InvalidOptions>
 } = dual(
   2,
-  (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effect.Effect<Storage.Service, E.InvalidOptions> =>
+  (storage: Storage.Service, rules: ReadonlyArray<Rule>): Effect.Effect<ChaosStorage, E.InvalidOptions> =>
     Effect.map(Options.decode("StorageChaos", schema, { rules }), (decoded) => {
       const { backend } = storage
-      const chaos = new Chaos(`Chaos(${backend.name})`, decoded.rules)
-      return Storage.make(StorageBackend.intercept(withBrokenBytes(backend, chaos), {
+      const chaos = new Injector(`Chaos(${backend.name})`, decoded.rules)
+      const service = Storage.make(StorageBackend.intercept(withBrokenBytes(backend, chaos), {
         name: chaos.name,
         effect: (effect, call) =>
           chaos.apply(call, isBefore).pipe(Effect.zipRight(effect), Effect.zipLeft(chaos.apply(call, isAfter))),
@@ -105,11 +161,12 @@ export const make: {
               Stream.concat(Stream.execute(chaos.apply(call, isAfter)))
             )
       }))
+      return { ...service, unused: Effect.sync(() => rules.filter((_, index) => chaos.isUnused(decoded.rules[index]))) }
     })
 )
 
 /**
- * Provides the storage that it needs, under rules.
+ * Provides the storage that it needs, under rules, and which of them are unused.
  *
  * @since 0.1.0
  * @category layers
@@ -134,8 +191,11 @@ export const make: {
  */
 export const layer = (
   rules: ReadonlyArray<Rule>
-): Layer.Layer<Storage.Storage, E.InvalidOptions, Storage.Storage> =>
-  Layer.effect(Storage.Storage, Effect.flatMap(Storage.Storage, make(rules)))
+): Layer.Layer<Storage.Storage | StorageChaos, E.InvalidOptions, Storage.Storage> =>
+  Layer.effectContext(
+    Effect.map(Effect.flatMap(Storage.Storage, make(rules)), (storage) =>
+      Context.make(Storage.Storage, storage).pipe(Context.add(StorageChaos, { unused: storage.unused })))
+  )
 
 const operation = Options.oneOf(
   "open",
@@ -193,15 +253,20 @@ const isBefore = ({ afterBytes, when }: DecodedRule): boolean => afterBytes === 
 const isAfter = ({ afterBytes, when }: DecodedRule): boolean => afterBytes === undefined && when === "after"
 
 /** Rules, and how often each may still apply. */
-class Chaos {
+class Injector {
   readonly name: string
   readonly #rules: ReadonlyArray<DecodedRule>
   readonly #remaining: Map<DecodedRule, number>
+  readonly #used = new Set<DecodedRule>()
 
   constructor(name: string, rules: ReadonlyArray<DecodedRule>) {
     this.name = name
     this.#rules = rules
     this.#remaining = new Map(rules.map((rule) => [rule, rule.times]))
+  }
+
+  isUnused(rule: DecodedRule | undefined): boolean {
+    return rule !== undefined && rule.times > 0 && !this.#used.has(rule)
   }
 
   /** Applies those rules of an operation that are due. */
@@ -258,6 +323,7 @@ class Chaos {
       const remaining = this.#remaining.get(rule) ?? 0
       if (remaining <= 0) return Effect.void
       this.#remaining.set(rule, remaining - 1)
+      this.#used.add(rule)
       const { delay, error } = rule
       const failing = error === "none" ? Effect.void : Effect.suspend(() => {
         const failure = error({ backend: this.name, operation, key: key ?? prefix ?? "" })
@@ -283,7 +349,7 @@ const impossible = (error: E.StorageError, operation: Operation): E.UnexpectedSt
 /** Applies the rules for bytes, and those for single keys of `removeAll`. */
 const withBrokenBytes = (
   inner: StorageBackend.StorageBackend,
-  chaos: Chaos
+  chaos: Injector
 ): StorageBackend.StorageBackend => {
   const loading = { writes: false, canFailWith: isLoadError }
   return {

@@ -37,13 +37,14 @@ import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import type * as Storage from "../Storage.js"
 import type { LoadError, StorageError } from "../StorageError.js"
-import { integer, type InvalidOption, size } from "./internal/options.js"
+import { integer, type InvalidOption, names, size } from "./internal/options.js"
 import * as Folder from "./modelChunks/folder.js"
 import * as ManifestFile from "./modelChunks/manifest.js"
 import type { ChunkInfo, Manifest } from "./modelChunks/manifest.js"
 import * as Reader from "./modelChunks/reader.js"
 import * as Scanner from "./modelChunks/scanner.js"
-import * as Splitter from "./modelChunks/splitter.js"
+import * as Selection from "./modelChunks/selection.js"
+import type * as Splitter from "./modelChunks/splitter.js"
 import * as Verifier from "./modelChunks/verifier.js"
 import type { SafetensorsError } from "./safetensors/errors.js"
 
@@ -119,21 +120,39 @@ export interface SplitOptions {
   /**
    * Which tensors go into one chunk:
    *
-   * - `"layer"`: the chunks are `embeddings`, `layer_0` and so on, and `head` for the rest. A model with two stacks of
-   *   layers, such as T5, has `embeddings`, `encoder_layer_0` …, `encoder_norm`, `decoder_layer_0` …, `head`. This needs
-   *   tensor names like those of BERT, GPT-2, Llama and T5 in the libraries of Hugging Face.
+   * - `"layer"`: the chunks are `embeddings`, `layer_0` and so on, and `head` for the rest. A model with several stacks of
+   *   layers has their names in those of the chunks. T5 has `embeddings`, `encoder_layer_0` …, `encoder_norm`,
+   *   `decoder_layer_0` …, `head`; LLaVA has `embeddings`, `vision_tower_layer_0` …, `vision_tower_norm`,
+   *   `multi_modal_projector`, `language_model_embeddings`, `language_model_layer_0` …, `head`. Layers are modules with a
+   *   number in a list with a name such as `layers`, `layer`, `blocks`, `h` or `stages`.
    * - a function: returns the name of the chunk for the name of a tensor
    * - `{ bytes }`: chunks of at most this size, `chunk_0` and so on. A larger tensor is a chunk by itself.
    *
-   * Chunks are in the order of the forward pass, as far as the names of the tensors show it. Default: `"layer"`.
+   * Default: `"layer"`.
    */
   readonly by?: "layer" | ((tensor: string) => string) | { readonly bytes: FileSystem.SizeInput } | undefined
+  /**
+   * The names of modules, or of tensors, in the order of the forward pass: `"model"` stands for all tensors whose names
+   * start with `model.`, and the longest name counts. Every tensor must be in one of them; within each, the names of the
+   * tensors tell the order. Default: the names tell it for the whole model.
+   */
+  readonly order?: ReadonlyArray<string> | undefined
 }
 
 /**
  * Splits a safetensors model into chunks, each a safetensors file: `layer_0` is the object `layer_0.safetensors` in the
  * folder `target`. The chunks are streamed one after another and hashed on the way, so memory use does not depend on
  * their size.
+ *
+ * Chunks are in the order of the forward pass, by the names that modules have in the libraries of Hugging Face, timm and
+ * diffusers: embeddings, layers by number, the last norm, the head; an encoder before a decoder; the tower of images or
+ * audio before the projector, and that before the language model with its token embeddings. Of two towers that do not
+ * depend on each other, such as those of CLIP, the one for images is the first.
+ *
+ * If the order of the chunks depends on a module whose name does not tell its place, `split` fails with a
+ * `ModelChunksError` for the option `order`, which sets it. Within a layer, unknown names are no failure: modules that
+ * are not known are in natural order. In a chunk, larger elements are first, as in every safetensors file; then tensors are
+ * part by part in the order of the forward pass, and by name within a layer.
  *
  * The old manifest is removed first, and the new one is saved last: if `split` fails, there may be chunks, but no manifest.
  * Running it again overwrites them. Other objects in the folder stay.
@@ -151,13 +170,23 @@ export interface SplitOptions {
  *   source: "llama/model.safetensors.index.json",
  *   target: "llama/chunks"
  * })
+ *
+ * // The names of this model do not tell that its "router" runs before its "experts".
+ * const ordered = ModelChunks.split({
+ *   source: "mine/model.safetensors",
+ *   target: "mine/chunks",
+ *   by: { bytes: 64 * 1024 ** 2 },
+ *   order: ["embed", "router", "experts", "lm_head"]
+ * })
  * ```
  */
 export const split = (options: SplitOptions): Effect.Effect<Manifest, ModelError, Storage.Storage> =>
   Effect.gen(function*() {
     const folder = yield* Folder.make("split", options.target)
-    const by = yield* Either.mapLeft(decodeBy(options), toError(folder, options.source))
-    return yield* Splitter.split(folder, options.source, by)
+    const { by, order } = yield* Either.mapLeft(decodeSplit(options), toError(folder, options.source))
+    // What knows the order of models is loaded when one is split.
+    const { split } = yield* Effect.promise(() => import("./modelChunks/splitter.js"))
+    return yield* split(folder, options.source, by, order)
   })
 
 /**
@@ -202,7 +231,7 @@ export const open = (prefix: string): Effect.Effect<Model, LoadError | Folder.Mo
  * @category models
  */
 export interface WriteManifestOptions {
-  /** Selects the chunks by their keys after the prefix. Default: all objects but `manifest.json`. */
+  /** Selects the chunks by their keys after the prefix. Default: as `writeManifest` describes it. */
   readonly include?: ((key: string) => boolean) | undefined
   /** How many objects are read at once: a whole number of at least 1. Default: 4. */
   readonly concurrency?: number | undefined
@@ -211,6 +240,17 @@ export interface WriteManifestOptions {
 /**
  * Writes a manifest for the objects in a folder, such as the shards of a download. Each object is a chunk with its key
  * after the prefix as name; chunks are in natural order, in which `shard10` follows `shard9`.
+ *
+ * The folder may be as it was downloaded from the Hugging Face Hub. Without `include`, the chunks are
+ *
+ * 1. the shards that the index names, if there is one: `model.safetensors.index.json`, or `pytorch_model.bin.index.json`
+ *    where there are no safetensors files
+ * 2. otherwise the safetensors files, if there are any
+ * 3. otherwise all files but hidden ones, documentation, configuration, tokenizers, media, and the state of optimizers
+ *
+ * In 2 and 3, `consolidated.*` and the folders `original`, `onnx`, `openvino`, `coreml` and the like count only if there is
+ * nothing else. Weights in several formats, several indexes or models, files with the same tensor, a missing shard, Git LFS
+ * pointers and folders without weights are refused with a `ModelChunksError`.
  *
  * Each object is streamed once, bypassing all caches. An existing manifest is replaced when all objects are hashed. The
  * entries of safetensors files list their tensors; an invalid safetensors file fails with `SafetensorsError`.
@@ -233,7 +273,39 @@ export const writeManifest = (
   Effect.gen(function*() {
     const folder = yield* Folder.make("writeManifest", prefix)
     const concurrency = yield* Either.mapLeft(decodeConcurrency(options), toError(folder))
-    return yield* Scanner.writeManifest(folder, options.include ?? (() => true), concurrency)
+    return yield* Scanner.writeManifest(folder, options.include, concurrency)
+  })
+
+/**
+ * The keys, after the prefix, of the files that make up a model in a folder as it was downloaded: the weights that
+ * `writeManifest` would select, and its configuration, tokenizer, documentation and the like. Hidden files, the same weights in
+ * another form and the state of a training are left out.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { type Storage, ModelChunks, StorageMirror } from "surfing-weights"
+ *
+ * const publish = (download: Storage.Service, bucket: Storage.Service) =>
+ *   Effect.gen(function*() {
+ *     const files = new Set(yield* ModelChunks.files(""))
+ *     return StorageMirror.sync(download, bucket, { filter: (key) => files.has(key) })
+ *   })
+ * ```
+ */
+export const files = (
+  prefix: string
+): Effect.Effect<
+  ReadonlyArray<string>,
+  LoadError | SafetensorsError | Folder.ModelChunksError,
+  Storage.Storage
+> =>
+  Effect.gen(function*() {
+    const folder = yield* Folder.make("files", prefix)
+    const listed = yield* folder.storage.list(folder.prefix)
+    return yield* Selection.files(folder, listed.map((key) => key.slice(folder.prefix.length)))
   })
 
 /**
@@ -277,8 +349,13 @@ export const verify = (
     return Verifier.verify(folder, concurrency)
   }))
 
-const decodeBy = ({ by = "layer" }: SplitOptions): Either.Either<Splitter.SplitBy, InvalidOption> =>
-  typeof by === "object" ? Either.map(size("by.bytes", by.bytes), (bytes) => ({ bytes })) : Either.right(by)
+const decodeSplit = (
+  { by = "layer", order }: SplitOptions
+): Either.Either<{ readonly by: Splitter.SplitBy; readonly order: ReadonlyArray<string> | undefined }, InvalidOption> =>
+  Either.all({
+    by: typeof by === "object" ? Either.map(size("by.bytes", by.bytes), (bytes) => ({ bytes })) : Either.right(by),
+    order: order === undefined ? Either.right(undefined) : names("order", order)
+  })
 
 const decodeStream = (
   { keepLast = 0, order, prefetch = 1 }: StreamOptions = {}

@@ -3,8 +3,15 @@
  * a 50 GB file without the rest, all tensors as a stream, and files that are written as their tensors come.
  *
  * Opening a file reads its header alone, in one request, or in two if the header is longer than 128 KiB. A file that the
- * reference implementation rejects fails with `SafetensorsError`; so do duplicate keys, which the published format
- * forbids. Every later read is conditional on the etag that was opened: if the file has been overwritten since, the read
+ * reference implementation in Rust (0.8.0) rejects fails with `SafetensorsError`. So do these, which it reads:
+ *
+ * - white space before the `{` of the header, which the published format forbids
+ * - two tensors of one name, also where one is written with an escape, and two entries of one key in `__metadata__`; the
+ *   format forbids duplicate keys
+ * - a tensor that is an array (`["F32",[1],[0,4]]`) instead of an object
+ * - a length, or a product of lengths, from 2^53 on, also beside a length of 0
+ *
+ * Every later read is conditional on the etag that was opened: if the file has been overwritten since, the read
  * fails with `PreconditionFailed`.
  *
  * @module Safetensors

@@ -3,7 +3,8 @@
  * `model.save`. It follows the interface in `tfjs-core/src/io/types.ts`; TensorFlow.js itself is not needed here.
  *
  * A model is a `model.json` in a folder, and the weights that it names, in shards beside it. Models from the TensorFlow.js
- * converter, its file handlers and downloads have this form already.
+ * converter, its file handlers and downloads have this form already; downloads (`downloads://my-model`) name the file
+ * after the model, `my-model.json`.
  *
  * @module TensorFlowIO
  * @since 0.1.0
@@ -32,8 +33,11 @@ export type { ModelArtifacts, SaveResult, TrainingConfig, WeightSpec } from "./t
 export interface IOHandler {
   /**
    * Loads the model with its weights, all or nothing. It rejects with `CorruptObject`, before any weights are read, if
-   * `model.json` is invalid, names a shard outside of the folder, or the size of the shards is not that of the weights. A
+   * `model.json` is invalid, names a shard by a URL or outside of the folder, or the size of the shards is not that of the weights. A
    * model that is replaced meanwhile is loaded again.
+   *
+   * A model without `weightsManifest` is a topology alone, of which TensorFlow.js would make a model with random weights:
+   * reading `weightData` of its artifacts throws an error that says so, which is what `loadLayersModel` then rejects with.
    */
   load: () => Promise<ModelArtifacts>
 
@@ -60,15 +64,19 @@ export interface Options {
    */
   readonly shardSize?: FileSystem.SizeInput | undefined
   /**
-   * Load models with `getWeightStream` instead of `weightData`, for weights that do not fit in one `ArrayBuffer`. The
-   * shards are then read one after another, and the stream of a model that is replaced meanwhile fails. Default: false.
+   * Load graph models with `getWeightStream` instead of `weightData`, for weights that do not fit in one `ArrayBuffer`.
+   * The shards are then read one after another, and the stream of a model that is replaced meanwhile fails. Default: false.
+   *
+   * `loadGraphModel` of TensorFlow.js 4.15 or later reads the stream. For a program that does not, reading `weightData`
+   * throws an error that says so. `loadLayersModel` reads no stream, so layers models are loaded with `weightData`: in one
+   * buffer or, if that is too large, in one for each shard.
    */
   readonly streamWeights?: boolean | undefined
 }
 
 /**
- * A handler for the model in a folder. A slash at the end of `prefix` makes no difference; an empty string is the root of
- * the storage. The promises run with the services that are provided to this effect.
+ * A handler for the model in a folder, or for that of the file `prefix`, if it ends in `.json`: `models/my-model.json`. A
+ * slash at the end of a folder makes no difference; an empty string is the root of the storage. The promises run with the services that are provided to this effect.
  *
  * @since 0.1.0
  * @category constructors
@@ -93,8 +101,8 @@ export const handler = (prefix: string, options: Options = {}): Effect.Effect<IO
     const runtime = yield* Effect.runtime<Storage.Storage>()
     const storage = yield* Storage.Storage
     const run = promiseRunner(runtime)
-    const folder = keyPrefix(prefix)
-    const location: Location = { storage, prefix: folder, key: `${folder}model.json` }
+    const key = prefix.endsWith(".json") ? prefix : `${keyPrefix(prefix)}model.json`
+    const location: Location = { storage, prefix: key.slice(0, key.lastIndexOf("/") + 1), key }
     const decoded = Either.mapLeft(decodeOptions(options), toError(location))
 
     const load = options.streamWeights === true ? Reader.loadStreamed(location, runtime) : Reader.load(location)

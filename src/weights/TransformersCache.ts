@@ -18,19 +18,27 @@
  * Only the body of a response is kept. Its `Content-Length` is the size of the object, its `Content-Type` follows from the
  * extension.
  *
+ * A file that is put is checked: pages, messages of servers and Git LFS pointers in place of weights are rejected, and so
+ * is JSON that does not parse. Its SHA-256 is kept in the object `<key>%sha256` and compared before the file is used, once
+ * for each version of the file: a damaged file is removed and not found, so that the library downloads it again. The
+ * comparison reads the file a second time; on a busy machine with two cores it took 0.9 s for 1 GiB on disk. Of files that
+ * were copied here, which have no SHA-256, the first bytes are checked. Remove `<key>%sha256` to change a file by hand.
+ *
+ * In Node.js, version 3 of transformers.js asks for the path of a cached model, which no custom cache has: set
+ * `env.useFSCache = false`. Models with external data (`model.onnx_data`) need version 4 there: version 3 leaves it to the
+ * ONNX runtime, which looks for it beside a file on disk. Version 4 needs neither.
+ *
  * @module TransformersCache
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
-import type * as Runtime from "effect/Runtime"
-import * as Stream from "effect/Stream"
-import * as ByteRange from "../ByteRange.js"
-import * as ObjectKey from "../ObjectKey.js"
+import * as Hash from "../internal/hash.js"
 import * as Storage from "../Storage.js"
-import { InvalidKey, UnsupportedOperation } from "../StorageError.js"
 import { keyPrefix } from "./internal/folders.js"
-import { promiseRunner, toReadableStream } from "./internal/promises.js"
+import { promiseRunner } from "./internal/promises.js"
+import type { Location } from "./transformersCache/keys.js"
+import * as Reader from "./transformersCache/reader.js"
+import * as Saver from "./transformersCache/saver.js"
 
 /**
  * The progress of a `put`: the bytes so far, all bytes (0 if the response does not say), and their ratio in percent.
@@ -53,7 +61,7 @@ export interface Progress {
  */
 export interface TransformersCache {
   /**
-   * Finds the response for a request, or `undefined`. Its body is opened by the first read and streamed from the storage;
+   * Finds the response for a request, or `undefined`. The file is compared with its SHA-256, if that was not done. Its body is opened by the first read and streamed from the storage;
    * if the object is overwritten or removed before the end, the body fails. It should be read to the end or cancelled; a
    * body that is never read needs neither.
    *
@@ -64,8 +72,8 @@ export interface TransformersCache {
   readonly match: (request: string | URL | Request) => Promise<Response | undefined>
 
   /**
-   * Saves the body of a response as a stream, all or nothing: if it breaks off, or does not have the length of its
-   * `Content-Length`, nothing is saved. The response must be one of status 200 to a GET request, and its body unread; others
+   * Saves the body of a response as a stream, all or nothing: if it breaks off, does not have the length of its
+   * `Content-Length`, or cannot be the file (`CorruptObject`), nothing is saved. The response must be one of status 200 to a GET request, and its body unread; others
    * reject with `UnsupportedOperation`, and their body is not read. `onProgress` is called for each chunk.
    */
   readonly put: (
@@ -76,6 +84,27 @@ export interface TransformersCache {
 
   /** Removes the response for a request. The result says whether there was one. */
   readonly delete: (request: string | URL | Request) => Promise<boolean>
+}
+
+/**
+ * What happens when the storage fails.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * What happens when the storage fails, because it is full, read-only or down:
+   *
+   * - `"fail"`: `match` and `put` reject, and then transformers.js may load no model.
+   * - `"miss"`: the failure is logged as a warning, and the model loads from the hub. `match` finds nothing. `put` resolves,
+   *   and the next `match` returns the response once, for Node.js, where the library reads models from the cache alone. So
+   *   a file from `fetch` is in memory until it is saved. How long a storage that is down is waited for, its retries
+   *   decide, or `StorageTimeout`.
+   *
+   * Default: `"fail"`.
+   */
+  readonly onFailure?: "fail" | "miss" | undefined
 }
 
 /**
@@ -101,175 +130,24 @@ export interface TransformersCache {
  * )
  * ```
  */
-export const make = (prefix: string): Effect.Effect<TransformersCache, never, Storage.Storage> =>
+export const make = (
+  prefix: string,
+  { onFailure = "fail" }: Options = {}
+): Effect.Effect<TransformersCache, never, Storage.Storage> =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<Storage.Storage>()
-    const location: Location = { storage: yield* Storage.Storage, prefix: keyPrefix(prefix) }
+    const location: Location = {
+      storage: yield* Storage.Storage,
+      prefix: keyPrefix(prefix),
+      newHash: yield* Hash.load("sha256"),
+      missOnFailure: onFailure === "miss",
+      verified: new Map(),
+      held: new Map()
+    }
     const run = promiseRunner(runtime)
     return {
-      match: (request) =>
-        run(Effect.map(find(location, request), (found) => found && toResponse(location, found, runtime))),
-      put: (request, response, onProgress) => run(put(location, request, response, onProgress)),
-      delete: (request) => run(remove(location, request))
+      match: (request) => run(Reader.match(location, request, runtime)),
+      put: (request, response, onProgress) => run(Saver.put(location, request, response, onProgress)),
+      delete: (request) => run(Reader.remove(location, request))
     }
   })
-
-/** Where responses are cached. */
-interface Location {
-  readonly storage: Storage.Service
-  /** What the keys start with. */
-  readonly prefix: string
-}
-
-/** An object that was found, and the requested range. */
-interface Found {
-  readonly info: Storage.ObjectInfo
-  readonly range: ByteRange.ByteRange | undefined
-}
-
-const find = (location: Location, request: string | URL | Request) =>
-  Effect.gen(function*() {
-    const { method, range, url } = parseRequest(request)
-    const key = keyOf(location, "match", url)
-    if (method !== "GET" || Either.isLeft(key)) return undefined
-    return yield* location.storage.head(key.right).pipe(
-      Effect.map((info): Found => ({ info, range })),
-      Effect.catchTag("ObjectNotFound", () => Effect.succeed(undefined))
-    )
-  })
-
-const toResponse = (
-  { storage }: Location,
-  { info, range }: Found,
-  runtime: Runtime.Runtime<Storage.Storage>
-): Response | undefined => {
-  const resolved = ByteRange.resolve(range, info.size)
-  if (Either.isLeft(resolved)) return undefined
-  const { endExclusive, start } = resolved.right
-  const bytes = storage.stream(info.key, { ifMatch: info.etag, ...(range !== undefined && { range }) })
-  return new Response(toReadableStream(bytes, runtime), {
-    status: range === undefined ? 200 : 206,
-    headers: {
-      "accept-ranges": "bytes",
-      "content-length": String(endExclusive - start),
-      "content-type": contentType(info.key),
-      ...(range !== undefined && { "content-range": `bytes ${start}-${endExclusive - 1}/${info.size}` })
-    }
-  })
-}
-
-const put = (
-  location: Location,
-  request: string | URL | Request,
-  response: Response,
-  onProgress: ((progress: Progress) => void) | undefined
-): Effect.Effect<void, unknown> =>
-  Effect.gen(function*() {
-    const { storage } = location
-    const { method, url } = parseRequest(request)
-    const key = yield* keyOf(location, "put", url)
-    const reason = problemOf(method, response)
-    if (reason !== undefined) {
-      return yield* new UnsupportedOperation({ backend: storage.backend.name, operation: "put", key, reason })
-    }
-    const { body } = response
-    if (body === null) return yield* storage.save(key, new Uint8Array())
-    const size = contentLength(response.headers)
-    return yield* storage.save(key, bytesOf(body, size, onProgress), size === undefined ? {} : { size }).pipe(
-      // The save may fail before it reads the first byte.
-      Effect.onError(() => Effect.ignore(Effect.tryPromise(() => body.cancel())))
-    )
-  })
-
-/** Why a response cannot be cached. */
-const problemOf = (method: string, { body, bodyUsed, status }: Response): string | undefined =>
-  method !== "GET"
-    ? `only responses to GET can be cached (got ${method})`
-    : status !== 200
-    ? `only responses of status 200 can be cached (got ${status})`
-    : body?.locked === true || bodyUsed
-    ? "the body has been read already"
-    : undefined
-
-const bytesOf = (
-  body: ReadableStream<Uint8Array>,
-  size: number | undefined,
-  onProgress: ((progress: Progress) => void) | undefined
-): Stream.Stream<Uint8Array, unknown> =>
-  Stream.suspend(() => {
-    const total = size ?? 0
-    let loaded = 0
-    const source = { evaluate: () => body, onError: (cause: unknown) => cause, releaseLockOnEnd: true }
-    return Stream.map(Stream.fromReadableStream(source), (bytes) => {
-      loaded += bytes.byteLength
-      onProgress?.({ progress: total === 0 ? 0 : (loaded / total) * 100, loaded, total })
-      return bytes
-    })
-  })
-
-const remove = (location: Location, request: string | URL | Request) =>
-  Effect.flatMap(find(location, request), (found) =>
-    found === undefined
-      ? Effect.succeed(false)
-      : Effect.as(location.storage.remove(found.info.key), true))
-
-const parseRequest = (request: string | URL | Request) =>
-  typeof request === "string" || request instanceof URL
-    ? { url: String(request), method: "GET", range: undefined }
-    : { url: request.url, method: request.method, range: parseRange(request.headers) }
-
-/** The range of bytes that a request asks for. What HTTP lets a server ignore is ignored. */
-const parseRange = (headers: Headers): ByteRange.ByteRange | undefined => {
-  const [, start, end] = /^bytes=(\d*)-(\d*)$/i.exec(headers.get("range") ?? "") ?? []
-  if (start === undefined || end === undefined || start + end === "" || headers.has("if-range")) return undefined
-  if (start === "") return ByteRange.last(Number(end))
-  if (end === "") return ByteRange.from(Number(start))
-  if (Number(end) < Number(start)) return undefined
-  return ByteRange.make(Number(start), Math.min(Number(end) + 1, Number.MAX_SAFE_INTEGER))
-}
-
-/** The length of the body, unless it was compressed: the header then has the compressed length. */
-const contentLength = (headers: Headers): number | undefined => {
-  const length = headers.get("content-length") ?? ""
-  const isPlain = (headers.get("content-encoding") ?? "identity").toLowerCase() === "identity"
-  return isPlain && /^\d+$/.test(length) ? Number(length) : undefined
-}
-
-const contentType = (key: string): string =>
-  contentTypes.get(/\.(\w+)(?:\?.*)?$/.exec(key)?.[1]?.toLowerCase() ?? "") ?? "application/octet-stream"
-
-// Of the files that the library loads. Engines insist on the type of WebAssembly.
-const contentTypes = new Map([
-  ["js", "text/javascript"],
-  ["json", "application/json"],
-  ["mjs", "text/javascript"],
-  ["txt", "text/plain"],
-  ["wasm", "application/wasm"]
-])
-
-/** The key for a URL or a path. */
-const keyOf = ({ prefix, storage }: Location, operation: string, address: string) => {
-  const fail = (key: string, reason: string) =>
-    Either.left(new InvalidKey({ backend: storage.backend.name, operation, key, reason }))
-  const url = /^\s*https?:/i.test(address) && URL.canParse(address) ? new URL(address) : undefined
-  if (url !== undefined && url.username + url.password !== "") {
-    return fail(url.host + url.pathname, "the URL contains a user name or password")
-  }
-  const name = url === undefined ? escapePath(address.replace(/^(?:\.\/)+/, "")) : nameOf(url)
-  const key = prefix + (url === undefined ? "file:" : "") + name
-  // In the key, what precedes a path would hide that its first segment is "..".
-  const reason = ObjectKey.problem(key) ?? ObjectKey.problem(name.replace(/^\//, ""))
-  return reason === undefined ? Either.right(key) : fail(key, reason)
-}
-
-const nameOf = (url: URL): string => {
-  url.hash = ""
-  const address = url.href.replace(/^https:\/\//, "").replace(/^http:\/\//, "http:/")
-  // The first question mark starts the query.
-  const [path = "", ...query] = address.split("?")
-  return [escapePath(path), ...query.map((part) => escapePercent(part).replaceAll("/", "%2F"))].join("?")
-}
-
-const escapePath = (path: string): string => escapePercent(path).replace(/\/(?=\/|$)/g, "%2F")
-
-const escapePercent = (text: string): string => text.replaceAll("%", "%25")

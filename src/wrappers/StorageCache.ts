@@ -5,13 +5,17 @@
  * - Objects are kept whole. A load or stream of a whole object fills the cache, and its ranges are then served from there;
  *   a range of an object that is not in the cache goes to the storage, and is not kept. A stream fills the cache as it
  *   passes through; one that is not read to its end, or that breaks, leaves nothing behind.
- * - Fibers that load the same object at once share one request (single flight).
+ * - Fibers that load the same object at once share one request (single flight). One that begins while a request is under way
+ *   joins it, so that it may see the object as it was when that request began, also where it is revalidated; only a change
+ *   that is made through the cache is never missed.
  * - Saves, removals, copies and moves go through, and invalidate what they change when they end, also when they fail.
  *   Changes that others make in the storage are noticed as `freshness` says.
  * - Each load returns a new array, unless `shared` is true.
  * - A load whose `ifMatch` is the etag of the object in the cache is served from there; with any other etag it goes to the
  *   storage. One with `bypassCache` goes to the storage and invalidates the object.
- * - Where the second tier fails, the storage is used; the failure is counted, and the first one is logged.
+ * - Where the second tier fails, the storage is used; the failure is counted, and the first one is logged. Objects of an
+ *   earlier process are held against their SHA-256 when they are first read; damaged ones are fetched anew. So are objects
+ *   that were kept for another storage: another bucket, endpoint, prefix or directory.
  *
  * @module StorageCache
  * @since 0.1.0
@@ -72,7 +76,7 @@ export interface MemoryOptions {
 export interface Options extends MemoryOptions {
   readonly tier?: {
     readonly storage: Storage.Service
-    /** How many bytes are kept there, including about 150 for each object. */
+    /** How many bytes are kept there, including about 250 for each object. */
     readonly capacity: FileSystem.SizeInput
   } | undefined
 }
@@ -86,7 +90,7 @@ export interface Options extends MemoryOptions {
 export interface LayerOptions<Err, R> extends MemoryOptions {
   readonly tier?: {
     readonly layer: Layer.Layer<Storage.Storage, Err, R>
-    /** How many bytes are kept there, including about 150 for each object. */
+    /** How many bytes are kept there, including about 250 for each object. */
     readonly capacity: FileSystem.SizeInput
   } | undefined
 }
@@ -173,7 +177,7 @@ export const make: {
         capacity,
         counters,
         timeToLive: freshness,
-        tier: tier && (yield* SecondTier.make(tier.storage.backend, tier.capacity, counters))
+        tier: tier && (yield* SecondTier.make(inner.backend, tier.storage.backend, tier.capacity, counters))
       })
       const reader = new Reader(inner.backend, objects, counters, shared)
       const cached = Storage.make(makeBackend(inner.backend, name, objects, reader))
@@ -317,6 +321,7 @@ const makeBackend = (
     Effect.ensuring(effect, objects.invalidate(keys))
   return {
     name,
+    location: inner.location,
     capabilities: inner.capabilities,
     open: (key, options) => reader.open(key, options),
     load: (key, options) => reader.load(key, options),

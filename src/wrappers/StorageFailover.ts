@@ -232,6 +232,7 @@ const makeBackend = (
   const presigning = members.withCapability("presign")
   return {
     name,
+    location: backends.map(({ name, location = name }) => location).join(" "),
     capabilities: {
       ...primary.backend.capabilities,
       objectsWithinObjects: backends.every(({ capabilities }) => capabilities.objectsWithinObjects)

@@ -10,6 +10,8 @@
  *   removed.
  * - Attributes are copied where both storages keep them. Objects that differ in attributes only count as the same.
  * - However a sync ends, its copies are complete, and running it again does the rest.
+ * - The copy of an object of more than 64 MiB that was interrupted, or whose process was killed, is resumed where `to` can do that
+ *   and the object in `from` still has the same etag: a directory receives the bytes that are missing, a bucket the parts.
  *
  * Objects of one key and size are the same if they have the same checksum, where both stores have one of the same kind, or
  * the same etag, where S3 computed it of the bytes. Otherwise the object in `to` counts as the same unless it was saved
@@ -30,11 +32,16 @@ import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as ByteRange from "../ByteRange.js"
+import { intoArray } from "../internal/bytes.js"
 import { sameContent } from "../internal/content.js"
-import { boolean, count, decode, string } from "../internal/options.js"
+import { boolean, callback, count, decode, string } from "../internal/options.js"
+import { withSources } from "../internal/source.js"
 import * as ObjectKey from "../ObjectKey.js"
-import type * as Storage from "../Storage.js"
+import * as Storage from "../Storage.js"
+import type { ResumableData } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
+import { haveSameBytes } from "./mirror/comparison.js"
 
 /**
  * What to copy and remove, and how.
@@ -45,6 +52,13 @@ import * as E from "../StorageError.js"
 export interface Options {
   /** Only keys that start with this string; others are ignored on both sides. Default: all. */
   readonly prefix?: string | undefined
+  /** Selects the objects by their keys; others are ignored on both sides. Default: all. */
+  readonly filter?: ((key: string) => boolean) | undefined
+  /**
+   * Whether to read both objects and compare their bytes where size, checksum and etag do not show whether they are the same.
+   * Default: false, so that the times decide.
+   */
+  readonly checksum?: boolean | undefined
   /**
    * Whether to remove from `to` what `from` does not have. An empty `from` then empties `to`: try it with `dryRun` first.
    * Default: false.
@@ -138,8 +152,52 @@ export const sync = (
     return settings.dryRun ? Stream.map(steps, ({ event }) => event) : carryOut(steps, settings.concurrency)
   }))
 
+/**
+ * An object in a storage.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Location {
+  readonly storage: Storage.Service
+  readonly key: string
+}
+
+/**
+ * Copies one object to another storage, or to another key, as `sync` copies each: with its attributes, whole and checked. It is
+ * not copied where checksums or etags show that `to` has the same object already; the times alone do not.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { type Storage, StorageMirror } from "surfing-weights"
+ *
+ * const publish = (laptop: Storage.Service, bucket: Storage.Service) =>
+ *   StorageMirror.copyObject(
+ *     { storage: laptop, key: "model.safetensors" },
+ *     { storage: bucket, key: "bert/model.safetensors" }
+ *   ).pipe(Effect.map(({ _tag }) => _tag === "Copied"))
+ * ```
+ */
+export const copyObject = (
+  from: Location,
+  to: Location
+): Effect.Effect<Extract<Event, { readonly _tag: "Copied" | "Unchanged" }>, E.StorageError> =>
+  Effect.gen(function*() {
+    const source = yield* from.storage.head(from.key)
+    const target = yield* Effect.catchTag(to.storage.head(to.key), "ObjectNotFound", () => Effect.succeed(undefined))
+    const { key, size } = source
+    if (target !== undefined && sameContent(source, target) === true) return Event.Unchanged({ key, size })
+    yield* Effect.mapError(copy(from.storage, to.storage, source, to.key), ({ error }) => error)
+    return Event.Copied({ key, size })
+  })
+
 interface Settings {
   readonly prefix: string
+  readonly filter?: ((key: string) => boolean) | undefined
+  readonly checksum: boolean
   readonly delete: boolean
   readonly concurrency: number
   readonly dryRun: boolean
@@ -147,6 +205,8 @@ interface Settings {
 
 const schema: Schema.Schema<Settings, Options> = Schema.Struct({
   prefix: Schema.optionalWith(string(), { default: () => "" }),
+  filter: Schema.optional(callback<(key: string) => boolean>()),
+  checksum: Schema.optionalWith(boolean, { default: () => false }),
   delete: Schema.optionalWith(boolean, { default: () => false }),
   concurrency: Schema.optionalWith(count(), { default: () => 4 }),
   dryRun: Schema.optionalWith(boolean, { default: () => false })
@@ -179,22 +239,41 @@ const stepsOf = (
     event: Event.Removed({ key }),
     work: remove(from, to, key)
   })
-  return keyed(from, settings.prefix).pipe(
+  const decided = (source: Storage.ObjectInfo, isSame: boolean): Step => isSame ? unchanged(source) : copied(source)
+  const compared = (source: Storage.ObjectInfo, target: Storage.ObjectInfo): Step => {
+    const isSame = sameContent(source, target)
+    if (isSame !== undefined || !settings.checksum) return decided(source, isCurrent(source, target))
+    const decide = Effect.match(haveSameBytes(from, to, source, target), {
+      onSuccess: (isSame) => decided(source, isSame),
+      onFailure: (error): Step => ({
+        event: Event.Failed({ key: source.key, error }),
+        work: Effect.fail(whenRead(error))
+      })
+    })
+    return { ...copied(source), decide }
+  }
+  const steps = keyed(from, settings).pipe(
     Stream.zipAllSortedByKeyWith({
-      other: keyed(to, settings.prefix),
+      other: keyed(to, settings),
       onSelf: (source) => Option.some(copied(source)),
       onOther: (target) => settings.delete ? Option.some(removed(target)) : Option.none(),
-      onBoth: (source, target) => Option.some(isCurrent(source, target) ? unchanged(source) : copied(source)),
+      onBoth: (source, target) => Option.some(compared(source, target)),
       order: ObjectKey.compare
     }),
     Stream.filterMap(([, step]) => step)
   )
+  // Without it, steps stay a page at a time.
+  return settings.checksum
+    ? Stream.mapEffect(steps, (step) => step.decide ?? Effect.succeed(step), { concurrency: settings.concurrency })
+    : steps
 }
 
 /** What is to be done about a key, if anything, and the event when it is done. */
 interface Step {
   readonly event: Event
   readonly work?: Effect.Effect<void, Failure>
+  /** Finds out first what is to be done. */
+  readonly decide?: Effect.Effect<Step>
 }
 
 interface Task extends Step {
@@ -218,38 +297,110 @@ const failure = (...stopping: ReadonlyArray<E.StorageError["_tag"]>) => (error: 
 const whenRead = failure("StorageNotFound")
 const whenWritten = failure("StorageNotFound", "AccessDenied", "StorageFull")
 
-const keyed = (storage: Storage.Service, prefix: string) =>
-  Stream.map(storage.entries({ prefix }), (info) => [info.key, info] as const)
+const keyed = (storage: Storage.Service, { filter, prefix }: Settings) =>
+  storage.entries({ prefix }).pipe(
+    filter === undefined ? (entries) => entries : Stream.filter(({ key }) => filter(key)),
+    Stream.map((info) => [info.key, info] as const)
+  )
 
+/** Whether the objects count as the same, by their times where nothing else shows it. */
 const isCurrent = (source: Storage.ObjectInfo, target: Storage.ObjectInfo): boolean =>
   sameContent(source, target) ?? target.lastModified >= source.lastModified
 
 const copy = (
   from: Storage.Service,
   to: Storage.Service,
-  listed: Storage.ObjectInfo
+  listed: Storage.ObjectInfo,
+  toKey = listed.key
 ): Effect.Effect<void, Failure> =>
+  Effect.flatMap(listed.size <= smallSize ? copySmall(from, to, listed, toKey) : copyLarge(from, to, listed, toKey), (
+    { original, saved }
+  ) =>
+    sameContent(original, saved) === false
+      ? Effect.flatMap(discard(to, original, saved), (error) => Effect.fail({ error, stops: false }))
+      : Effect.void)
+
+/** The objects that are held in memory, `concurrency` at a time, so that one request reads them. */
+const smallSize = 1024 * 1024
+
+const copySmall = (from: Storage.Service, to: Storage.Service, listed: Storage.ObjectInfo, toKey: string) =>
+  Effect.gen(function*() {
+    const { etag, key, size } = listed
+    // Closed before the save begins: under a `StorageLimit`, to wait for a permit of one storage while holding one of the other
+    // could be a deadlock.
+    const { bytes, info } = yield* from.open(key, { ifMatch: etag }).pipe(
+      Effect.flatMap(({ bytes, info, stream }) =>
+        Effect.map(bytes === undefined ? intoArray(stream, size) : Effect.succeed(bytes), (bytes) => ({ bytes, info }))
+      ),
+      Effect.scoped,
+      Effect.catchTag("PreconditionFailed", () => Effect.fail(changed(from, key))),
+      Effect.zipLeft(currentInfo(from, listed)),
+      Effect.mapError(whenRead)
+    )
+    const attributes = keepsAttributes(from, to) ? meaningful(info.attributes) : undefined
+    const saved = yield* Effect.mapError(to.save(toKey, bytes, { size, attributes }), whenWritten)
+    return { original: info, saved }
+  })
+
+const copyLarge = (from: Storage.Service, to: Storage.Service, listed: Storage.ObjectInfo, toKey: string) =>
   Effect.gen(function*() {
     const { etag, key, size } = listed
     const attributes = yield* attributesOf(from, to, listed)
     let original = listed
-    // Opened only when the save reads it: under a `StorageLimit`, to wait for a permit of one storage while holding one of
-    // the other could be a deadlock.
-    const bytes = Stream.unwrapScoped(
-      Effect.map(from.open(key, { ifMatch: etag }), ({ info, stream }) => {
-        original = info
-        return stream
-      })
-    )
-    const data = Stream.mapError(Stream.concat(bytes, Stream.execute(currentInfo(from, listed))), whenRead)
-    const saved = yield* Effect.mapError(
-      to.save(key, data, { size, attributes }),
-      (error) => "stops" in error ? error : whenWritten(error)
-    )
-    if (sameContent(original, saved) === false) {
-      yield* Effect.flatMap(discard(to, original, saved), (error) => Effect.fail({ error, stops: false }))
-    }
+    // Opened only when the save reads it, for the same reason.
+    const read = (range?: ByteRange.ByteRange) =>
+      Stream.unwrapScoped(
+        Effect.map(from.open(key, { ifMatch: etag, range }), ({ info, stream }) => {
+          original = info
+          return stream
+        })
+      )
+    const rest = (position: number) =>
+      Stream.mapError(
+        Stream.concat(
+          // A range must begin within the object.
+          position === 0 ? read() : position < size ? read(ByteRange.from(position)) : Stream.empty,
+          Stream.execute(currentInfo(from, listed))
+        ),
+        whenRead
+      )
+    const options = { size, attributes }
+    const saving = canBeResumed(listed)
+      ? withSources((carry: (source: Stream.Stream<Uint8Array, Failure>) => Stream.Stream<Uint8Array>) =>
+        resumable(to, {
+          size,
+          version: versionOf(from, listed),
+          read: ({ endExclusive, start }) =>
+            carry(Stream.mapError(read(ByteRange.make(start, endExclusive)), whenRead)),
+          rest: (position) => carry(rest(position))
+        }).save(toKey, carry(rest(0)), options)
+      )
+      : to.save(toKey, rest(0), options)
+    const saved = yield* Effect.mapError(saving, (error) => "stops" in error ? error : whenWritten(error))
+    return { original, saved }
   })
+
+/** Whether the copy of an object is worth being resumed, and its etag distinguishes any two versions. */
+const canBeResumed = ({ etag, size }: Storage.ObjectInfo): boolean =>
+  size > resumableSize && /^(?!W\/)[\x21-\x7e]+$/.test(etag)
+
+const resumableSize = 64 * 1024 * 1024
+
+/** A name for one version of an object. A server that counts versions in memory starts again with its first etag. */
+const versionOf = ({ backend }: Storage.Service, { etag, key, lastModified, size }: Storage.ObjectInfo): string =>
+  // A listing may know the time better than a response does.
+  JSON.stringify([backend.location ?? backend.name, key, size, etag, Math.floor(lastModified.getTime() / 1000)])
+
+/** The same storage, whose save resumes an earlier one of this data where it can. */
+const resumable = (storage: Storage.Service, data: ResumableData): Storage.Service => {
+  const { saveResumable, ...backend } = storage.backend
+  return saveResumable === undefined
+    ? storage
+    : Storage.make({ ...backend, save: (key, _, options) => saveResumable(key, data, options) })
+}
+
+const keepsAttributes = (from: Storage.Service, to: Storage.Service): boolean =>
+  from.backend.capabilities.attributes && to.backend.capabilities.attributes
 
 /** What is known of an object now, unless it has changed since it was listed. */
 const currentInfo = (from: Storage.Service, { etag, key }: Storage.ObjectInfo) =>
@@ -261,11 +412,26 @@ const attributesOf = (
   to: Storage.Service,
   listed: Storage.ObjectInfo
 ): Effect.Effect<Storage.Attributes | undefined, Failure> =>
-  !from.backend.capabilities.attributes || !to.backend.capabilities.attributes
+  !keepsAttributes(from, to)
     ? Effect.succeed(undefined)
     : listed.attributes !== undefined
-    ? Effect.succeed(listed.attributes)
-    : Effect.mapBoth(currentInfo(from, listed), { onSuccess: ({ attributes }) => attributes, onFailure: whenRead })
+    ? Effect.succeed(meaningful(listed.attributes))
+    : Effect.mapBoth(currentInfo(from, listed), {
+      onSuccess: ({ attributes }) => meaningful(attributes),
+      onFailure: whenRead
+    })
+
+/**
+ * Without the content type that says only that the bytes are bytes, which S3 gives to every object that has none: a file system
+ * would write a second file to keep it.
+ */
+const meaningful = (attributes: Storage.Attributes | undefined): Storage.Attributes | undefined => {
+  const { contentType, ...others } = attributes ?? {}
+  const kept = contentType === undefined || /^(?:application|binary)\/octet-stream$/i.test(contentType)
+    ? others
+    : { ...others, contentType }
+  return Object.keys(kept).length === 0 ? undefined : kept
+}
 
 const remove = (from: Storage.Service, to: Storage.Service, key: string): Effect.Effect<void, Failure> =>
   Effect.filterOrFail(from.exists(key), (exists) => !exists, () => changed(from, key)).pipe(

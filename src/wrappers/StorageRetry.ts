@@ -24,7 +24,7 @@ import * as Layer from "effect/Layer"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { decode, retry as retryPolicy } from "../internal/options.js"
-import { listResuming, openResuming, removeAllRetrying, retry } from "../internal/retry.js"
+import { listResuming, openResuming, prepare, removeAllRetrying, retry } from "../internal/retry.js"
 import type { RetryPolicy } from "../RetryPolicy.js"
 import * as Storage from "../Storage.js"
 import * as StorageBackend from "../StorageBackend.js"
@@ -97,10 +97,12 @@ const schema = Schema.Struct({ policy: retryPolicy })
 
 const makeBackend = (
   inner: StorageBackend.StorageBackend,
-  policy: RetryPolicy
+  given: RetryPolicy
 ): StorageBackend.StorageBackend => {
+  const name = `Retry(${inner.name})`
+  const policy = prepare(given, name)
   const intercepted = StorageBackend.intercept(inner, {
-    name: `Retry(${inner.name})`,
+    name,
     effect: (effect) => retry(effect, policy)
   })
   return {

@@ -11,10 +11,11 @@ import * as path from "node:path"
 import { ByteRange, FileSystemStorage, Storage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 import { expect } from "vitest"
-import { type Directory, leftovers, storageOnDirectory } from "../support/directory.js"
+import { type Directory, leftovers, storageOnDirectory, temporaryFiles } from "../support/directory.js"
 import {
   bytes,
   canMount,
+  descriptorsOf,
   failure,
   inDirectory,
   isLinux,
@@ -22,6 +23,7 @@ import {
   on,
   onDirectory,
   put,
+  runtime,
   text
 } from "../support/fileSystem.js"
 
@@ -29,8 +31,6 @@ StorageContract.suite("FileSystemStorage", {
   layer: storageOnDirectory({ durability: "relaxed" }),
   leftovers
 })
-
-const descriptors = () => fs.readdirSync("/proc/self/fd").length
 
 /** A secret beside the directory, and links to it and within. */
 const withLinks = (directory: string) => {
@@ -63,6 +63,7 @@ describe("FileSystemStorage", () => {
       ["directory", "must be the path of a directory (got \"\")", { directory: "" }],
       ["directory", "must be the path of a directory (got \"a\\u0000b\")", { directory: "a\0b" }],
       ["directory", "is required", {}],
+      ["create", "must be true or false (got \"no\")", { directory: "x", create: "no" }],
       ["durability", "must be \"full\" or \"relaxed\" (got \"most\")", { directory: "x", durability: "most" }],
       ["symlinks", "must be \"refuse\" or \"follow\" (got true)", { directory: "x", symlinks: true }],
       ["durable", "is not an option of this module; remove it or correct its name", { directory: "x", durable: true }]
@@ -221,7 +222,7 @@ describe("FileSystemStorage", () => {
       )
     )
 
-    it.live(
+    needs("functions of node:fs that a test can replace: Node", runtime === "node").live(
       "syncs file and folders before a save ends, and nothing with relaxed durability",
       inDirectory((directory) =>
         Effect.gen(function*() {
@@ -535,7 +536,10 @@ describe("FileSystemStorage", () => {
           put(path.join(directory, "line\nbreak"), "x")
           put(path.join(directory, "line\nfolder/x"), "x")
           if (isLinux) {
-            fs.writeFileSync(Buffer.from([...Buffer.from(`${directory}/not-utf8-`), 0xff, 0xfe]), "x")
+            // Deno knows no names of files that are not UTF-8.
+            if (runtime !== "deno") {
+              fs.writeFileSync(Buffer.from([...Buffer.from(`${directory}/not-utf8-`), 0xff, 0xfe]), "x")
+            }
             execFileSync("mkfifo", [path.join(directory, "pipe")])
             expect(yield* Storage.exists("pipe")).toBe(false)
             expect((yield* failure(Storage.load("pipe"))).tag).toBe("ObjectNotFound")
@@ -602,10 +606,10 @@ describe("FileSystemStorage", () => {
   describe("file descriptors", () => {
     needs("/proc", isLinux).live(
       "are closed after loads, abandoned streams, and saves that fail or are interrupted",
-      onDirectory(() =>
+      onDirectory((directory) =>
         Effect.gen(function*() {
           yield* Storage.save("k", new Uint8Array(16 * 1024 * 1024))
-          const before = descriptors()
+          const before = descriptorsOf(directory)
           for (let i = 0; i < 20; i++) {
             yield* Storage.load("k")
             yield* Stream.runHead(Storage.stream("k"))
@@ -620,7 +624,7 @@ describe("FileSystemStorage", () => {
             yield* Effect.timeoutOption(Stream.runForEach(Storage.stream("k"), () => Effect.never), 2)
             yield* Stream.runHead(Storage.entries())
           }
-          expect(descriptors()).toBe(before)
+          expect(descriptorsOf(directory)).toEqual(before)
           expect(yield* leftovers).toEqual([])
         })
       )
@@ -639,6 +643,22 @@ describe("FileSystemStorage", () => {
             expect(message).toContain("is not a directory")
             expect(error).toMatchObject({ backend: `FileSystem(${bad})`, operation: "make" })
           }
+        })
+      )
+    )
+
+    it.live(
+      "is StorageNotFound where the base directory does not exist and create is false, and nothing is created",
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const missing = path.join(directory, "a/typo")
+          const { message, tag } = yield* failure(FileSystemStorage.make({ directory: missing, create: false }))
+          expect(tag).toBe("StorageNotFound")
+          expect(message).toBe(`make on FileSystem(${missing}): the directory ${missing} does not exist`)
+          expect(fs.readdirSync(directory)).toEqual([])
+          fs.mkdirSync(missing, { recursive: true })
+          yield* FileSystemStorage.make({ directory: missing, create: false })
+          expect(fs.readdirSync(missing)).toEqual([])
         })
       )
     )
@@ -727,7 +747,7 @@ describe("FileSystemStorage", () => {
               expect(message).toContain("full")
             }
             expect(text(yield* Storage.load("k"))).toBe("old")
-            expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual([])
+            expect(temporaryFiles(directory)).toEqual([])
             yield* Storage.save("k", new Uint8Array(900 * 1024))
           }).pipe(Effect.provide(on(directory)))
         }).pipe(Effect.ensuring(Effect.sync(() => execFileSync("umount", [directory]))))
@@ -766,7 +786,7 @@ describe("FileSystemStorage", () => {
               expect(message).toContain("another file system")
             }
             expect(fs.readdirSync(other)).toEqual([])
-            expect(fs.readdirSync(path.join(directory, ".surfing-weights"))).toEqual([])
+            expect(temporaryFiles(directory)).toEqual([])
           }).pipe(
             Effect.provide(on(directory)),
             Effect.ensuring(Effect.sync(() => execFileSync("umount", [other])))

@@ -1,8 +1,8 @@
-import { FetchHttpClient } from "@effect/platform"
+import { FetchHttpClient, HttpServerResponse } from "@effect/platform"
 import { describe, expect, it } from "@effect/vitest"
 import { Config, ConfigProvider, Context, Effect, Exit, Layer, Redacted, Stream } from "effect"
 import { gzipSync } from "node:zlib"
-import { ByteRange, HttpStorage, MemoryStorage, Storage } from "surfing-weights"
+import { ByteRange, HttpStorage, MemoryStorage, Storage, type StorageError, type WeightServer } from "surfing-weights"
 import { clients, nodeClient } from "../support/httpClients.js"
 import { overMemory } from "../support/httpContract.js"
 import { serveOf } from "../support/weightServer.js"
@@ -34,6 +34,54 @@ describe("HttpStorage", () => {
       yield* storage.remove("none")
       yield* storage.exists("none")
       expect(connections.length).toBe(1)
+    }))
+})
+
+describe("a refusal", () => {
+  it.scopedLive("reaches the caller with the reason of the server, or of what stands before it", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      yield* memory.save("object", new Uint8Array(3))
+      const token = Redacted.make("reader-0123456789abcdef")
+      const reason = (
+        options: WeightServer.Options,
+        run: (storage: Storage.Service) => Effect.Effect<unknown, StorageError.StorageError>
+      ) =>
+        Effect.gen(function*() {
+          const { url } = yield* serveOf(memory, { writable: true, ...options })
+          const storage = yield* Effect.provide(HttpStorage.make({ url, token }), nodeClient[1])
+          const error = yield* Effect.flip(run(storage))
+          return `${error._tag}: ${error.message}`
+        })
+      const load = (storage: Storage.Service) => storage.load("object")
+      const saves = [
+        (storage: Storage.Service) => storage.save("new", new Uint8Array(10)),
+        // More than the server reads of a body that it refuses.
+        (storage: Storage.Service) =>
+          storage.save("new", Stream.repeatEffect(Effect.succeed(new Uint8Array(1_000_000))).pipe(Stream.take(40)))
+      ]
+      for (const save of saves) {
+        expect(yield* reason({ auth: { tokens: [{ token, scope: "read" }] } }, save)).toMatch(
+          /^AccessDenied: .*only allows reading/
+        )
+      }
+      const answering = (response: HttpServerResponse.HttpServerResponse): WeightServer.Options => ({
+        auth: () => Effect.succeed(response)
+      })
+      const text = HttpServerResponse.text
+      const json = HttpServerResponse.unsafeJson
+      const refusals: ReadonlyArray<readonly [HttpServerResponse.HttpServerResponse, RegExp]> = [
+        [text("your plan has no models\n", { status: 403 }), /\(HTTP 403\): your plan has no models$/],
+        [json({ error: "your plan has no models" }, { status: 403 }), /\(HTTP 403\): your plan has no models$/],
+        [json({ message: "log in again" }, { status: 401 }), /\(HTTP 401\): log in again$/],
+        [json({ title: "Forbidden", detail: "not from here" }, { status: 403 }), /\(HTTP 403\): not from here$/],
+        [text("<html>Forbidden</html>", { status: 403, contentType: "text/html" }), /\(HTTP 403\)$/],
+        [text("x".repeat(500), { status: 403 }), /\(HTTP 403\)$/],
+        [text("two\nlines", { status: 403 }), /\(HTTP 403\)$/]
+      ]
+      for (const [response, message] of refusals) {
+        expect(yield* reason(answering(response), load)).toMatch(message)
+      }
     }))
 })
 

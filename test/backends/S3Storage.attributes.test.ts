@@ -190,22 +190,26 @@ describe("attributes of an object on S3", () => {
       })
   )
 
-  it.scopedLive("do not contain the metadata by which a save recognises its object", () =>
-    Effect.gen(function*() {
-      const { storage } = yield* setup()
-      for (const save of Object.values(saves)) {
-        const info = yield* save(storage, { ifNoneMatch: "*" })
-        expect(info.attributes?.metadata).toBeUndefined()
-        expect((yield* storage.head(info.key)).attributes?.metadata).toBeUndefined()
-      }
-    }))
+  it.scopedLive.skipIf(isEmulator)(
+    "do not contain the metadata by which a save recognises its object",
+    () =>
+      Effect.gen(function*() {
+        const { storage } = yield* setup()
+        for (const save of Object.values(saves)) {
+          const info = yield* save(storage, { ifNoneMatch: "*" })
+          expect(info.attributes?.metadata).toBeUndefined()
+          expect((yield* storage.head(info.key)).attributes?.metadata).toBeUndefined()
+        }
+      })
+  )
 
   it.scopedLive("cost a load no extra request", () =>
     Effect.gen(function*() {
       const bucket = yield* makeBucket
       const proxy = yield* FaultProxy.make(server.endpoint)
       const storage = yield* S3Storage.make({ ...options, endpoint: proxy.endpoint, bucket, verify: false })
-      yield* storage.save("key", small, { attributes: all })
+      // One with a content encoding does: a proxy may have added it, so the size of the object is looked up.
+      yield* storage.save("key", small, { attributes: { ...all, contentEncoding: undefined } })
       yield* storage.load("key")
       yield* openInfo(storage, "key")
       expect(proxy.requests.map(({ method }) => method)).toEqual(["PUT", "GET", "GET"])

@@ -414,6 +414,24 @@ describe("S3Storage with a checksum", () => {
       }
     }))
 
+  it.scopedLive("accepts an intact object whose checksum of checksums comes without the number of parts", () =>
+    Effect.gen(function*() {
+      const server = yield* ChecksumServer.make
+      const proxy = yield* FaultProxy.make(server.endpoint)
+      const storage = yield* make(server, proxy.endpoint, { checksum: "SHA256" })
+      yield* saveInParts(server, "SHA256", "weights.bin", [6 * MiB, 10])
+      const content = new Uint8Array(server.objects.get("weights.bin")?.body ?? [])
+      const value = server.objects.get("weights.bin")?.checksum?.value.replace(/-\d+$/, "")
+      for (const type of ["COMPOSITE", "composite", undefined]) {
+        const headers = { "x-amz-checksum-sha256": value, "x-amz-checksum-type": type }
+        proxy.clear()
+        proxy.add({ match: () => true, times: Infinity, fault: Fault.RewriteHeaders({ headers }) })
+        expect(print(yield* storage.load("weights.bin")), type).toBe(print(content))
+        expect(print(yield* gather(storage.stream("weights.bin"))), type).toBe(print(content))
+        expect((yield* storage.head("weights.bin")).checksum, type).toBeUndefined()
+      }
+    }))
+
   it.scopedLive("accepts intact objects with parts of any sizes", () =>
     Effect.gen(function*() {
       const server = yield* ChecksumServer.make

@@ -228,6 +228,37 @@ for (const { before, data, done, name, prepare, refused } of conditionals) {
     )
 
     onServers(
+      "is a success where a proxy has sent it twice",
+      experienced((setup) =>
+        Effect.gen(function*() {
+          const save = yield* prepare(setup, "key")
+          setup.breaks(done, Fault.Repeat())
+          expect(yield* look(setup, yield* save(setup.storage))).toBe(print(data))
+          expect(setup.seen(done).length).toBe(1)
+        })
+      )
+    )
+
+    onServers(
+      "is a success where the answer to it is garbage",
+      experienced((setup) =>
+        Effect.gen(function*() {
+          const save = yield* prepare(setup, "key")
+          for (const body of ["", "<html>log in</html>"]) {
+            // It has been done by the first try, and the second one has another answer.
+            setup.breaks(done, Fault.DropAnswer())
+            setup.breaks(done, Fault.Answer({ status: 200, body }))
+            if (body === "") expect(yield* look(setup, yield* save(setup.storage))).toBe(print(data))
+            else {
+              const again = yield* prepare(setup, "other key")
+              expect(yield* look(setup, yield* again(setup.storage), "other key")).toBe(print(data))
+            }
+          }
+        })
+      )
+    )
+
+    onServers(
       "is a success where the look after a lost answer breaks, too",
       experienced((setup) =>
         Effect.gen(function*() {
@@ -605,9 +636,9 @@ describe.concurrent("S3Storage, the abort of an upload", () => {
           )
           expect(error._tag).toBe("AccessDenied")
           expect(setup.seen(is.abort).length).toBe(4)
-          expect(log.length).toBe(1)
-          expect(log[0]).toContain("WARN")
-          expect(log[0]).toContain("AbortIncompleteMultipartUpload")
+          // Others say that the abort is tried again.
+          const advice = log.filter((line) => line.includes("AbortIncompleteMultipartUpload"))
+          expect(advice).toEqual([expect.stringMatching(/^WARN/)])
           expect(yield* unfinishedUploads(bucket)).toEqual(["key"])
           yield* abortUploads(bucket)
         }))

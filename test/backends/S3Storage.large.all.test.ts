@@ -47,9 +47,7 @@ const saverToNowhere = (
       }
       sent.push(request)
       const refusal = refuse(request)
-      const answer = refusal === undefined
-        ? `<Answer><UploadId>upload</UploadId><ETag>"etag"</ETag></Answer>`
-        : `<Error><Code>${refusal.code}</Code></Error>`
+      const answer = refusal === undefined ? answerTo(request) : `<Error><Code>${refusal.code}</Code></Error>`
       // The source of a copy is there; nothing else is.
       const source = sent.flatMap(({ headers }) => headers["x-amz-copy-source-if-match"] ?? []).at(-1)
       return {
@@ -66,6 +64,20 @@ const saverToNowhere = (
       (saver) => ({ sent, saver })
     )
   })
+
+/** The body with which a server reports success. */
+const answerTo = (request: Sent): string => {
+  const copied = "x-amz-copy-source" in request.headers
+  return request.query.has("uploads")
+    ? "<InitiateMultipartUploadResult><UploadId>upload</UploadId></InitiateMultipartUploadResult>"
+    : isComplete(request)
+    ? "<CompleteMultipartUploadResult><ETag>\"etag\"</ETag></CompleteMultipartUploadResult>"
+    : copied && isPart(request)
+    ? "<CopyPartResult><ETag>\"etag\"</ETag></CopyPartResult>"
+    : copied
+    ? "<CopyObjectResult><ETag>\"etag\"</ETag></CopyObjectResult>"
+    : ""
+}
 
 const isPart = ({ method, query }: Pick<Sent, "method" | "query">) => method === "PUT" && query.has("partNumber")
 const isAbort = ({ method, query }: Pick<Sent, "method" | "query">) => method === "DELETE" && query.has("uploadId")

@@ -96,10 +96,10 @@ describe("a prefix", () => {
       const bucket = yield* makeBucket
       const storage = yield* S3Storage.make({ ...options, bucket, prefix })
       yield* storage.save(fitting, bytes(10))
-      yield* storage.copy(fitting, "short")
+      yield* storage.copy(fitting, "é")
       expect(print(yield* storage.load(fitting))).toBe(print(bytes(10)))
-      expect(new Set(yield* storage.list())).toEqual(new Set(["short", fitting]))
-      expect(yield* storage.removeAll(["short", fitting])).toEqual({ removed: 2, failed: [] })
+      expect(new Set(yield* storage.list())).toEqual(new Set(["é", fitting]))
+      expect(yield* storage.removeAll(["é", fitting])).toEqual({ removed: 2, failed: [] })
       expect(yield* storage.list()).toEqual([])
     }))
 

@@ -103,7 +103,10 @@ const pretend = (proxy: FaultProxy.FaultProxy) => {
   done("CreateMultipartUpload", "<R><UploadId>an-upload</UploadId></R>")
   done("UploadPart", "")
   done("UploadPartCopy", "<CopyPartResult><ETag>\"a-part\"</ETag></CopyPartResult>")
-  done("CompleteMultipartUpload", "<R><ETag>\"an-etag\"</ETag></R>")
+  done(
+    "CompleteMultipartUpload",
+    "<CompleteMultipartUploadResult><ETag>\"an-etag\"</ETag></CompleteMultipartUploadResult>"
+  )
 }
 
 describe("content type, cache control and tags", () => {

@@ -33,6 +33,16 @@ export const check = (bytes: Uint8Array, position: number): void => {
   }
 }
 
+const zeros = Buffer.alloc(MiB)
+
+/** Throws unless these are zeros, as of a file that has no bytes on the disk. */
+export const checkZeros = (bytes: Uint8Array): void => {
+  for (let at = 0; at < bytes.length; at += zeros.length) {
+    const piece = bytes.subarray(at, at + zeros.length)
+    assert(zeros.compare(piece, 0, piece.length, 0, piece.length) === 0, "other bytes than zeros")
+  }
+}
+
 /** The first `size` bytes in one array. */
 export const firstBytes = (size: number): Uint8Array => {
   const bytes = Buffer.allocUnsafeSlow(size)

@@ -2,7 +2,7 @@
  * Servers to be measured, each a process of its own, and the client that measures them.
  */
 import assert from "node:assert/strict"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as nodeHttp from "node:http"
@@ -10,6 +10,7 @@ import * as net from "node:net"
 import * as path from "node:path"
 import { setTimeout } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
+import { freePort } from "../support/programs.js"
 import type { See } from "./nodeFs.js"
 
 export interface Server {
@@ -29,7 +30,10 @@ const keep = (child: ChildProcess): void => {
 }
 
 /** One of `httpServer.ts`. */
-export const startServer = async (kind: "ours" | "pipe" | "bare", directory: string): Promise<Server> => {
+export const startServer = async (
+  kind: "ours" | "app" | "pipe" | "plain" | "bare",
+  directory: string
+): Promise<Server> => {
   const child = spawn(
     process.execPath,
     [...process.execArgv, fileURLToPath(new URL("httpServer.ts", import.meta.url)), kind, directory],
@@ -38,16 +42,6 @@ export const startServer = async (kind: "ours" | "pipe" | "bare", directory: str
   keep(child)
   const [line] = await once(child.stdout, "data") as [Buffer]
   return { port: Number(String(line)), child }
-}
-
-export const hasNginx = spawnSync("nginx", ["-v"]).status === 0
-
-const freePort = async (): Promise<number> => {
-  const server = net.createServer()
-  await once(server.listen(0, "127.0.0.1"), "listening")
-  const address = server.address()
-  await new Promise((closed) => server.close(closed))
-  return typeof address === "object" && address !== null ? address.port : 0
 }
 
 export const startNginx = async (directory: string): Promise<Server> => {
@@ -170,4 +164,13 @@ export const memoryOf = ({ child }: Server, which: "VmRSS" | "VmHWM"): number =>
     fs.readFileSync(`/proc/${child.pid}/status`, "utf8")
   ) ?? []
   return Number(kilobytes) * 1024
+}
+
+/** The processor time that a server has taken so far, in milliseconds; Linux tells. */
+export const cpuOf = ({ child }: Server): number => {
+  const stat = fs.readFileSync(`/proc/${child.pid}/stat`, "utf8")
+  // What follows the name, which may have spaces, begins with the third field.
+  const [user = NaN, system = NaN] = stat.slice(stat.lastIndexOf(")") + 2).split(" ").slice(11, 13).map(Number)
+  const ticksPerSecond = 100
+  return (user + system) * 1000 / ticksPerSecond
 }

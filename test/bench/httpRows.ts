@@ -4,18 +4,10 @@
  */
 import assert from "node:assert/strict"
 import * as fs from "node:fs"
+import { hasNginx } from "../support/programs.js"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
-import {
-  downloadAll,
-  downloadLarge,
-  hasNginx,
-  memoryOf,
-  type Server,
-  startNginx,
-  startServer,
-  type Wanted
-} from "./http.js"
+import { downloadAll, downloadLarge, memoryOf, type Server, startNginx, startServer, type Wanted } from "./http.js"
 import type { Contestant, Opened, Row } from "./rows.js"
 
 const nginx = (open: Contestant["open"]): ReadonlyArray<Contestant> => hasNginx ? [{ what: "nginx", open }] : []

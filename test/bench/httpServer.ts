@@ -3,17 +3,21 @@
  * a port that it prints, until its input ends.
  *
  * - `ours` is `WeightServer` over `FileSystemStorage`
+ * - `app` is an app's own server, which answers with the stream of a `FileSystemStorage`
+ * - `plain` is `node:http` doing the same, with a file stream that is piped
  * - `pipe` is `node:http` with a file stream, of the range that is asked for, that is piped
  * - `bare` is `node:http` that reads a file in one go, and tells of it what `WeightServer` tells
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as HttpServer from "@effect/platform/HttpServer"
-import { Console, Effect, Layer } from "effect"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import { Console, Effect, Layer, Logger } from "effect"
 import * as fs from "node:fs"
 import * as http from "node:http"
 import type { AddressInfo } from "node:net"
 import * as path from "node:path"
-import { FileSystemStorage, WeightServer } from "surfing-weights"
+import { FileSystemStorage, Storage, WeightServer } from "surfing-weights"
 
 const [kind = "", directory = ""] = process.argv.slice(2)
 
@@ -24,6 +28,9 @@ const fail = (response: http.ServerResponse): void => {
 }
 
 const handlers: Record<string, http.RequestListener> = {
+  plain: (request, response) => {
+    fs.createReadStream(pathOf(request.url)).on("error", () => fail(response)).pipe(response)
+  },
   pipe: (request, response) => {
     const file = pathOf(request.url)
     fs.stat(file, (error, stats): void => {
@@ -70,17 +77,28 @@ const stopped = Effect.async<void>((resume) => {
   process.stdin.resume().once("end", () => resume(Effect.void))
 })
 
-const ours = Effect.flatMap(
-  HttpServer.HttpServer,
-  ({ address }) => Effect.zipRight(say(address._tag === "TcpAddress" ? address.port : 0), stopped)
-).pipe(
-  Effect.provide(
-    WeightServer.layer().pipe(
-      Layer.provideMerge(FileSystemStorage.layer({ directory })),
-      Layer.provideMerge(NodeHttpServer.layer(() => http.createServer(), { host: "127.0.0.1", port: 0 }))
+const app = HttpServer.serve(
+  Effect.gen(function*() {
+    const { url } = yield* HttpServerRequest.HttpServerRequest
+    const storage = yield* Storage.Storage
+    return HttpServerResponse.stream(storage.stream(decodeURIComponent(url.replace("/objects/", ""))))
+  })
+)
+
+const serve = <E>(served: Layer.Layer<never, E, HttpServer.HttpServer | Storage.Storage>) =>
+  Effect.flatMap(
+    HttpServer.HttpServer,
+    ({ address }) => Effect.zipRight(say(address._tag === "TcpAddress" ? address.port : 0), stopped)
+  ).pipe(
+    Effect.provide(
+      served.pipe(
+        Layer.provideMerge(FileSystemStorage.layer({ directory })),
+        Layer.provideMerge(NodeHttpServer.layer(() => http.createServer(), { host: "127.0.0.1", port: 0 })),
+        // The port is all that is read.
+        Layer.provide(Logger.remove(Logger.defaultLogger))
+      )
     )
   )
-)
 
 const handler = handlers[kind]
 const theirs = Effect.async<void>((resume) => {
@@ -88,5 +106,7 @@ const theirs = Effect.async<void>((resume) => {
   server.listen(0, "127.0.0.1", () => resume(Effect.zipRight(say((server.address() as AddressInfo).port), stopped)))
 })
 
-await Effect.runPromise(handler === undefined ? ours : theirs)
+const ours = () => serve(kind === "app" ? app : WeightServer.layer())
+
+await Effect.runPromise(handler === undefined ? ours() : theirs)
 process.exit()

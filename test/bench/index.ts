@@ -2,11 +2,13 @@
  * `npm run bench`: how fast this library is, against others doing the same work in the same run: `node:fs` on the same
  * files from the page cache, the AWS SDK and OpenDAL on the same S3 server (see `test/support/s3Server.ts`), `node:http`
  * and nginx on the same files. `npm run bench -- load s3-load --rounds 15` measures some rows only, or for longer; `files`,
- * `wrappers`, `weights`, `http` and `s3` are all of a kind.
+ * `streams` and the other `kinds` are all of a kind, but for rows that take long, which run only by their names.
+ * `--json FILE` also writes what was measured to a file, and `--compare FILE` shows what has changed since.
  *
  * Each contestant has a process of its own, so that none collects another's garbage, and in each round they take their
  * turns in another order, since what the one before has left of the disk's and the memory's work is paid by the next.
- * Beside its time stands the processor time that a run took of its process, in which the server's is not. The files are
+ * Beside its time stands the processor time that a run took of its process, in which the server's is not, or
+ * of an app's own server, that of the server. The files are
  * made in a new directory below `BENCH_DIRECTORY`, or where the system has its temporary files, and removed again. A
  * target that is missed does not fail the run; wrong bytes do.
  */
@@ -20,26 +22,27 @@ import { setTimeout } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { start as startS3 } from "../support/s3Server.js"
-import { check, MiB } from "./content.js"
+import * as content from "./content.js"
 import { peakOf } from "./peakMemory.js"
+import { changes, linesOf, machine, measured, print, read, type Result, type Sample, write } from "./report.js"
 import type { Contestant, Opened, Row } from "./rows.js"
 
 /** The rows of each kind, loaded where they are needed: what a process does not measure, it does not hold. */
 const kinds: Record<string, () => Promise<ReadonlyArray<Row>>> = {
   files: async () => (await import("./rows.js")).rows,
+  streams: async () => (await import("./streamRows.js")).streamRows,
+  outsider: async () => (await import("./outsiderRows.js")).outsiderRows,
+  "small-things": async () => (await import("./smallRows.js")).smallRows,
   wrappers: async () => (await import("./wrapperRows.js")).wrapperRows,
   weights: async () => [
     ...(await import("./weightRows.js")).weightRows,
     ...(await import("./chunkRows.js")).chunkRows
   ],
   http: async () => (await import("./httpRows.js")).httpRows,
-  s3: async () => (await import("./s3Rows.js")).s3Rows
-}
-
-/** What one run took, in milliseconds. */
-interface Sample {
-  readonly time: number
-  readonly cpu: number
+  s3: async () => [
+    ...(await import("./s3Rows.js")).s3Rows,
+    ...(await import("./s3FileRows.js")).s3FileRows
+  ]
 }
 
 /** How long each contestant runs before it is measured, in milliseconds. */
@@ -52,19 +55,28 @@ const warmUp = 1000
  * make V8 compile anew what it had optimized, and leave it with so low a limit that it would spend most of its time in
  * collections.
  */
-const sample = async ({ after, run }: Opened, bytes: number, first: boolean): Promise<Sample> => {
+const sample = async (
+  { after, cpu = ownCpu, run }: Opened,
+  { bytes, check = content.check }: Row,
+  first: boolean
+): Promise<Sample> => {
   let seen = 0
-  const cpuBefore = process.cpuUsage()
+  const cpuBefore = cpu()
   const start = performance.now()
   await run((chunk, position) => {
     seen += chunk.length
     if (first) check(chunk, position)
   })
   const time = performance.now() - start
-  const { system, user } = process.cpuUsage(cpuBefore)
+  const cpuTime = cpu() - cpuBefore
   assert.equal(seen, bytes, "another number of bytes than expected")
   await after?.(first)
-  return { time, cpu: (system + user) / 1000 }
+  return { time, cpu: cpuTime }
+}
+
+const ownCpu = (): number => {
+  const { system, user } = process.cpuUsage()
+  return (system + user) / 1000
 }
 
 /** Runs until V8 has compiled it, checked byte by byte; then once for each message from its parent, whom it answers. */
@@ -75,9 +87,9 @@ const compete = async (kind = "", name = "", index = "", directory = ""): Promis
   const opened = await contestantsOf(row)[Number(index)]?.open(directory)
   assert(opened !== undefined)
   let time = 0
-  while (time < warmUp) time += (await sample(opened, row.bytes, true)).time
+  while (time < warmUp) time += (await sample(opened, row, true)).time
   process.send?.("ready")
-  for await (const _ of on(process, "message")) process.send?.(await sample(opened, row.bytes, false))
+  for await (const _ of on(process, "message")) process.send?.(await sample(opened, row, false))
 }
 
 // The process that compares them
@@ -128,131 +140,65 @@ const compare = async (kind: string, row: Row, directory: string, rounds: number
 const shuffled = <A>(items: ReadonlyArray<A>): Array<A> =>
   items.map((item) => ({ item, place: Math.random() })).sort((a, b) => a.place - b.place).map(({ item }) => item)
 
-const median = (values: ReadonlyArray<number>): number => {
-  const sorted = [...values].sort((a, b) => a - b)
-  const [low = NaN, high = NaN] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]
-  return (low + high) / 2
-}
-
-/** The lines of the table that a row makes: one for each floor, one for the memory. */
-const measure = async (
-  kind: string,
-  row: Row,
-  directory: string,
-  rounds: number
-): Promise<Array<ReadonlyArray<string>>> => {
+/** What a row shows. */
+const measure = async (kind: string, row: Row, directory: string, rounds: number): Promise<Result> => {
   await row.prepare?.(directory)
   const samples = await compare(kind, row, directory, rounds)
-  const medians = samples.map((samples) => ({
-    time: median(samples.map(({ time }) => time)),
-    cpu: median(samples.map(({ cpu }) => cpu))
-  }))
-  const ours = medians.pop()
-  assert(ours !== undefined)
-  const { time } = ours
-  const speed = row.unit === "MiB"
-    ? `${thousands(row.amount / time * 1000)} MiB/s`
-    : `${(time / row.amount * 1000).toFixed(2)} µs each`
-  const shown = ({ cpu, time }: Sample) => `${milliseconds(time)} (${milliseconds(cpu)})`
-  const lines = row.floors.flatMap((floor, index) => {
-    const theirs = medians[index]
-    assert(theirs !== undefined)
-    const ratio = theirs.time / time
-    const cpu = ours.cpu / theirs.cpu
-    const speedLine = [
-      row.work,
-      floor.what,
-      shown(theirs),
-      `${shown(ours)}, ${speed}`,
-      ratio.toFixed(2),
-      ...(floor.atLeast === undefined ? ["", ""] : [`>= ${floor.atLeast}`, verdict(ratio >= floor.atLeast)])
-    ]
-    const more = (time - theirs.time) / row.amount * 1000
-    const limits = [
-      floor.cpuAtMost === undefined ? [] : [
-        [
-          `${row.work}: processor time`,
-          floor.what,
-          "",
-          "",
-          cpu.toFixed(2),
-          `<= ${floor.cpuAtMost}`,
-          verdict(cpu <= floor.cpuAtMost)
-        ]
-      ],
-      floor.microsecondsMore === undefined ? [] : [
-        [
-          `${row.work}: more`,
-          floor.what,
-          "",
-          `${more.toFixed(2)} µs each`,
-          "",
-          `<= ${floor.microsecondsMore} µs`,
-          verdict(more <= floor.microsecondsMore)
-        ]
-      ]
-    ]
-    return [speedLine, ...limits.flat()]
-  })
-  if (row.microsecondsAtMost !== undefined) {
-    const each = time / row.amount * 1000
-    lines.push([
-      row.work,
-      "",
-      "",
-      `${shown(ours)}, ${speed}`,
-      "",
-      `<= ${row.microsecondsAtMost} µs`,
-      verdict(each <= row.microsecondsAtMost)
-    ])
+  const { memory } = row
+  const peak = memory === undefined ? 0 : await peakOf(memory.work, directory)
+  const ours = measured(row.ours.what, samples.at(-1) ?? [])
+  return {
+    kind,
+    row: row.name,
+    work: row.work,
+    amount: row.amount,
+    unit: row.unit,
+    ours,
+    floors: row.floors.map(({ open: _, ...floor }, index) => {
+      const theirs = measured(floor.what, samples[index] ?? [])
+      return { ...floor, ...theirs, ratio: theirs.time / ours.time, cpuRatio: ours.cpu / theirs.cpu }
+    }),
+    ...(row.microsecondsAtMost !== undefined && { microsecondsAtMost: row.microsecondsAtMost }),
+    ...(memory !== undefined && { memory: { ...memory, peak } })
   }
-  if (row.memory === undefined) return lines
-  const { atMost, object, what, work } = row.memory
-  const peak = await peakOf(work, directory)
-  const over = (bytes: number) =>
-    (object === 0 ? "" : bytes < 0 ? "object - " : "object + ") + `${thousands(Math.abs(bytes) / MiB)} MiB`
-  return [...lines, [
-    `peak memory of ${what}`,
-    "",
-    "",
-    over(peak - object),
-    "",
-    ...(atMost === undefined ? ["", ""] : [`<= ${over(atMost)}`, verdict(peak - object <= atMost)])
-  ]]
 }
 
-const verdict = (reached: boolean): string => reached ? "reached" : "MISSED"
+interface Chosen {
+  readonly kind: string
+  readonly row: Row
+}
 
-const thousands = (value: number): string => value.toLocaleString("en", { maximumFractionDigits: 0 })
-
-const milliseconds = (time: number): string => `${thousands(time)} ms`
-
-const heading = ["work", "against", "its time (cpu)", "ours", "ratio", "target", ""]
-
-const print = (lines: ReadonlyArray<ReadonlyArray<string>>): void => {
-  const widths = heading.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
-  for (const line of lines) {
-    console.log(line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd())
-  }
+/** The rows of these names and kinds, or all; those that take long only by their names. */
+const choose = async (names: ReadonlyArray<string>): Promise<ReadonlyArray<Chosen>> => {
+  const all: Array<Chosen> = []
+  for (const [kind, rows] of Object.entries(kinds)) all.push(...(await rows()).map((row) => ({ kind, row })))
+  const known = new Set(all.flatMap(({ kind, row }) => [kind, row.name]))
+  const unknown = names.filter((name) => !known.has(name))
+  if (unknown.length > 0) throw new Error(`no row ${unknown.join(", ")}; there are ${[...known].join(", ")}`)
+  const short = all.filter(({ row }) => row.onlyNamed !== true)
+  if (names.length === 0) return short
+  return names.flatMap((name) => [
+    ...short.filter(({ kind }) => kind === name),
+    ...all.filter(({ row }) => row.name === name)
+  ])
 }
 
 const main = async (): Promise<void> => {
   const { positionals: names, values } = parseArgs({
     allowPositionals: true,
-    options: { rounds: { type: "string", default: "7" }, contestant: { type: "boolean", default: false } }
+    options: {
+      rounds: { type: "string", default: "7" },
+      json: { type: "string" },
+      compare: { type: "string" },
+      contestant: { type: "boolean", default: false }
+    }
   })
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
   if (values.contestant) return compete(...names)
   const rounds = Number(values.rounds)
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds takes a number from 1 up")
-  const all: Array<{ readonly kind: string; readonly row: Row }> = []
-  for (const [kind, rows] of Object.entries(kinds)) all.push(...(await rows()).map((row) => ({ kind, row })))
-  const known = new Set(all.flatMap(({ kind, row }) => [kind, row.name]))
-  const unknown = names.filter((name) => !known.has(name))
-  if (unknown.length > 0) throw new Error(`no row ${unknown.join(", ")}; there are ${[...known].join(", ")}`)
-  const chosen = names.length === 0
-    ? all
-    : names.flatMap((chosen) => all.filter(({ kind, row }) => kind === chosen || row.name === chosen))
+  const earlier = values.compare === undefined ? undefined : read(values.compare)
+  const chosen = await choose(names)
 
   const root = fs.mkdtempSync(path.join(process.env["BENCH_DIRECTORY"] ?? os.tmpdir(), "surfing-weights-bench-"))
   process.on("exit", () => fs.rmSync(root, { recursive: true, force: true }))
@@ -268,23 +214,21 @@ const main = async (): Promise<void> => {
     process.env["S3_TEST_ACCESS_KEY_ID"] = server.accessKeyId
     process.env["S3_TEST_SECRET_ACCESS_KEY"] = server.secretAccessKey
   }
-  const lines: Array<ReadonlyArray<string>> = [heading]
+  const results: Array<Result> = []
   try {
     for (const { kind, row } of chosen) {
       console.error(`measuring ${row.name} …`)
       const directory = path.join(root, row.name)
       fs.mkdirSync(directory)
-      lines.push(...await measure(kind, row, directory, rounds))
+      results.push(await measure(kind, row, directory, rounds))
       fs.rmSync(directory, { recursive: true })
     }
   } finally {
     await server?.stop()
-    if (server !== undefined) console.log(`S3 is ${server.description}`)
-    console.log(
-      `Node ${process.version}, ${os.availableParallelism()} cores, medians of ${rounds} rounds; ratio: our speed in ` +
-        "multiples of the other's\n"
-    )
-    print(lines)
+    const run = { ...machine(), rounds, ...(server !== undefined && { s3: server.description }), results }
+    print(linesOf(run))
+    if (earlier !== undefined) print(changes(earlier, run))
+    if (values.json !== undefined) write(values.json, run)
   }
 }
 

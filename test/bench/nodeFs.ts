@@ -16,7 +16,11 @@ const call = <A>(run: (done: Callback<A>) => void): Promise<A> =>
   new Promise((resolve, reject) => run((error, value) => error === null ? resolve(value) : reject(error)))
 
 /** Does the work for each item, so many at once. */
-const forEach = async <A>(items: Iterable<A>, atOnce: number, work: (item: A) => Promise<void>): Promise<void> => {
+export const forEach = async <A>(
+  items: Iterable<A>,
+  atOnce: number,
+  work: (item: A) => Promise<unknown>
+): Promise<void> => {
   const left = items[Symbol.iterator]()
   const worker = async () => {
     for (let next = left.next(); next.done !== true; next = left.next()) await work(next.value)

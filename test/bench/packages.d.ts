@@ -12,6 +12,8 @@ declare module "opendal" {
   export class Operator {
     constructor(scheme: string, options: Readonly<Record<string, string>>)
     read(path: string, options?: { readonly offset?: bigint; readonly size?: bigint }): Promise<Buffer>
+    exists(path: string): Promise<boolean>
+    stat(path: string): Promise<{ readonly contentLength: bigint | null }>
     reader(path: string): Promise<{ createReadStream(): NodeJS.ReadableStream }>
     write(path: string, content: Uint8Array): Promise<unknown>
     writer(

@@ -11,6 +11,7 @@ import * as v8 from "node:v8"
 import * as vm from "node:vm"
 import { FileSystemStorage, type Storage } from "surfing-weights"
 import { bytesAt, GiB, streamOf } from "./content.js"
+import { ownEach, ownIterable, ownPipeToFile, ownWeb, pipeToFile, readEach, readIterable, readWeb } from "./reading.js"
 import { hasBucket, makeStorage } from "./s3.js"
 
 const works = {
@@ -18,6 +19,20 @@ const works = {
   load: (storage: Storage.Service) => storage.load("object"),
   /** Likewise. */
   stream: (storage: Storage.Service) => Stream.runDrain(storage.stream("object")),
+  each: (storage: Storage.Service) => readEach(storage.stream("object"), () => undefined),
+  iterable: (storage: Storage.Service) => Effect.promise(() => readIterable(storage.stream("object"), () => undefined)),
+  web: (storage: Storage.Service) => Effect.promise(() => readWeb(storage.stream("object"), () => undefined)),
+  /** Into a file `copy`. */
+  readable: (storage: Storage.Service, directory: string) =>
+    Effect.promise(() => pipeToFile(storage.stream("object"), `${directory}/copy`)),
+  "own-each": (storage: Storage.Service) => ownEach(storage.stream("object"), () => undefined),
+  "own-iterable": (storage: Storage.Service) =>
+    Effect.promise(() => ownIterable(storage.stream("object"), () => undefined)),
+  "own-web": (storage: Storage.Service) => Effect.promise(() => ownWeb(storage.stream("object"), () => undefined)),
+  "own-readable": (storage: Storage.Service, directory: string) =>
+    Effect.promise(() => ownPipeToFile(storage.stream("object"), `${directory}/copy`)),
+  /** Of all keys. */
+  entries: (storage: Storage.Service) => Stream.runDrain(storage.entries()),
   /** 1 GiB of chunks, each a new array. */
   save: (storage: Storage.Service) => storage.save("saved", streamOf(GiB, (at, size) => bytesAt(at, size).slice()))
 }
@@ -48,7 +63,7 @@ const main = (work: Work, directory: string): Promise<void> =>
     // The memory of what was collected is given back by another thread.
     yield* Effect.sleep("100 millis")
     const before = process.memoryUsage.rss()
-    yield* works[work](storage)
+    yield* works[work](storage, directory)
     console.log(peak() - before)
   }).pipe(Effect.scoped, Effect.runPromise)
 

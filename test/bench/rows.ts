@@ -24,9 +24,11 @@ export interface Opened {
   readonly run: (see: See) => Promise<unknown>
   /** Throws unless it was done right, and makes way for the next. `first` is for checks that take long. */
   readonly after?: (first: boolean) => Promise<void> | void
+  /** The processor time so far, in milliseconds, of another process where that is the one to be measured. */
+  readonly cpu?: () => number
 }
 
-interface Floor extends Contestant {
+export interface Floor extends Contestant {
   /** The speed to reach, in multiples of this one's; none where it is shown only for comparison. */
   readonly atLeast?: number
   /** The processor time that it may take, in parts of this one's. */
@@ -40,9 +42,13 @@ export interface Row {
   readonly work: string
   /** How much of what one run does, for the speed. */
   readonly amount: number
-  readonly unit: "MiB" | "loads" | "keys" | "requests"
+  readonly unit: "MiB" | "loads" | "saves" | "calls" | "keys" | "requests"
   /** How many bytes a run must show. */
   readonly bytes: number
+  /** Throws unless they are the right ones; without this, they are those of `content`. */
+  readonly check?: See
+  /** Takes so long that it runs only when it is named itself. */
+  readonly onlyNamed?: boolean
   /** How long one operation may take. */
   readonly microsecondsAtMost?: number
   /** The work whose peak memory is measured, on its own; `atMost` is what it may take besides the object. */
@@ -84,10 +90,10 @@ export const loading = (storage: Storage.Service, key: string, times: number): O
 }
 
 /** What needs nothing but the directory. */
-const doing = (run: (directory: string, see: See) => Promise<unknown>) => (directory: string): Promise<Opened> =>
+export const doing = (run: (directory: string, see: See) => Promise<unknown>) => (directory: string): Promise<Opened> =>
   Promise.resolve({ run: (see) => run(directory, see) })
 
-const writeObject = (directory: string) => content.writeFile(`${directory}/object`, GiB)
+export const writeObject = (directory: string) => content.writeFile(`${directory}/object`, GiB)
 
 const load: Row = {
   name: "load",
@@ -141,7 +147,7 @@ const stream: Row = {
 }
 
 /** What saves so many bytes as the directory's `object`. */
-const saving = (
+export const saving = (
   size: number,
   open: (directory: string) => Promise<() => Promise<unknown>> | (() => Promise<unknown>)
 ): Contestant["open"] =>
@@ -250,7 +256,7 @@ const smallLoads = (name: string, where: string, atLeast: number | undefined, ke
   }
 }
 
-const digits = (i: number, count: number): string => String(i).padStart(count, "0")
+export const digits = (i: number, count: number): string => String(i).padStart(count, "0")
 
 const smallNested = smallLoads(
   "small",
@@ -261,7 +267,7 @@ const smallNested = smallLoads(
 
 const smallFlat = smallLoads("small-flat", "in one folder", undefined, (i) => `${digits(i, 5)}.bin`)
 
-const listedKeys = Array.from(
+export const listedKeys = Array.from(
   { length: 100_000 },
   (_, i) => `models/${digits(Math.floor(i / 10_000), 2)}/layer_${digits(Math.floor(i / 100), 4)}/${digits(i, 6)}.bin`
 )
@@ -388,7 +394,7 @@ const entry: Row = {
 }
 
 /** Files of the content one after another. */
-const makeFiles = (paths: ReadonlyArray<string>, size: number): void => {
+export const makeFiles = (paths: ReadonlyArray<string>, size: number): void => {
   for (const folder of new Set(paths.map((path) => path.slice(0, path.lastIndexOf("/"))))) {
     fs.mkdirSync(folder, { recursive: true })
   }
@@ -396,7 +402,7 @@ const makeFiles = (paths: ReadonlyArray<string>, size: number): void => {
 }
 
 /** Also waits until the disk has done with the file, so that the next sample does not pay for this one. */
-const checkSaved = (path: string, size: number) => async (first: boolean): Promise<void> => {
+export const checkSaved = (path: string, size: number) => async (first: boolean): Promise<void> => {
   await content.checkFile(path, size, first)
   fs.unlinkSync(path)
   await nodeFs.flushFolder(dirname(path))

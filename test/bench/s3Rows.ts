@@ -11,23 +11,16 @@ import type { Operator } from "opendal"
 import type { Storage } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
-import type { See } from "./nodeFs.js"
+import { forEach, type See } from "./nodeFs.js"
+import { readChunks } from "./reading.js"
 import { type Contestant, listing, loadingRanges, type Opened, type Row, scattered, streaming } from "./rows.js"
 import * as s3 from "./s3.js"
 
-const size = 256 * MiB
-
-/** Runs `work` for each item, so many at once. */
-const each = async <A>(items: ReadonlyArray<A>, atOnce: number, work: (item: A) => Promise<unknown>): Promise<void> => {
-  const left = items.values()
-  await Promise.all(Array.from({ length: atOnce }, async () => {
-    for (const item of left) await work(item)
-  }))
-}
+export const size = 256 * MiB
 
 type Does = (see: See) => Promise<unknown>
 
-const byUs = (what: string, open: (storage: Storage.Service) => Opened): Contestant => ({
+export const byUs = (what: string, open: (storage: Storage.Service) => Opened): Contestant => ({
   what,
   open: async (directory) => open(await s3.storageIn(directory))
 })
@@ -43,7 +36,7 @@ const byOpendal = (what: string, does: (opendal: Operator) => Does): Contestant 
 })
 
 /** A bucket with `object` in it. */
-const withObject = async (directory: string): Promise<void> => {
+export const withObject = async (directory: string): Promise<void> => {
   await s3.makeBucket(directory)
   await s3.using(directory, (storage) => storage.save("object", content.firstBytes(size)))
 }
@@ -84,13 +77,17 @@ const load: Row = {
   ]
 }
 
-const readChunks = async (chunks: AsyncIterable<Uint8Array>, see: See): Promise<void> => {
-  let at = 0
-  for await (const chunk of chunks) {
-    see(chunk, at)
-    at += chunk.length
-  }
+/** The SDK's stream of the object. */
+export const bodyOf = async ({ Bucket, sdk }: s3.Sdk): Promise<Readable> => {
+  const { Body } = await sdk.send(new GetObjectCommand({ Bucket, Key: "object" }))
+  assert(Body instanceof Readable)
+  return Body
 }
+
+export const readBody: Contestant = bySdk(
+  "GetObject, its body",
+  (sdk) => async (see) => readChunks(await bodyOf(sdk) as AsyncIterable<Uint8Array>, see)
+)
 
 const stream: Row = {
   name: "s3-stream",
@@ -102,11 +99,7 @@ const stream: Row = {
   ours: byUs("Storage.stream", (storage) => streaming(storage, "object")),
   floors: [
     {
-      ...bySdk("GetObject, its body", ({ Bucket, sdk }) => async (see) => {
-        const { Body } = await sdk.send(new GetObjectCommand({ Bucket, Key: "object" }))
-        assert(Body instanceof Readable)
-        await readChunks(Body as AsyncIterable<Uint8Array>, see)
-      }),
+      ...readBody,
       atLeast: 1.25
     },
     byOpendal("createReadStream", (opendal) => async (see) => {
@@ -117,7 +110,7 @@ const stream: Row = {
 }
 
 /** Throws after each run unless the object has `size` bytes; the first time, unless it has these. */
-const saving = (contestant: Contestant): Contestant => ({
+export const saving = (contestant: Contestant): Contestant => ({
   ...contestant,
   open: async (directory) => {
     const storage = await s3.storageIn(directory)
@@ -194,7 +187,7 @@ const smallKeys = Array.from({ length: 2000 }, (_, i) => `objects/${i % 100}`)
 
 /** Loads all, 32 at once. */
 const loads = (load: (key: string) => Promise<Uint8Array>): Does => (see) =>
-  each(smallKeys, 32, async (key) => see(await load(key), 0))
+  forEach(smallKeys, 32, async (key) => see(await load(key), 0))
 
 const small: Row = {
   name: "s3-small",
@@ -284,7 +277,7 @@ const list: Row = {
 const starts = scattered(size)
 
 const reads = (read: (start: number) => Promise<Uint8Array>): Does => (see) =>
-  each(starts, 8, async (start) => see(await read(start), start))
+  forEach(starts, 8, async (start) => see(await read(start), start))
 
 const ranges: Row = {
   name: "s3-ranges",

@@ -8,9 +8,11 @@ import {
   type Storage,
   StorageCache,
   type StorageError,
+  StorageFailover,
   StorageLimit,
   StoragePrefix,
   StorageReadOnly,
+  StorageRetry,
   StorageTimeout
 } from "surfing-weights"
 import * as content from "./content.js"
@@ -95,9 +97,10 @@ const adds = (name: string, wrap: Wrap, key = "folder/key"): Row => {
   }
 }
 
-const wrappedStream: Row = {
-  name: "wrapped-stream",
-  work: "stream 1 GiB through Timeout, Limit and Prefix",
+/** What a wrapper makes of a stream. */
+const streams = (name: string, what: string, key: string, wrap: Wrap): Row => ({
+  name,
+  work: `stream 1 GiB through ${what}`,
   amount: 1024,
   unit: "MiB",
   bytes: GiB,
@@ -107,21 +110,38 @@ const wrappedStream: Row = {
   },
   ours: {
     what: "wrapped",
-    open: async (directory) => {
-      const wrapped = await StoragePrefix.make(await storageOn(directory), "folder").pipe(
-        Effect.flatMap(StorageLimit.make({ concurrency: 8 })),
-        Effect.flatMap(StorageTimeout.make({ deadline: "1 minute", idleTimeout: "10 seconds" })),
-        Effect.runPromise
-      )
-      return streaming(wrapped, "object")
-    }
+    open: async (directory) => streaming(await Effect.runPromise(wrap(await storageOn(directory))), key)
   },
   floors: [{
     what: "as it is",
     atLeast: 0.95,
     open: async (directory) => streaming(await storageOn(directory), "folder/object")
   }]
-}
+})
+
+const prefix = StoragePrefix.make("folder")
+const limit = StorageLimit.make({ concurrency: 8 })
+const timeout = StorageTimeout.make({ deadline: "1 minute", idleTimeout: "10 seconds" })
+
+const wrappedStreams = [
+  streams("stream-prefix", "Prefix", "object", prefix),
+  streams("stream-read-only", "ReadOnly", "folder/object", StorageReadOnly.make),
+  streams("stream-limit", "Limit", "folder/object", limit),
+  streams("stream-timeout", "Timeout", "folder/object", timeout),
+  streams("stream-retry", "Retry", "folder/object", StorageRetry.make()),
+  streams("stream-cache", "Cache, which has no room for it", "folder/object", StorageCache.make({ capacity: MiB })),
+  streams(
+    "stream-failover",
+    "Failover",
+    "folder/object",
+    (storage) => Effect.flatMap(MemoryStorage.make(), (other) => StorageFailover.make([storage, other]))
+  ),
+  streams("wrapped-stream", "Timeout, Limit and Prefix", "object", (storage) =>
+    prefix(storage).pipe(
+      Effect.flatMap(limit),
+      Effect.flatMap(timeout)
+    ))
+]
 
 export const wrapperRows: ReadonlyArray<Row> = [
   sharedHits,
@@ -130,5 +150,5 @@ export const wrapperRows: ReadonlyArray<Row> = [
   adds("prefix", StoragePrefix.make("folder"), "key"),
   adds("read-only", StorageReadOnly.make),
   adds("limit", StorageLimit.make({ concurrency: 8 })),
-  wrappedStream
+  ...wrappedStreams
 ]

@@ -423,7 +423,9 @@ describe("failures", () => {
   /** The log of everything that runs under it. */
   const logged = () => {
     const lines: Array<string> = []
-    const logger = Logger.map(Logger.logfmtLogger, (line) => void lines.push(line))
+    const logger = Logger.map(Logger.logfmtLogger, (line) => {
+      if (!line.includes("level=INFO")) lines.push(line)
+    })
     return { lines, logger: Logger.replace(Logger.defaultLogger, logger) }
   }
 
@@ -624,6 +626,15 @@ describe("tokens", () => {
         expect((yield* ask(served, "DELETE", "/objects/a", bearer(writer))).status).toBe(204)
       })
   )
+
+  overMemory("a browser at the root is redirected to the docs, which are public", () =>
+    Effect.gen(function*() {
+      const served = yield* serve(options)
+      const accept = "text/html,application/xhtml+xml,*/*;q=0.8"
+      const { headers, status } = yield* ask(served, "GET", "/", { accept })
+      expect([status, headers.location]).toEqual([302, "docs"])
+      expect((yield* ask(served, "GET", "/", { accept: "*/*" })).status).toBe(401)
+    }))
 
   overMemory("unknown tokens are refused, without a hint", () =>
     Effect.gen(function*() {

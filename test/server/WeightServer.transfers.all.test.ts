@@ -26,13 +26,13 @@ import * as fs from "node:fs"
 import * as http from "node:http"
 import * as net from "node:net"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { FileSystemStorage, MemoryStorage, Storage, StorageError, WeightServer } from "surfing-weights"
-import { WebSocket } from "ws"
 import { temporaryDirectory } from "../support/directory.js"
+import { descriptorsOf } from "../support/fileSystem.js"
 import { thenHeldUp } from "../support/heldUp.js"
 import { intercepting } from "../support/intercepting.js"
 import { ask, eventually, raw, serve, type Served, serveOf } from "../support/weightServer.js"
+import { residentMemory, serveInProcess } from "../support/weightServerProcess.js"
 
 const MiB = 1024 * 1024
 
@@ -48,14 +48,7 @@ const withSparse = (size: number) =>
     const file = path.join(directory, "big")
     fs.writeFileSync(file, "start")
     fs.truncateSync(file, size)
-    const opened = () =>
-      fs.readdirSync("/proc/self/fd").filter((descriptor) => {
-        try {
-          return fs.readlinkSync(`/proc/self/fd/${descriptor}`) === file
-        } catch {
-          return false
-        }
-      }).length
+    const opened = () => descriptorsOf(file).length
     return { storage: yield* FileSystemStorage.make({ directory }), opened, directory }
   })
 
@@ -293,7 +286,12 @@ describe.skipIf(!fs.existsSync("/proc/self/fd"))("downloads", () => {
           }))
       })
       const lines: Array<string> = []
-      const logger = Logger.replace(Logger.defaultLogger, Logger.map(Logger.logfmtLogger, (line) => lines.push(line)))
+      const logger = Logger.replace(
+        Logger.defaultLogger,
+        Logger.map(Logger.logfmtLogger, (line) => {
+          if (!line.includes("level=INFO")) lines.push(line)
+        })
+      )
       const served = yield* Effect.provide(serveOf(storage), logger)
       const got = yield* raw(served, "GET /objects/object HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\r\n\r\n")
       expect(got).toMatch(/^HTTP\/1.1 200 OK/)
@@ -458,167 +456,6 @@ describe("shutting down", () => {
     })))
 })
 
-describe("the WebSocket of the first Surfing Weights", () => {
-  const connect = (served: Served, headers: Record<string, string> = {}, path = "/") =>
-    Effect.acquireRelease(
-      Effect.async<WebSocket, number>((resume) => {
-        const socket = new WebSocket(`ws://127.0.0.1:${served.port}${path}`, { headers })
-        socket.on("error", () => {})
-        socket.once("open", () => resume(Effect.succeed(socket)))
-        socket.once("unexpected-response", (_, { statusCode = 0 }) => resume(Effect.fail(statusCode)))
-      }),
-      (socket) => Effect.sync(() => socket.terminate())
-    )
-
-  const answer = (socket: WebSocket) =>
-    Effect.promise(async () => {
-      const [data] = await once(socket, "message") as [Buffer]
-      return JSON.parse(data.toString()) as { readonly success: boolean; readonly [field: string]: unknown }
-    })
-
-  const say = (socket: WebSocket, command: string) => {
-    socket.send(command)
-    return answer(socket)
-  }
-
-  overMemory(
-    "components are sent by name and number",
-    Effect.gen(function*() {
-      const served = yield* serve()
-      const names: ReadonlyArray<readonly [string, string]> = [
-        ["layer 0", "layer_0"],
-        ["layer 11", "layer_11"],
-        ["block 3", "block_3"],
-        ["encoder_block 1", "encoder_block_1"],
-        ["decoder_block 2", "decoder_block_2"],
-        ["lm_head 0", "lm_head_0"],
-        ["embeddings 0", "embeddings"],
-        ["pooler 0", "pooler"]
-      ]
-      const socket = yield* connect(served)
-      for (const [i, [command, name]] of names.entries()) {
-        const bytes = Uint8Array.from({ length: 256 * (i + 1) }, (_, j) => (i + j) % 256)
-        yield* served.storage.save(`${name}.pt`, bytes)
-        expect(yield* say(socket, `GET ${command}`)).toEqual({
-          success: true,
-          component: name,
-          weights: Buffer.from(bytes).toString("hex")
-        })
-      }
-    })
-  )
-
-  overMemory(
-    "an invalid command, or one for a missing component, is answered with the error",
-    Effect.gen(function*() {
-      const served = yield* serve()
-      yield* served.storage.save("layer_0.pt", new Uint8Array([1, 255]))
-      const socket = yield* connect(served)
-      const commands = [
-        "",
-        "GET",
-        "GET layer",
-        "GET layer x",
-        "GET ../../etc/passwd 0",
-        "PUT layer 0",
-        "GET layer -1",
-        "GET a 1 2",
-        "GET nothing 0",
-        "GET layer 99",
-        "GET .. 0"
-      ]
-      for (const command of commands) {
-        const { error, success } = yield* say(socket, command)
-        expect([command, success, typeof error]).toEqual([command, false, "string"])
-        expect(error).not.toContain("Memory")
-      }
-      expect(yield* say(socket, "GET layer 0")).toMatchObject({ success: true, weights: "01ff" })
-    })
-  )
-
-  overMemory(
-    "commands are answered in order, and the socket closes where they are too long or too many",
-    Effect.gen(function*() {
-      const served = yield* serve()
-      for (let i = 0; i < 20; i++) yield* served.storage.save(`layer_${i}.pt`, new Uint8Array(1000 * (20 - i)))
-      const socket = yield* connect(served)
-      const got: Array<string> = []
-      socket.on("message", (data: Buffer) => got.push((JSON.parse(data.toString()) as { component: string }).component))
-      for (let i = 0; i < 20; i++) socket.send(`GET layer ${i}`)
-      yield* eventually("twenty answers", () => got.length === 20)
-      expect(got).toEqual(Array.from({ length: 20 }, (_, i) => `layer_${i}`))
-      const close = (send: (socket: WebSocket) => void) =>
-        Effect.gen(function*() {
-          const socket = yield* connect(served)
-          send(socket)
-          return yield* Effect.promise(() => once(socket, "close") as Promise<[number]>)
-        })
-      expect((yield* close((socket) => socket.send("GET " + "x".repeat(2000))))[0]).toBe(1009)
-      expect(
-        (yield* close((socket) => {
-          for (let i = 0; i < 200; i++) socket.send("GET layer 0")
-        }))[0]
-      ).toBe(1008)
-    })
-  )
-
-  overMemory(
-    "the mapping, the largest size and the tokens are those of the options",
-    Effect.gen(function*() {
-      const token = "reader-0123456789abcdef"
-      const served = yield* serve({
-        auth: { tokens: [{ token: Redacted.make(token), scope: "read" }] },
-        webSocket: { toKey: (component, id) => `bert/${component}/${id}.bin`, maxObjectSize: 10 }
-      })
-      yield* served.storage.save("bert/layer/0.bin", new Uint8Array(10))
-      yield* served.storage.save("bert/layer/1.bin", new Uint8Array(11))
-      expect(yield* Effect.flip(connect(served))).toBe(401)
-      expect(yield* Effect.flip(connect(served, { authorization: "Bearer guess" }))).toBe(401)
-      const socket = yield* connect(served, { authorization: `Bearer ${token}` })
-      expect(yield* say(socket, "GET layer 0")).toMatchObject({ success: true, weights: "00".repeat(10) })
-      const { error } = yield* say(socket, "GET layer 1")
-      expect(error).toMatch(/over HTTP/)
-    })
-  )
-
-  overMemory(
-    "pages of other origins, other paths and plain requests are refused",
-    Effect.gen(function*() {
-      const served = yield* serve()
-      expect(yield* Effect.flip(connect(served, { origin: "https://evil.example" }))).toBe(403)
-      yield* connect(served, { origin: `http://127.0.0.1:${served.port}` })
-      expect(yield* Effect.flip(connect(served, {}, "/nowhere"))).toBe(404)
-      expect((yield* ask(served, "GET", "/")).status).toBe(426)
-      const open = yield* serve({ origins: ["https://app.example"] })
-      yield* connect(open, { origin: "https://app.example" })
-    })
-  )
-
-  overMemory(
-    "a client that does not read its answers is sent no more",
-    Effect.gen(function*() {
-      let loads = 0
-      const memory = yield* Storage.Storage
-      yield* memory.save("layer_0.pt", new Uint8Array(8 * MiB))
-      const storage = Storage.make({
-        ...memory.backend,
-        load: (key, options) => {
-          loads++
-          return memory.backend.load(key, options)
-        }
-      })
-      const served = yield* serveOf(storage)
-      const socket = yield* connect(served)
-      socket.pause()
-      for (let i = 0; i < 10; i++) socket.send("GET layer 0")
-      yield* Effect.sleep("1500 millis")
-      expect(loads).toBe(1)
-      socket.resume()
-      yield* eventually("the rest", () => loads === 10, 15)
-    })
-  )
-})
-
 describe("mounted into an app", () => {
   it.live("the routes are below the prefix, with any key, and other paths are the app's", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -692,27 +529,13 @@ describe("secrets", () => {
     })))
 })
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
-const childProgram = fileURLToPath(new URL("../support/weightServerChild.ts", import.meta.url))
-
 /** A weight server of one file in a process of its own. */
 const serverProcess = (size: number) =>
   Effect.gen(function*() {
     const directory = yield* temporaryDirectory
     fs.writeFileSync(path.join(directory, "big"), "")
     fs.truncateSync(path.join(directory, "big"), size)
-    const child = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        spawn(process.execPath, ["--import", "tsx", childProgram, directory], {
-          cwd: root,
-          stdio: ["pipe", "pipe", "inherit"]
-        })
-      ),
-      (child) => Effect.sync(() => child.kill("SIGKILL"))
-    )
-    const [line] = yield* Effect.promise(() => once(child.stdout, "data") as Promise<[Buffer]>)
-    const port = Number(String(line))
-    return { child, port, url: `http://127.0.0.1:${port}` }
+    return yield* serveInProcess(directory)
   })
 
 describe("a signal", () => {
@@ -750,10 +573,7 @@ describe("memory", () => {
     () =>
       Effect.scoped(Effect.gen(function*() {
         const { child, ...served } = yield* serverProcess(5 * 1024 * MiB)
-        const resident = () => {
-          const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${child.pid}/status`, "utf8")) ?? []
-          return Number(kilobytes) / 1024
-        }
+        const resident = () => residentMemory(child)
         yield* ask(served, "GET", "/objects/big", { range: "bytes=0-100000000" })
         const before = resident()
         yield* Effect.forEach(Array.from({ length: 200 }), () => slowly(served))

@@ -29,6 +29,14 @@ describe("a storage by URL", () => {
       expect(storage.backend.name).toBe(`FileSystem(${made})`)
     }))
 
+  it.scoped("is StorageNotFound where the directory does not exist and create is false", () =>
+    Effect.gen(function*() {
+      const missing = `${yield* directory}/missing`
+      const error = yield* Effect.flip(Storage.fromUrl(`${pathToFileURL(missing).href}?create=false`))
+      expect(error._tag).toBe("StorageNotFound")
+      expect(fs.existsSync(missing)).toBe(false)
+    }))
+
   it.scoped("may name a directory relative to the working directory", () =>
     Effect.gen(function*() {
       const storage = yield* Storage.fromUrl("./test")

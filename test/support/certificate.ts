@@ -1,6 +1,8 @@
 /**
  * A certificate for servers of the tests' own on loopback, which nobody trusts.
  */
+import { Effect } from "effect"
+
 export const certificate = {
   key: `-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgUYaLGT1Ey7oMqx4Z
@@ -19,3 +21,17 @@ zj0EAwIDRwAwRAIgXhtDEwCR60r+DNcD6MKC2CqttB0ZvJ0/+62t4V2c7usCICdi
 JIkPOeMNbHj9zEqePSLUI/yPfN3ZryCnvML1OQyU
 -----END CERTIFICATE-----`
 }
+
+/** Certificates are not looked at until the scope ends. */
+export const trustingAnybody = Effect.acquireRelease(
+  Effect.sync(() => {
+    const before = process.env["NODE_TLS_REJECT_UNAUTHORIZED"]
+    process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = "0"
+    return before
+  }),
+  (before) =>
+    Effect.sync(() => {
+      if (before === undefined) delete process.env["NODE_TLS_REJECT_UNAUTHORIZED"]
+      else process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = before
+    })
+)

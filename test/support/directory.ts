@@ -26,8 +26,10 @@ export const storageOnDirectory = (options: Omit<FileSystemStorage.Options, "dir
 /** What saves have left in the hidden folder, beside the attributes of objects. */
 export const leftovers = Effect.map(Directory, (directory) => temporaryFiles(directory))
 
-/** The names of the temporary files in a directory. */
+/** The names of the temporary files in a directory, but for what says whose locks are whose. */
 export const temporaryFiles = (directory: string): ReadonlyArray<string> => {
   const folder = path.join(directory, ".surfing-weights")
-  return fs.existsSync(folder) ? fs.readdirSync(folder).filter((name) => name !== "attributes") : []
+  return fs.existsSync(folder)
+    ? fs.readdirSync(folder).filter((name) => !/^(attributes|versions|badge-.*)$/.test(name))
+    : []
 }

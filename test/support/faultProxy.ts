@@ -34,6 +34,8 @@ export type Fault = Data.TaggedEnum<{
   Answer: { readonly status: number; readonly headers?: http.OutgoingHttpHeaders; readonly body?: string }
   /** Passes the request on, takes the whole answer, and resets the connection. */
   DropAnswer: object
+  /** Passes the request on twice, one after the other, and gives the second answer. */
+  Repeat: object
   /** Runs this before it passes the request on. */
   Before: { readonly effect: Effect.Effect<unknown> }
   /** Replaces headers of the answer, by their names in lower case, or removes them. */
@@ -165,6 +167,8 @@ const handle = async (exchange: Exchange): Promise<void> => {
       if (fault._tag === "ResetAnswer") socket.resetAndDestroy()
       return
     }
+    case "Repeat":
+      return repeat(exchange).catch(() => void exchange.socket.destroy())
     case "Before":
       await Effect.runPromise(fault.effect)
       return passOn(exchange)
@@ -176,6 +180,26 @@ const handle = async (exchange: Exchange): Promise<void> => {
 const takeBody = async ({ incoming, response }: Exchange): Promise<void> => {
   if (incoming.headers.expect !== undefined) response.writeContinue()
   await finished(incoming.resume()).catch(ignore)
+}
+
+const repeat = async ({ agent, incoming, response, seen, target }: Exchange): Promise<void> => {
+  if (incoming.headers.expect !== undefined) response.writeContinue()
+  const body = Buffer.concat(await incoming.toArray() as ReadonlyArray<Buffer>)
+  const send = async () => {
+    const { method, rawHeaders, url } = incoming
+    const request = http.request(target, { agent, method, path: url, headers: rawHeaders })
+    const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
+      request.once("response", resolve).on("error", reject)
+    })
+    request.end(body)
+    return await answered
+  }
+  await finished((await send()).resume())
+  const answer = await send()
+  seen.status = answer.statusCode
+  response.sendDate = false
+  response.writeHead(answer.statusCode ?? 0, answer.statusMessage, answer.rawHeaders)
+  return pipeline(answer, response)
 }
 
 // Whatever goes wrong between here and the server breaks the connection to the client.

@@ -11,6 +11,8 @@ import { FileSystemStorage, type Storage } from "surfing-weights"
 import { Directory, storageOnDirectory, temporaryDirectory } from "./directory.js"
 
 export const isLinux = process.platform === "linux"
+/** The runtime that runs the test; see test/runtimes. */
+export const runtime = "bun" in process.versions ? "bun" : "deno" in process.versions ? "deno" : "node"
 export const isRoot = process.getuid?.() === 0
 
 /** Whether this process can mount file systems. */
@@ -27,11 +29,39 @@ export const canMount = isLinux && isRoot && (() => {
   }
 })()
 
+/**
+ * What this process holds open of a file or below a folder, by `/proc`. Other descriptors of the process are left out:
+ * those of other tests are closed whenever the garbage collector finds them.
+ */
+export const descriptorsOf = (place: string): ReadonlyArray<string> => {
+  const real = fs.realpathSync(place)
+  return fs.readdirSync("/proc/self/fd").flatMap((descriptor) => {
+    try {
+      const opened = fs.readlinkSync(`/proc/self/fd/${descriptor}`)
+      return opened === real || opened.startsWith(`${real}/`) ? [opened] : []
+    } catch {
+      return []
+    }
+  }).sort()
+}
+
+/** Whether there is a command of this name. */
+export const hasCommand = (name: string): boolean =>
+  (process.env["PATH"] ?? "").split(path.delimiter).some((folder) => fs.existsSync(path.join(folder, name)))
+
 /** A test that needs something of the machine; where it is missing, the test is skipped and its name says so. */
 export const needs = (what: string, has: boolean) => ({
   live: <E>(name: string, self: () => Effect.Effect<void, E>) =>
     has ? it.live(name, self) : it.skip(`${name} (needs ${what})`, () => {})
 })
+
+/** Runs an effect as a user who owns nothing. Needs root; other fibers of the process must wait. */
+export const asNobody = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => process.seteuid?.(65534)),
+    () => effect,
+    () => Effect.sync(() => process.seteuid?.(0))
+  )
 
 export const bytes = (text: string) => new TextEncoder().encode(text)
 export const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)

@@ -20,6 +20,31 @@ export const child = (...args: ReadonlyArray<string>) =>
       })
   )
 
+/** The same, run by another command, such as `unshare` or `sh`, which gets the command of the child as its last arguments. */
+export const childBy = (
+  command: readonly [string, ...ReadonlyArray<string>],
+  env: Record<string, string>,
+  ...args: ReadonlyArray<string>
+) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const [program, ...before] = command
+      return spawn(program, [...before, process.execPath, "--import", "tsx", childProgram, ...args], {
+        env: { ...process.env, ...env },
+        // A group of its own, so that what the command started ends with it.
+        detached: true
+      })
+    }),
+    ended
+  )
+
+const ended = (process: ReturnType<typeof spawn>) =>
+  Effect.promise(async () => {
+    if (process.exitCode !== null || process.signalCode !== null || process.pid === undefined) return
+    globalThis.process.kill(-process.pid, "SIGKILL")
+    await once(process, "exit")
+  })
+
 export const output = (process: ReturnType<typeof spawn>) =>
   Effect.promise(async () => {
     let out = ""

@@ -11,6 +11,7 @@ type Method = (...args: Array<unknown>) => unknown
 export interface Call {
   readonly name: string
   readonly target: unknown
+  readonly flags: unknown
 }
 
 /** Everything of `node:fs` that is a function, but not a class. */
@@ -41,7 +42,7 @@ export const recording = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
       Object.fromEntries(
         methodsOf(object).map(([name, method]) => {
           const record: Method = (...args) => {
-            calls.push({ name: prefix + name, target: args[0] })
+            calls.push({ name: prefix + name, target: args[0], flags: args[1] })
             return Reflect.apply(method, object, args)
           }
           return [name, Object.assign(record, method)]
@@ -67,9 +68,14 @@ const opening = new Set(
   ]
 )
 
+/** Whether a file is opened only for its place, with the flag `O_PATH` of Linux. */
+const isForPlace = ({ flags }: Call): boolean => typeof flags === "number" && (flags & 0o10000000) !== 0
+
 /** The paths of the files that were opened for reading. */
 export const openedPaths = (calls: ReadonlyArray<Call>): Array<string> =>
-  calls.flatMap(({ name, target }) => opening.has(name) && typeof target === "string" ? [target] : [])
+  calls.flatMap((call) =>
+    opening.has(call.name) && typeof call.target === "string" && !isForPlace(call) ? [call.target] : []
+  )
 
 /** The calls that have to do with a path below a folder. */
 export const callsBelow = (calls: ReadonlyArray<Call>, folder: string): ReadonlyArray<Call> =>

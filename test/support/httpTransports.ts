@@ -41,7 +41,7 @@ const connections: HttpTransport = {
   name: "connections of the S3 storage",
   lendsBytes: true,
   make: Effect.map(
-    Effect.acquireRelease(Effect.sync(Connections.make), ({ close }) => Effect.sync(close)),
+    Effect.acquireRelease(Effect.orDie(Effect.suspend(Connections.make)), ({ close }) => Effect.sync(close)),
     ({ transport }) => overS3(transport)
   )
 }

@@ -39,6 +39,7 @@ export const intercepting = (
   }
   return Storage.make({
     name: backend.name,
+    location: backend.location,
     capabilities: { ...backend.capabilities, presign: true },
     open: (...args) =>
       Effect.map(

@@ -26,8 +26,11 @@ const main = Effect.gen(function*() {
     const response = await cache.match(address)
     let bytes = 0
     let most = 0
+    let looked = 0
     for await (const chunk of response?.body ?? []) {
       bytes += (chunk as Uint8Array).byteLength
+      if (bytes - looked < 4 * 1024 ** 2) continue
+      looked = bytes
       // A reader that is slower than the storage.
       await setTimeout(5)
       collectGarbage()

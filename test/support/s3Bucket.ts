@@ -2,7 +2,6 @@
  * Buckets for tests: each new and empty, and removed with its scope. To import this module starts the S3 server.
  */
 import {
-  type _Object,
   AbortMultipartUploadCommand,
   CreateBucketCommand,
   DeleteBucketCommand,
@@ -73,25 +72,38 @@ const abortAll = async (bucket: string): Promise<void> => {
   }
 }
 
-// The emulator lists none.
-const listUploads = async (Bucket: string): Promise<ReadonlyArray<MultipartUpload>> =>
-  server.kind === "emulator" ? [] : (await sdk.send(new ListMultipartUploadsCommand({ Bucket }))).Uploads ?? []
+// The emulator lists none, and some servers find none where there are none.
+const listUploads = async (Bucket: string): Promise<ReadonlyArray<MultipartUpload>> => {
+  if (server.kind === "emulator") return []
+  try {
+    return (await sdk.send(new ListMultipartUploadsCommand({ Bucket }))).Uploads ?? []
+  } catch (error) {
+    if (error instanceof NoSuchUpload) return []
+    throw error
+  }
+}
 
 const empty = async (Bucket: string): Promise<void> => {
-  let objects: ReadonlyArray<_Object>
-  do {
-    objects = (await sdk.send(new ListObjectsV2Command({ Bucket }))).Contents ?? []
-    await Promise.all(objects.map(({ Key }) => sdk.send(new DeleteObjectCommand({ Bucket, Key }))))
-  } while (objects.length > 0)
+  // Some servers list keys that XML cannot hold as others, which do not exist.
+  for (let passes = 0; passes < 20; passes++) {
+    // Without the encoding, some keys are listed as others.
+    const { Contents = [], EncodingType } = await sdk.send(new ListObjectsV2Command({ Bucket, EncodingType: "url" }))
+    if (Contents.length === 0) return
+    const keys = Contents.map(({ Key = "" }) =>
+      EncodingType === "url" ? decodeURIComponent(Key.replaceAll("+", " ")) : Key
+    )
+    await Promise.all(keys.map((Key) => sdk.send(new DeleteObjectCommand({ Bucket, Key }))))
+  }
 }
 
 /** What a test interrupted last the server may do once the bucket is empty, so it is emptied again. */
-const removeBucket = async (Bucket: string, tries = 20): Promise<void> => {
+const removeBucket = async (Bucket: string, tries = server.kind === "given" ? 1 : 20): Promise<void> => {
   await abortAll(Bucket)
   await empty(Bucket)
   try {
     await sdk.send(new DeleteBucketCommand({ Bucket }))
   } catch (error) {
+    if (tries === 1 && server.kind === "given") return
     if (tries === 1 || !(error instanceof Error && error.name === "BucketNotEmpty")) throw error
     await setTimeout(100)
     return removeBucket(Bucket, tries - 1)

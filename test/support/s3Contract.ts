@@ -3,20 +3,9 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { type S3Storage, Storage } from "surfing-weights"
-import { makeBucket, server, unfinishedUploads } from "./s3Bucket.js"
-
-/**
- * Ceph ignores `If-Match` on a removal. The storage learns it from the first of them and refuses them all, so that the
- * suite has to know it beforehand.
- */
-const withoutConditionalRemove = Layer.effect(
-  Storage.Storage,
-  Effect.map(
-    Storage.Storage,
-    ({ backend }) => Storage.make({ ...backend, capabilities: { ...backend.capabilities, conditionalRemove: false } })
-  )
-)
+import type { S3Storage, Storage } from "surfing-weights"
+import { experienced } from "./experienced.js"
+import { makeBucket, unfinishedUploads } from "./s3Bucket.js"
 
 /** A storage on a new bucket for each test, which must leave no unfinished upload. */
 export const onBucket = (layerOf: (bucket: string) => Layer.Layer<Storage.Storage, S3Storage.OpenError>) => {
@@ -24,7 +13,7 @@ export const onBucket = (layerOf: (bucket: string) => Layer.Layer<Storage.Storag
   return {
     layer: Layer.unwrapScoped(Effect.map(makeBucket, (made) => {
       bucket = made
-      return server.kind === "radosgw" ? Layer.provide(withoutConditionalRemove, layerOf(made)) : layerOf(made)
+      return Layer.provide(experienced, layerOf(made))
     })),
     leftovers: Effect.suspend(() => unfinishedUploads(bucket))
   }

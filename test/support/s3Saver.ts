@@ -4,7 +4,9 @@
 import { Effect } from "effect"
 import type { Checksum } from "../../src/backends/s3/checksums.js"
 import { type Client, connect } from "../../src/backends/s3/client.js"
+import { Conditions } from "../../src/backends/s3/conditions.js"
 import { Getter } from "../../src/backends/s3/get.js"
+import { Lister } from "../../src/backends/s3/lister.js"
 import { limits, type UploadParts } from "../../src/backends/s3/parts.js"
 import { Bucket, type Signer } from "../../src/backends/s3/request.js"
 import { Saver } from "../../src/backends/s3/saver.js"
@@ -36,6 +38,13 @@ export const makeSaver = (
       ...connected,
       ...(signer !== undefined && { signer })
     })
-    const saving = { bucket: made, getter: new Getter(made), policy: quick, checksum, defaults: {} }
+    const saving = {
+      bucket: made,
+      getter: new Getter(made, new Lister(made, quick)),
+      policy: quick,
+      checksum,
+      conditions: new Conditions(made, quick),
+      defaults: {}
+    }
     return new Saver(saving, { partSize, uniformParts: false, concurrency: 4, ...parts }, largestCopy)
   })

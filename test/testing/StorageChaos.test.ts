@@ -177,6 +177,62 @@ describe("StorageChaos", () => {
     }))
 })
 
+describe("StorageChaos, unused", () => {
+  it.effect("has the rules that have not applied to any operation, as they were given", () =>
+    Effect.gen(function*() {
+      const rules: ReadonlyArray<StorageChaos.Rule> = [
+        { operation: "load", key: "a" },
+        { operation: "load", key: "typo" },
+        // Storage.stream opens.
+        { operation: "load", key: "b", times: Infinity },
+        { operation: "open", key: "b", afterBytes: 11 },
+        { operation: "open", key: "b", afterBytes: 10, times: 3 },
+        { operation: "remove", when: "after", key: "a" },
+        { operation: "save", error: "none", times: Infinity },
+        { operation: "save", key: (key) => key.startsWith("x/") },
+        { operation: ["keys", "entries"] },
+        { operation: "removeAll", key: "b" },
+        { operation: "head", times: 0 },
+        // One before it fails each of them.
+        { operation: "copy", times: Infinity },
+        { operation: "copy" }
+      ]
+      const { storage } = yield* setup(rules)
+      expect(yield* storage.unused).toEqual(rules.filter(({ times }) => times !== 0))
+      yield* tagOf(storage.load("a"))
+      yield* chunksOf(storage.stream("b"))
+      yield* tagOf(storage.remove("a", { ifMatch: "another" }))
+      yield* tagOf(storage.save("new", bytes(1)))
+      yield* tagOf(storage.list())
+      yield* Effect.exit(storage.removeAll(["b"]))
+      yield* tagOf(storage.copy("a", "c"))
+      yield* tagOf(storage.copy("a", "c"))
+      const unused = yield* storage.unused
+      expect(unused).toEqual([rules[1], rules[2], rules[3], rules[5], rules[7], rules[12]])
+      // They are the same objects, by which a test finds them.
+      expect(unused[0]).toBe(rules[1])
+    }))
+
+  it.effect("is there for each layer that is built, beside its storage", () =>
+    Effect.gen(function*() {
+      const rules: ReadonlyArray<StorageChaos.Rule> = [{ operation: "keys" }, { key: "typo" }]
+      const layer = StorageChaos.layer(rules).pipe(Layer.provide(MemoryStorage.layer()))
+      for (let i = 0; i < 2; i++) {
+        const [before, after] = yield* Effect.provide(
+          Effect.gen(function*() {
+            const before = yield* StorageChaos.unused
+            yield* tagOf((yield* Storage.Storage).list())
+            return [before, yield* StorageChaos.unused]
+          }),
+          layer
+        )
+        expect([before, after]).toEqual([rules, [rules[1]]])
+      }
+      const storage = yield* Effect.flatMap(MemoryStorage.make(), StorageChaos.make([]))
+      expect(yield* storage.unused).toEqual([])
+    }))
+})
+
 describe("StorageChaos, options", () => {
   it.effect("can be piped, and every field can be undefined", () =>
     Effect.gen(function*() {

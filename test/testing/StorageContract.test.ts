@@ -2,13 +2,21 @@
  * The contract suite detects defects, and accepts what the contract allows.
  */
 import { assert, describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Stream } from "effect"
+import { Cause, Effect, Exit, FastCheck, Fiber, Stream } from "effect"
 import { MemoryStorage } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 import { bytesOf, changed, layerOf, mutants, reusing } from "./mutants.js"
 
 const theCase = (name: string): StorageContract.Case =>
   StorageContract.cases.find((rule) => rule.name === name) ?? assert.fail(`there is no case "${name}"`)
+
+/** So many random sequences that a defect is not missed by chance. The first that fails ends them. */
+const inManyRuns = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => FastCheck.configureGlobal({ numRuns: 200 })),
+    () => effect,
+    () => Effect.sync(() => FastCheck.resetConfigureGlobal())
+  )
 
 describe("StorageContract", () => {
   it("names each case differently", () => {
@@ -19,7 +27,9 @@ describe("StorageContract", () => {
   for (const { rule, says, storage, what } of mutants) {
     it.live(`detects a store that ${what}: ${rule}`, () =>
       Effect.gen(function*() {
-        const exit = yield* Effect.exit(StorageContract.run(theCase(rule), { layer: layerOf(storage) }))
+        const exit = yield* Effect.exit(StorageContract.run(theCase(rule), { layer: layerOf(storage) })).pipe(
+          inManyRuns
+        )
         if (Exit.isSuccess(exit)) assert.fail(`"${rule}" passed`)
         else expect(Cause.pretty(exit.cause)).toMatch(says)
       }))

@@ -9,7 +9,19 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { FileSystemStorage, ModelChunks, S3Storage, Safetensors, Storage } from "surfing-weights"
 import { temporaryDirectory } from "../support/directory.js"
-import { flip, on, openOn, sha256, splitOn, tags, text, verifyOn } from "../support/modelChunks.js"
+import { families, inversions } from "../support/forwardOrder/families.js"
+import {
+  flip,
+  on,
+  openOn,
+  sha256,
+  splitOn,
+  tags,
+  tensorsOf,
+  text,
+  verifyOn,
+  withSource
+} from "../support/modelChunks.js"
 import { makeBucket, options, sdk } from "../support/s3Bucket.js"
 
 const MiB = 1024 * 1024
@@ -217,4 +229,28 @@ describe("ModelChunks on large files", () => {
       expect(manifest.chunks[0]?.size).toBeGreaterThan(2 ** 31)
       expect(most - before).toBeLessThan(128 * 1024 * 1024)
     }), 240_000)
+})
+
+describe("ModelChunks.split on models of several towers", () => {
+  const towers = [
+    "bart",
+    "whisper",
+    "detr",
+    "clip",
+    "siglip",
+    "llava",
+    "llava-renamed",
+    "gemma3",
+    "qwen2_vl",
+    "idefics2"
+  ]
+  for (const family of families.filter(({ name }) => towers.includes(name))) {
+    it.effect(`keeps the order of the forward pass of ${family.name}`, () =>
+      Effect.gen(function*() {
+        const storage = yield* withSource(tensorsOf([...family.used, ...family.unused]))
+        const { chunks } = yield* splitOn(storage)
+        expect(inversions(family, chunks.map(({ tensors = [] }) => tensors))).toEqual([])
+        expect(chunks.at(-1)?.name).toBe("head")
+      }))
+  }
 })

@@ -164,6 +164,67 @@ describe("ModelChunks.split", () => {
       expect((yield* contentsOf(storage)).size).toBe(81)
     }))
 
+  it.effect("keeps the order of the forward pass for chunks by size and by a function", () =>
+    Effect.gen(function*() {
+      const storage = yield* withSource(tensorsOf([...llama(11)].sort()))
+      const expected = [
+        "model.embed_tokens.weight",
+        ...Array.from({ length: 11 }, (_, i) => `model.layers.${i}.mlp.up_proj.weight`),
+        "model.norm.weight",
+        "lm_head.weight"
+      ]
+      for (const by of [{ bytes: 24 }, (name: string) => name] as const) {
+        const { chunks } = yield* splitOn(storage, { by })
+        const names = chunks.flatMap(({ tensors = [] }) => tensors)
+        expect(names.filter((name) => expected.includes(name))).toEqual(expected)
+      }
+    }))
+
+  it.effect("puts the parts in a chunk in the order of the forward pass, by the bytes of its file too", () =>
+    Effect.gen(function*() {
+      const names = ["embed_out.w", "gpt_neox.embed_in.w", "gpt_neox.final_layer_norm.w", "gpt_neox.layers.0.mlp.w"]
+      const storage = yield* withSource(tensorsOf(names))
+      const { chunks } = yield* splitOn(storage)
+      expect(chunks.flatMap(({ tensors }) => tensors)).toEqual([
+        "gpt_neox.embed_in.w",
+        "gpt_neox.layers.0.mlp.w",
+        "gpt_neox.final_layer_norm.w",
+        "embed_out.w"
+      ])
+      expect((yield* contentsOf(storage)).size).toBe(4)
+    }))
+
+  it.effect("refuses names that do not tell the order of the chunks, and takes the order from an option", () =>
+    Effect.gen(function*() {
+      const names = ["embed.weight", "experts.0.weight", "experts.1.weight", "lm_head.weight", "router.weight"]
+      const storage = yield* withSource(tensorsOf(names))
+      const chunkOf = (name: string) => name.split(".")[0] ?? ""
+      const error = yield* Effect.flip(splitOn(storage, { by: chunkOf }))
+      expect(error).toMatchObject({ _tag: "ModelChunksError", operation: "split", field: "order" })
+      expect(error.message).toContain(
+        "the names of the tensors do not tell the place of \"experts\", \"router\" in the forward pass; set order to the " +
+          "modules in the order of the forward pass (they are \"embed\", \"lm_head\", \"router\", \"experts\")"
+      )
+      expect(yield* storage.list("model/")).toEqual([])
+      // In one chunk, the order makes no difference.
+      expect((yield* splitOn(storage, { by: { bytes: 1000 } })).chunks).toHaveLength(1)
+      const order = ["embed", "router", "experts", "lm_head"]
+      const { chunks } = yield* splitOn(storage, { by: chunkOf, order })
+      expect(chunks.map(({ name }) => name)).toEqual(order)
+      // The longest name counts, so a tensor can be taken out of its module.
+      const moved = yield* splitOn(storage, {
+        by: { bytes: 24 },
+        order: ["lm_head.weight", "experts.1", "embed", "router", "experts"]
+      })
+      expect(moved.chunks.flatMap(({ tensors }) => tensors)).toEqual([
+        "lm_head.weight",
+        "experts.1.weight",
+        "embed.weight",
+        "router.weight",
+        "experts.0.weight"
+      ])
+    }))
+
   it.effect("rejects sources, targets and groupings that cannot work, before it changes anything", () =>
     Effect.gen(function*() {
       const storage = yield* withSource(tensorsOf(["conv1.weight", "fc.weight"]))
@@ -180,6 +241,10 @@ describe("ModelChunks.split", () => {
         [{ by: () => "../../etc/cron" }, "by", "a segment \"..\""],
         [{ by: () => "x".repeat(1020) }, "by", "it must not exceed 1024 bytes"],
         [{ by: () => "x".repeat(1009) }, "by", "it must not exceed 1024 bytes"],
+        [{ order: [] }, "order", "must be an array of at least one name (got [])"],
+        [{ order: ["conv1", ""] }, "order", "(got [\"conv1\",\"\"])"],
+        [{ order: ["conv1", "fc", "conv"] }, "order", "no tensor is \"conv\" or in it"],
+        [{ order: ["conv1"] }, "order", "it must name a module for each tensor (none for \"fc.weight\")"],
         [{ source: "model/manifest.json" }, "target", "the manifest would replace the source \"model/manifest.json\""],
         [
           { by: () => "source", target: "" },

@@ -633,7 +633,7 @@ describe("ModelChunks.writeManifest on safetensors files", () => {
     Effect.gen(function*() {
       const storage = yield* withSource(tensorsOf(["a", "b"]))
       yield* storage.save("config.json", text("{}"))
-      const { chunks } = yield* on(storage)(ModelChunks.writeManifest(""))
+      const { chunks } = yield* on(storage)(ModelChunks.writeManifest("", { include: () => true }))
       expect(chunks.map(({ name, tensors }) => [name, tensors])).toEqual([
         ["config.json", undefined],
         ["source.safetensors", ["a", "b"]]

@@ -287,6 +287,14 @@ const malformed: ReadonlyArray<
   ["a tensor that is an array", fileOf(`{"a":["F32",[1],[0,4]]}`, 4), "header", "read by the reference"],
   ["too deep nesting", fileOf(`{"a":{"x":${"[".repeat(130)}${"]".repeat(130)},${F32}}}`, 4), "header"],
   ["an unknown field that is invalid JSON", fileOf(`{"a":{"x":tru,${F32}}}`, 4), "header"],
+  ["an unknown field that is too large", fileOf(`{"a":{"x":[-1e999],${F32}}}`, 4), "header"],
+  ["leading line ends", fileOf(`\r\n{"a":{${F32}}}`, 4), "header", "read by the reference"],
+  [
+    "a product of lengths beyond 2^53 before one of them is 0",
+    fileOf(tensorWith(`"F32"`, "[4503599627370496,4,0]", "[0,0]")),
+    "shape",
+    "read by the reference"
+  ],
   ["an unknown field without a value", fileOf(`{"a":{"x":,${F32}}}`, 4), "header"],
   ["a missing dtype", fileOf(`{"a":{"shape":[1],"data_offsets":[0,4]}}`, 4), "dtype"],
   ["a missing shape", fileOf(`{"a":{"dtype":"F32","data_offsets":[0,4]}}`, 4), "shape"],

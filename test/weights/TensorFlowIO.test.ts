@@ -1,7 +1,7 @@
 /**
  * TensorFlow.js models in storages: small ones for every field, every failure, and readers while a model is replaced.
  */
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect, it, vi } from "@effect/vitest"
 import type { Layer } from "effect"
 import { Chunk, Deferred, Effect, Option, Stream, Tracer } from "effect"
 import { MemoryStorage, Storage, StorageChaos, StorageError, type TensorFlowIO } from "surfing-weights"
@@ -206,6 +206,76 @@ describe("TensorFlowIO.load", () => {
       }))
   }
 
+  const urls: ReadonlyArray<readonly [path: string, shown: string]> = [
+    ["https://user:secret@cdn.example.com/m/shard1.bin?sig=secret#x", "https://cdn.example.com/m/shard1.bin"],
+    ["https://cdn.example.com/shard1.bin?sig=secret@x/y", "https://cdn.example.com/shard1.bin"],
+    ["HTTP://cdn.example.com/shard1.bin", "HTTP://cdn.example.com/shard1.bin"],
+    ["//cdn.example.com/shard1.bin", "//cdn.example.com/shard1.bin"],
+    ["file:///models/shard1.bin", "file:///models/shard1.bin"],
+    ["s3://bucket/shard1.bin", "s3://bucket/shard1.bin"],
+    ["data:application/octet-stream;base64,c2VjcmV0IHNlY3JldA==", "data:application/oct"],
+    ["blob:https://example.com/1234", "blob:https://example"]
+  ]
+
+  for (const [path, shown] of urls) {
+    it.effect(`says that ${shown} is a URL, without what may be a secret`, () =>
+      Effect.gen(function*() {
+        const memory = yield* memoryWith({
+          "m/model.json": json({ weightsManifest: [{ paths: [path], weights: [weight(3)] }] })
+        })
+        const { load } = yield* handlerOn(memory)
+        const { message } = yield* storageFailureOf(load)
+        expect(message).toContain("it is a URL; download the shard to the folder of the model")
+        expect(message).toContain(`invalid path of a shard "${shown}"`)
+        expect(message).not.toContain("secret")
+        expect(message).not.toContain("c2Vj")
+      }))
+  }
+
+  it.effect("says how TensorFlow.js has 16-bit floats, and which other types it has, in load and in save", () =>
+    Effect.gen(function*() {
+      const dtypes = {
+        float16: "quantization { dtype: \"float16\" }",
+        bfloat16: "--quantize_float16",
+        int64: "(known: float32"
+      }
+      for (const [dtype, says] of Object.entries(dtypes)) {
+        const specs = [{ ...weight(4), dtype }]
+        const memory = yield* memoryWith({
+          "m/model.json": json({ weightsManifest: [{ paths: ["a"], weights: specs }] })
+        })
+        const { load, save } = yield* handlerOn(memory)
+        for (const call of [load, () => save({ weightSpecs: specs as never, weightData: bufferOf(8) })]) {
+          const error = yield* storageFailureOf<unknown>(call)
+          expect(error._tag).toBe("CorruptObject")
+          expect(error.message).toContain(`TensorFlow.js has no weights of dtype "${dtype}"`)
+          expect(error.message).toContain(says)
+          expect(error.message).not.toContain("not a TensorFlow.js model")
+        }
+        expect(yield* memory.list()).toEqual(["m/model.json"])
+      }
+    }))
+
+  it.effect("says which quantizations TensorFlow.js has, in load and in save", () =>
+    Effect.gen(function*() {
+      for (const dtype of ["int8", "bfloat16", 8]) {
+        const specs = [{ ...weight(4), quantization: { dtype } }]
+        const memory = yield* memoryWith({
+          "m/model.json": json({ weightsManifest: [{ paths: ["a"], weights: specs }] })
+        })
+        const { load, save } = yield* handlerOn(memory)
+        for (const call of [load, () => save({ weightSpecs: specs as never, weightData: bufferOf(4) })]) {
+          const error = yield* storageFailureOf<unknown>(call)
+          expect(error._tag).toBe("CorruptObject")
+          expect(error.message).toContain("0: quantization: dtype: ")
+          expect(error.message).toContain(
+            `TensorFlow.js has no quantization to ${JSON.stringify(dtype)} (known: uint8, uint16, float16)`
+          )
+        }
+        expect(yield* memory.list()).toEqual(["m/model.json"])
+      }
+    }))
+
   it.effect("accepts null for missing fields", () =>
     Effect.gen(function*() {
       const storage = yield* memoryWith({
@@ -296,6 +366,24 @@ describe("TensorFlowIO.load", () => {
       expect(error._tag).toBe("UnsupportedOperation")
       expect(error.message).toContain("streamWeights")
     }))
+
+  it.effect("loads a layers model with streamWeights in a buffer for each shard if they do not fit in one", () =>
+    Effect.gen(function*() {
+      const storage = yield* MemoryStorage.make()
+      const model = { ...graph(), modelTopology: { class_name: "Sequential", config: {} } }
+      yield* saveTo(storage, model, { shardSize: 16 })
+      const allocate = Buffer.allocUnsafeSlow.bind(Buffer)
+      const limited = vi.spyOn(Buffer, "allocUnsafeSlow").mockImplementation((size) => {
+        if (size > 16) throw new RangeError("Array buffer allocation failed")
+        return allocate(size)
+      })
+      yield* Effect.addFinalizer(() => Effect.sync(() => limited.mockRestore()))
+      const { load } = yield* handlerOn(storage, "m", { streamWeights: true })
+      const { weightData, ...rest } = yield* Effect.promise(load)
+      const whole = new Uint8Array(model.weightData as ArrayBuffer)
+      expect(rest).toEqual({ modelTopology: model.modelTopology, weightSpecs: model.weightSpecs })
+      expect(weightData).toEqual([whole.slice(0, 16).buffer, whole.slice(16, 32).buffer, whole.slice(32).buffer])
+    }).pipe(Effect.scoped))
 
   it.effect("rejects with the failure of the storage itself", () =>
     Effect.gen(function*() {

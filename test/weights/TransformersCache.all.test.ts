@@ -3,16 +3,17 @@
  * process that reads a large object.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, type Layer } from "effect"
-import { execFile } from "node:child_process"
+import { Effect, Either, type Layer } from "effect"
+import { execFile, execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import { createServer } from "node:http"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { gzipSync } from "node:zlib"
-import { MemoryStorage, Storage, TransformersCache } from "surfing-weights"
+import { FileSystemStorage, MemoryStorage, Storage, TransformersCache } from "surfing-weights"
 import { storageOnDirectory, temporaryDirectory } from "../support/directory.js"
+import { canMount, needs } from "../support/fileSystem.js"
 import { pattern } from "../support/intercepting.js"
 import { listen } from "../support/loopback.js"
 import { loadFile } from "../support/transformers.js"
@@ -76,13 +77,79 @@ for (
             }
             expect(asked).toEqual(["/bert/resolve/main/config.json", "/bert/resolve/main/model.onnx"])
             const folder = `transformers/http:/${endpoint.slice("http://".length)}/bert/resolve/main/`
-            expect(yield* Storage.list()).toEqual([`${folder}config.json`, `${folder}model.onnx`])
+            const names = (yield* Storage.list()).filter((key) => !key.endsWith("%sha256"))
+            expect(names).toEqual([`${folder}config.json`, `${folder}model.onnx`])
             expect(Buffer.from(yield* Storage.load(`${folder}model.onnx`)).equals(weights)).toBe(true)
           }).pipe(Effect.provide(layer)))
       }
     }
   })
 }
+
+describe("TransformersCache, called as the library does", () => {
+  const weights = pattern(1_000_000)
+
+  for (const viaCache of [false, true]) {
+    const how = viaCache ? "unread" : "read"
+
+    it.scopedLive(`downloads a file anew whose bytes were flipped on disk, ${how}`, () =>
+      Effect.gen(function*() {
+        const directory = yield* temporaryDirectory
+        const { asked, endpoint } = yield* remote({ "/m/model.onnx": weights })
+        const load = Effect.gen(function*() {
+          const cache = yield* TransformersCache.make("")
+          return yield* Effect.promise(() => loadFile(cache, "/m/model.onnx", `${endpoint}/m/model.onnx`, { viaCache }))
+        }).pipe(Effect.provide(FileSystemStorage.layer({ directory })))
+        yield* load
+        const names = fs.readdirSync(directory, { recursive: true, encoding: "utf8" })
+        const file = path.join(directory, names.find((name) => name.endsWith("model.onnx")) ?? "")
+        const { atime, mtime } = fs.statSync(file)
+        const handle = fs.openSync(file, "r+")
+        fs.writeSync(handle, new Uint8Array([0xff, 0xff, 0xff, 0x7f]), 0, 4, 500_000)
+        fs.closeSync(handle)
+        fs.utimesSync(file, atime, mtime)
+        for (const _ of [1, 2]) expect(Buffer.from((yield* load).bytes).equals(weights)).toBe(true)
+        expect(asked).toHaveLength(2)
+      }))
+
+    needs("root, to mount a file system", canMount).live(
+      `loads from the hub while the disk is full, ${how}`,
+      () =>
+        Effect.gen(function*() {
+          const directory = yield* temporaryDirectory
+          yield* Effect.acquireRelease(
+            Effect.sync(() => execFileSync("mount", ["-t", "tmpfs", "-o", "size=512k", "tmpfs", directory])),
+            () => Effect.sync(() => execFileSync("umount", [directory]))
+          )
+          const { asked, endpoint } = yield* remote({ "/m/model.onnx": weights })
+          const cache = yield* Effect.provide(
+            TransformersCache.make("", { onFailure: "miss" }),
+            FileSystemStorage.layer({ directory })
+          )
+          for (const _ of [1, 2]) {
+            const loaded = yield* Effect.promise(() =>
+              loadFile(cache, "/m/model.onnx", `${endpoint}/m/model.onnx`, { viaCache })
+            )
+            expect(Buffer.from(loaded.bytes).equals(weights)).toBe(true)
+          }
+          expect(asked).toHaveLength(2)
+        }).pipe(Effect.scoped)
+    )
+  }
+
+  it.scopedLive("keeps no login page that a portal sends in place of files", () =>
+    Effect.gen(function*() {
+      const config = new TextEncoder().encode("{}")
+      const { endpoint } = yield* remote({ "/m/config.json": new TextEncoder().encode("<!DOCTYPE html><p>Log in") })
+      const cache = yield* TransformersCache.make("")
+      const address = `${endpoint}/m/config.json`
+      const portal = yield* Effect.either(Effect.tryPromise(() => loadFile(cache, "/m/config.json", address)))
+      expect(Either.isLeft(portal)).toBe(true)
+      expect(yield* Effect.promise(() => cache.match(address))).toBeUndefined()
+      yield* Effect.promise(() => cache.put(address, new Response(config)))
+      expect(yield* Effect.promise(() => cache.match(address))).toBeDefined()
+    }).pipe(Effect.provide(MemoryStorage.layer())))
+})
 
 describe("TransformersCache.match", () => {
   it.scopedLive("holds less than 64 MiB of a 1 GiB object, apart from garbage", () =>

@@ -4,7 +4,15 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, FastCheck, type Layer, Stream } from "effect"
 import { setImmediate } from "node:timers/promises"
-import { MemoryStorage, Storage, StorageChaos, StorageError, TransformersCache } from "surfing-weights"
+import {
+  ByteRange,
+  MemoryStorage,
+  Storage,
+  StorageChaos,
+  StorageError,
+  StorageReadOnly,
+  TransformersCache
+} from "surfing-weights"
 import { storageOnDirectory } from "../support/directory.js"
 import { type Call, intercepting, noting, pattern } from "../support/intercepting.js"
 
@@ -172,7 +180,7 @@ describe("TransformersCache.match", () => {
       }
     }))
 
-  it.effect("opens nothing before the body is read, and then reads at most three chunks ahead", () =>
+  it.effect("reads no more than the first bytes before the body is read, and then reads at most three chunks ahead", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup
       yield* storage.save(key, pattern(10))
@@ -187,7 +195,12 @@ describe("TransformersCache.match", () => {
       }))
       const response = yield* Effect.promise(() => cache.match(address))
       yield* turns(20)
-      expect(calls.map(({ operation }) => operation)).toEqual(["head"])
+      expect(calls.map(({ args: [key], operation }) => [operation, key])).toEqual([
+        ["head", key],
+        ["load", `${key}%sha256`],
+        ["load", key]
+      ])
+      expect(calls[2]?.args[1]).toMatchObject({ range: ByteRange.make(0, 512) })
       const reader = yield* readerOf(response)
       for (let i = 1; i <= 5; i++) {
         yield* Effect.promise(() => reader.read())
@@ -246,6 +259,20 @@ describe("TransformersCache.match", () => {
       })
     }))
 
+  it.effect("says what to do about a request without an address, as version 3 makes in Node.js", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      for (const onFailure of ["fail", "miss"] as const) {
+        const cache = yield* Effect.provideService(
+          TransformersCache.make("cache", { onFailure }),
+          Storage.Storage,
+          storage
+        )
+        const match: (request?: string) => Promise<unknown> = cache.match as never
+        expect(String(yield* failureOf(() => match()))).toContain("set env.useFSCache to false, or use version 4")
+      }
+    }))
+
   it.effect("rejects with the failure of the storage, which is not a miss", () =>
     Effect.gen(function*() {
       const { storage } = yield* setup
@@ -270,7 +297,9 @@ describe("TransformersCache.put", () => {
           (step) => void progress.push(step)
         )
       )
-      expect(calls).toMatchObject([{ operation: "save", args: [key, {}, { size: 30 }] }])
+      expect(calls[0]).toMatchObject({ operation: "save", args: [key, {}, { size: 30 }] })
+      // The SHA-256.
+      expect(calls.slice(1).map(({ args: [key], operation }) => [operation, key])).toEqual([["save", `${key}%sha256`]])
       expect(yield* storage.load(key)).toEqual(new Uint8Array([...pattern(10), ...pattern(20)]))
       expect(progress).toEqual([
         { progress: (10 / 30) * 100, loaded: 10, total: 30 },
@@ -362,6 +391,204 @@ describe("TransformersCache.put", () => {
     }))
 })
 
+describe("the content of a TransformersCache", () => {
+  const at = (name: string) => `${host}/Xenova/bert/resolve/main/${name}`
+  const html = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
+  const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab".repeat(32) + "\nsize 438000000\n"
+  const onnx = new Uint8Array([0x08, 0x07, 0x12, 0x07, ...new TextEncoder().encode("pytorch"), 0x1a, 0x05])
+
+  type Case = readonly [name: string, body: string | Uint8Array<ArrayBuffer>, type: string, says: string]
+
+  const refused: ReadonlyArray<Case> = [
+    ["config.json", "<!doctype html>", "text/html", "it is an HTML page (Content-Type: text/html)"],
+    ["config.json", html, "application/json", "it is an HTML page, not JSON"],
+    ["config.json", `\ufeff\n <!-- portal -->${html}`, "", "it is an HTML page, not JSON"],
+    ["config.json", "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "", "it is an XML document"],
+    ["config.json", "Access to this model is restricted", "text/plain", "it is not valid JSON"],
+    ["config.json", "{\"model_type\": \"bert\", \"hid", "application/json", "it is not valid JSON"],
+    ["config.json", "", "application/json", "it is not valid JSON"],
+    ["config.json?download=true", html, "", "it is an HTML page, not JSON"],
+    ["tokenizer.json", pointer, "text/plain", "it is a Git LFS pointer to a file of 438000000 bytes"],
+    ["onnx/model.onnx", html, "text/html; charset=utf-8", "it is an HTML page (Content-Type: text/html"],
+    ["onnx/model.onnx", html, "application/octet-stream", "it is an HTML page, not the file"],
+    ["onnx/model.onnx", pointer, "", "run \"git lfs pull\""],
+    ["onnx/model.onnx", "{\"error\":\"Invalid username or password.\"}", "application/json", "it is a JSON document"],
+    ["onnx/model.onnx", "Too many requests", "text/plain", "it is a text that starts with"],
+    ["onnx/model.onnx_data", html.padEnd(5000), "", "it is an HTML page"],
+    ["onnx/model.onnx_data_1", pointer, "", "it is a Git LFS pointer"],
+    ["model.safetensors", pointer, "", "it is a Git LFS pointer"],
+    ["vocab.txt", html, "text/html", "it is an HTML page"],
+    ["merges.txt", html, "text/plain", "it is an HTML page, not the file"],
+    ["ort-wasm.wasm", html, "", "it is an HTML page"]
+  ]
+
+  for (const [name, body, type, says] of refused) {
+    it.effect(`is never ${says.slice(6, 40)}… for ${name}, which came as ${type || "no type"}`, () =>
+      Effect.gen(function*() {
+        const { cache, storage } = yield* setup
+        // In pieces, as from a network.
+        const bytes = typeof body === "string" ? new TextEncoder().encode(body) : body
+        const pieces = Array.from({ length: Math.ceil(bytes.length / 7) }, (_, i) => bytes.slice(7 * i, 7 * i + 7))
+        const response = new Response(streamOf(...pieces), { headers: type === "" ? {} : { "content-type": type } })
+        const error = yield* failureOf(() => cache.put(at(name), response))
+        expect(error).toMatchObject({ _tag: "CorruptObject", problem: "frame", operation: "put" })
+        expect((error as Error).message).toContain(says)
+        expect(yield* storage.list()).toEqual([])
+        expect(yield* Effect.promise(() => cache.match(at(name)))).toBeUndefined()
+      }))
+  }
+
+  const accepted: ReadonlyArray<readonly [name: string, body: string | Uint8Array<ArrayBuffer>, type: string]> = [
+    ["config.json", "{\"model_type\": \"bert\"}", "text/plain"],
+    ["tokenizer.json", JSON.stringify({ vocab: Array.from({ length: 20_000 }, (_, i) => `piece ${i}`) }), ""],
+    ["special_tokens_map.json", "[]", "application/json"],
+    ["onnx/model.onnx", onnx, "text/plain"],
+    ["onnx/model.onnx", onnx, "application/json"],
+    ["onnx/model.onnx_data", new Uint8Array(1000), ""],
+    ["vocab.txt", "<s>\n<pad>\n</s>\n<unk>\n[CLS]", "text/plain"],
+    ["chat_template.jinja", "{%- if tools %}<|im_start|>system", "text/plain"],
+    ["preview.html", html, "text/html"],
+    ["ort-wasm.wasm", new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]), ""],
+    ["vocab.bpe", "#version: 0.2\nt h\n", "text/plain"]
+  ]
+
+  for (const [name, body, type] of accepted) {
+    it.effect(`may be ${JSON.stringify(String(body).slice(0, 25))}… for ${name}, as ${type || "no type"}`, () =>
+      Effect.gen(function*() {
+        const { cache } = yield* setup
+        const headers = type === "" ? {} : { "content-type": type }
+        yield* Effect.promise(() => cache.put(at(name), new Response(body, { headers })))
+        const found = yield* Effect.promise(() => cache.match(at(name)))
+        expect(yield* bytesOf(found)).toEqual(
+          new Uint8Array(yield* Effect.promise(() => new Response(body).arrayBuffer()))
+        )
+      }))
+  }
+
+  it.effect("is not found if a page is in its place already, and the file can be put", () =>
+    Effect.gen(function*() {
+      const { cache, storage } = yield* setup
+      const name = "cache/huggingface.co/Xenova/bert/resolve/main/config.json"
+      yield* storage.save(name, new TextEncoder().encode(html))
+      expect(yield* Effect.promise(() => cache.match(at("config.json")))).toBeUndefined()
+      yield* Effect.promise(() => cache.put(at("config.json"), new Response("{}")))
+      const found = yield* Effect.promise(() => cache.match(at("config.json")))
+      expect(yield* bytesOf(found)).toEqual(new TextEncoder().encode("{}"))
+    }))
+
+  for (
+    const { layer, where } of [
+      { where: "memory", layer: MemoryStorage.layer() },
+      { where: "a directory", layer: storageOnDirectory() }
+    ] satisfies ReadonlyArray<{ where: string; layer: Layer.Layer<Storage.Storage, unknown> }>
+  ) {
+    const damages: Readonly<Record<string, (bytes: Uint8Array) => Uint8Array>> = {
+      "a flipped bit": (bytes) => bytes.map((byte, i) => i === 70_000 ? byte ^ 1 : byte),
+      "zeros at its end": (bytes) => bytes.map((byte, i) => i > 90_000 ? 0 : byte),
+      "the end missing": (bytes) => bytes.slice(0, -1),
+      "nothing left": () => new Uint8Array()
+    }
+    for (const [what, damage] of Object.entries(damages)) {
+      it.effect(`is removed from ${where} with ${what}, and found again when it is put again`, () =>
+        Effect.gen(function*() {
+          const bytes = pattern(100_000).slice()
+          const before = yield* TransformersCache.make("cache")
+          yield* Effect.promise(() => before.put(address, new Response(bytes)))
+          yield* Storage.save(key, damage(bytes))
+          for (const cache of [before, yield* TransformersCache.make("cache")]) {
+            expect(yield* Effect.promise(() => cache.match(address))).toBeUndefined()
+            expect(yield* Storage.list()).toEqual([])
+            yield* Effect.promise(() => cache.put(address, new Response(bytes)))
+            expect(yield* bytesOf(yield* Effect.promise(() => cache.match(address)))).toEqual(bytes)
+            yield* Storage.save(key, damage(bytes))
+          }
+        }).pipe(Effect.provide(layer)))
+    }
+  }
+
+  it.effect("is removed if its SHA-256 is damaged, and compared once for each version", () =>
+    Effect.gen(function*() {
+      const { cache: putting, storage } = yield* setup
+      yield* Effect.promise(() => putting.put(address, new Response(pattern(1000).slice())))
+      expect(new TextDecoder().decode(yield* storage.load(`${key}%sha256`))).toMatch(/^[0-9a-f]{64}\n$/)
+      const calls: Array<Call> = []
+      const cache = yield* cacheOn(noting(storage, calls))
+      for (let i = 0; i < 3; i++) expect(yield* Effect.promise(() => cache.match(address))).toBeDefined()
+      expect(calls.map(({ operation }) => operation)).toEqual(["head", "load", "open", "head", "head"])
+      yield* storage.save(`${key}%sha256`, pattern(64))
+      const other = yield* cacheOn(storage)
+      expect(yield* Effect.promise(() => other.match(address))).toBeUndefined()
+    }))
+})
+
+describe("TransformersCache with onFailure: \"miss\"", () => {
+  const missing = (storage: Storage.Service) =>
+    Effect.provideService(TransformersCache.make("cache", { onFailure: "miss" }), Storage.Storage, storage)
+
+  /** A response that comes from `fetch`, unlike those that are made from bytes. */
+  const fetched = (response: Response) => Object.defineProperty(response, "url", { value: address })
+
+  it.effect("resolves a put that fails, and finds nothing, where the storage is down, full or read-only", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      yield* storage.save(key, pattern(10))
+      for (
+        const broken of [
+          Storage.make({
+            ...storage.backend,
+            head: () => Effect.fail(new StorageError.StorageUnavailable({ reason: "down" })),
+            save: () => Effect.fail(new StorageError.StorageFull({ reason: "the disk is full" }))
+          })
+        ]
+      ) {
+        const cache = yield* missing(broken)
+        expect(yield* Effect.promise(() => cache.match(address))).toBeUndefined()
+        yield* Effect.promise(() => cache.put(address, new Response(pattern(10).slice())))
+        expect(yield* Effect.promise(() => cache.match(address))).toBeUndefined()
+      }
+    }))
+
+  it.effect("returns a response of fetch that could not be saved to the next match, whole, and once", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      const readOnly = yield* StorageReadOnly.make(storage)
+      const breaking = yield* StorageChaos.make(storage, [{ operation: "save", afterBytes: 15 }])
+      for (const broken of [readOnly, breaking]) {
+        const cache = yield* missing(broken)
+        const response = () => fetched(new Response(streamOf(pattern(10), pattern(20), pattern(30))))
+        yield* Effect.promise(() => cache.put(address, response()))
+        expect(yield* bytesOf(yield* Effect.promise(() => cache.match(address))))
+          .toEqual(new Uint8Array([...pattern(10), ...pattern(20), ...pattern(30)]))
+        expect(yield* Effect.promise(() => cache.match(address))).toBeUndefined()
+        expect(yield* storage.list()).toEqual([])
+      }
+    }))
+
+  it.effect("still rejects a body that breaks off, is cut short or is a page", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      const cache = yield* missing(storage)
+      const bodies: ReadonlyArray<readonly [Response, string]> = [
+        [new Response(streamOf(pattern(1000), new Error("the line is dead"))), "the line is dead"],
+        [new Response(streamOf(pattern(10)), { headers: { "content-length": "11" } }), "11"],
+        [new Response("<!doctype html><html></html>"), "it is an HTML page"]
+      ]
+      for (const [response, says] of bodies) {
+        expect(String(yield* failureOf(() => cache.put(address, fetched(response))))).toContain(says)
+        expect(yield* Effect.promise(() => cache.match(address))).toBeUndefined()
+      }
+    }))
+
+  it.effect("saves and finds as usual where the storage works", () =>
+    Effect.gen(function*() {
+      const { storage } = yield* setup
+      const cache = yield* missing(storage)
+      yield* Effect.promise(() => cache.put(address, fetched(new Response(pattern(1000).slice()))))
+      expect(yield* storage.load(key)).toEqual(pattern(1000))
+      expect(yield* bytesOf(yield* Effect.promise(() => cache.match(address)))).toEqual(pattern(1000))
+    }))
+})
+
 describe("TransformersCache.delete", () => {
   it.effect("removes the object and returns whether there was one", () =>
     Effect.gen(function*() {
@@ -402,8 +629,8 @@ describe("the keys of a TransformersCache", () => {
     it.effect(`are ${JSON.stringify(name)} for ${JSON.stringify(request)}`, () =>
       Effect.gen(function*() {
         const { cache, storage } = yield* setup
-        yield* Effect.promise(() => cache.put(request, new Response("x")))
-        expect(yield* storage.list()).toEqual([`cache/${name}`])
+        yield* Effect.promise(() => cache.put(request, new Response("1")))
+        expect(yield* storage.list()).toEqual([`cache/${name}`, `cache/${name}%sha256`])
         expect(yield* Effect.promise(() => cache.match(request))).toBeInstanceOf(Response)
       }))
   }
@@ -469,7 +696,8 @@ describe("the keys of a TransformersCache", () => {
         const cache = yield* cacheOn(storage, prefix)
         yield* Effect.promise(() => cache.put(address, new Response("x")))
       }
-      expect(yield* storage.list()).toEqual([`a/b/${key.slice(6)}`, key.slice(6)])
+      const files = (yield* storage.list()).filter((saved) => !saved.endsWith("%sha256"))
+      expect(files).toEqual([`a/b/${key.slice(6)}`, key.slice(6)])
       const outside = yield* cacheOn(storage, "../a")
       expect(yield* Effect.promise(() => outside.match(address))).toBeUndefined()
       expect(yield* failureOf(() => outside.put(address, new Response("x")))).toMatchObject({ _tag: "InvalidKey" })

@@ -49,6 +49,8 @@ const inTier = (size: number) => size + 200
 const tierFor = (size: number) => size + KiB
 
 interface Setup extends Partial<StorageCache.Options> {
+  /** Default: a new one. */
+  readonly memory?: Storage.Service
   /** Between the cache and the storage. */
   readonly hooks?: Hooks
   readonly rules?: ReadonlyArray<StorageChaos.Rule>
@@ -56,9 +58,9 @@ interface Setup extends Partial<StorageCache.Options> {
 }
 
 /** A cache of 1 MiB of immutable objects, over a memory storage with some objects. */
-const setup = ({ hooks = {}, rules = [], tier, ...options }: Setup = {}) =>
+const setup = ({ hooks = {}, memory: given, rules = [], tier, ...options }: Setup = {}) =>
   Effect.gen(function*() {
-    const memory = yield* filled()
+    const memory = given ?? (yield* filled())
     const calls: Array<Call> = []
     const inner = noting(intercepting(yield* StorageChaos.make(memory, rules), hooks), calls)
     const storage = yield* StorageCache.make(inner, { capacity: MiB, freshness: "immutable", ...options, tier })
@@ -1392,7 +1394,8 @@ describe("StorageCache, a second tier that fails", () => {
         { operation: "entries", times: 2 },
         { operation: "removeAll" }
       ])
-      const { asked, cache, storage } = yield* setup({ capacity: 1, tier: { storage: tier, capacity: MiB } })
+      const { memory } = first
+      const { asked, cache, storage } = yield* setup({ memory, capacity: 1, tier: { storage: tier, capacity: MiB } })
       // What is changed meanwhile is not served from it later.
       yield* storage.save("k", pattern(20))
       expect(yield* storage.load("k")).toEqual(pattern(20))

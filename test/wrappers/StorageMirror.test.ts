@@ -71,7 +71,55 @@ const paged = (storage: Storage.Service, size: number, pages: Array<string> = []
 
 const crc = (value: string): Pick<Storage.ObjectInfo, "checksum"> => ({ checksum: { algorithm: "CRC32C", value } })
 
+describe("StorageMirror.copyObject", () => {
+  it.effect("copies one object under another key with its attributes", () =>
+    Effect.gen(function*() {
+      const from = yield* memoryOf({})
+      yield* from.save("small", text("one"), { attributes: { contentType: "text/plain" } })
+      yield* from.save("large", new Uint8Array(2 * 1024 * 1024), { attributes: { cacheControl: "no-store" } })
+      const to = yield* MemoryStorage.make()
+      for (const [key, attributes] of Object.entries({ small: "text/plain", large: "no-store" })) {
+        const copying = StorageMirror.copyObject({ storage: from, key }, { storage: to, key: `copies/${key}` })
+        expect((yield* copying)._tag).toBe("Copied")
+        const copy = yield* to.head(`copies/${key}`)
+        expect(Object.values(copy.attributes ?? {})).toEqual([attributes])
+        expect(yield* to.load(`copies/${key}`)).toEqual(yield* from.load(key))
+      }
+    }))
+
+  it.effect("leaves an object that is there already by its checksum, and never by its time", () =>
+    Effect.gen(function*() {
+      const from = yield* memoryOf({ a: "one" })
+      const to = yield* memoryOf({ a: "two" })
+      const at = (storage: Storage.Service) => ({ storage, key: "a" })
+      const later = withInfo(to, () => ({ lastModified: new Date(Date.now() + 1000) }))
+      expect((yield* StorageMirror.copyObject(at(from), at(later)))._tag).toBe("Copied")
+      expect(yield* objectsOf(to)).toEqual({ a: "one" })
+      const [one, same] = [withInfo(from, () => crc("x")), withInfo(to, () => crc("x"))]
+      expect((yield* StorageMirror.copyObject(at(one), at(same)))._tag).toBe("Unchanged")
+    }))
+
+  it.effect("fails where there is no such object, and saves nothing", () =>
+    Effect.gen(function*() {
+      const [from, to] = [yield* MemoryStorage.make(), yield* MemoryStorage.make()]
+      const failure = yield* Effect.flip(
+        StorageMirror.copyObject({ storage: from, key: "a" }, { storage: to, key: "b" })
+      )
+      expect(failure).toMatchObject({ _tag: "ObjectNotFound", key: "a" })
+      expect(yield* to.list()).toEqual([])
+    }))
+})
+
 describe("StorageMirror.sync", () => {
+  it.effect("keeps no content type that says only that bytes are bytes", () =>
+    Effect.gen(function*() {
+      const from = yield* MemoryStorage.make()
+      yield* from.save("a", text("one"), { attributes: { contentType: "application/octet-stream" } })
+      const to = yield* MemoryStorage.make()
+      yield* eventsOf(from, to)
+      expect((yield* to.head("a")).attributes).toEqual((yield* (yield* memoryOf({ a: "one" })).head("a")).attributes)
+    }))
+
   it.effect("copies everything into an empty storage, with an event for each object", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ a: "one", "b/c": "three", empty: "" })
@@ -82,6 +130,49 @@ describe("StorageMirror.sync", () => {
         Copied({ key: "empty", size: 0 })
       ])
       expect(yield* objectsOf(to)).toEqual({ a: "one", "b/c": "three", empty: "" })
+    }))
+
+  it.effect("ignores what a filter does not select on both sides, also where it removes", () =>
+    Effect.gen(function*() {
+      const from = yield* memoryOf({ "a.bin": "one", "a.txt": "two" })
+      const to = yield* memoryOf({ "b.bin": "old", "b.txt": "old" })
+      expect(yield* eventsOf(from, to, { delete: true, filter: (key) => key.endsWith(".bin") })).toEqual([
+        Copied({ key: "a.bin", size: 3 }),
+        Removed({ key: "b.bin" })
+      ])
+      expect(yield* objectsOf(to)).toEqual({ "a.bin": "one", "b.txt": "old" })
+    }))
+
+  it.effect("compares bytes instead of times with checksum, in a dry run as well", () =>
+    Effect.gen(function*() {
+      const older = new Date(0)
+      const newer = new Date(1)
+      const from = withInfo(yield* memoryOf({ changed: "new", same: "same" }), ({ key }) => ({
+        lastModified: key === "same" ? newer : older
+      }))
+      const to = withInfo(yield* memoryOf({ changed: "old", same: "same" }), ({ key }) => ({
+        lastModified: key === "same" ? older : newer
+      }))
+      const unchangedByTime = Unchanged({ key: "changed", size: 3 })
+      expect(yield* eventsOf(from, to, { dryRun: true })).toEqual([unchangedByTime, Copied({ key: "same", size: 4 })])
+      const decided = [Copied({ key: "changed", size: 3 }), Unchanged({ key: "same", size: 4 })]
+      expect(yield* eventsOf(from, to, { checksum: true, dryRun: true })).toEqual(decided)
+      expect(yield* eventsOf(from, to, { checksum: true })).toEqual(decided)
+      expect(yield* objectsOf(to)).toEqual({ changed: "new", same: "same" })
+    }))
+
+  it.effect("reports an object that it cannot compare, does the others, and fails", () =>
+    Effect.gen(function*() {
+      const older = { lastModified: new Date(0) }
+      const source = withInfo(yield* memoryOf({ bad: "new", good: "new" }), () => older)
+      const from = altered(source, (inner) => ({
+        open: (key, options) =>
+          key === "bad" ? Effect.fail(new StorageError.AccessDenied({ reason: "no" })) : inner.open(key, options)
+      }))
+      const to = yield* memoryOf({ bad: "old", good: "old" })
+      const { events, failure } = yield* run(StorageMirror.sync(from, to, { checksum: true }))
+      expect(events.map(({ _tag, key }) => [_tag, key]).sort()).toEqual([["Copied", "good"], ["Failed", "bad"]])
+      expect(failure?._tag).toBe("AccessDenied")
     }))
 
   it.effect("copies nothing the second time, and only lists", () =>

@@ -9,6 +9,9 @@ import { type Directory, pathOf } from "./paths.js"
 /** Whether there cannot be a file of this name. */
 export const isMissing: (error: nodeFs.SystemError) => boolean = nodeFs.hasCode("ENOENT", "ENOTDIR", "ENAMETOOLONG")
 
+/** Whether the process may not do something. */
+export const isDenied: (error: nodeFs.SystemError) => boolean = nodeFs.hasCode("EACCES", "EPERM")
+
 /** Where an error happened; `path` is where the operation happened. */
 const placeOf = (path: string, { cause }: nodeFs.SystemError): string =>
   // Of a rename, the error may be about the other name.
@@ -102,6 +105,45 @@ export const writeFailed =
             reason: `its path below ${directory.path} is longer than the file system allows`,
             cause: error.cause
           })
-          : toWriteError(pathOf(directory, key), error)
+          : toSaveError(directory, pathOf(directory, key), error)
       )
     )
+
+/** The error of a save at a path, which may be about what the storage keeps beside the objects. */
+const toSaveError = ({ hidden, path: base }: Directory, at: string, error: nodeFs.SystemError) => {
+  const path = placeOf(at, error)
+  if (!["EACCES", "EPERM"].includes(error.code) || !path.startsWith(hidden)) return toWriteError(at, error)
+  const { cause, code } = error
+  return new E.AccessDenied({
+    reason: path === hidden
+      ? `permission denied at ${base} (${code}); check its owner and permissions`
+      : `permission denied in ${nodeFs.dirname(path)} (${code}), where each save needs to write; ` +
+        `let its owner give it the group and permissions of ${base} (chgrp and chmod with --reference)`,
+    cause
+  })
+}
+
+/** The failure of what followed once something was replaced, which it says. */
+export const saying = (what: string) => (error: E.RemoveError): E.AccessDenied | E.UnexpectedStorageError =>
+  error._tag === "AccessDenied"
+    ? new E.AccessDenied({ ...error, cause: error.cause, reason: `${what}: ${error.reason}` })
+    : new E.UnexpectedStorageError({ reason: `${what}: ${error.message}`, cause: error })
+
+/** The failure of a listing, which needs every folder below its prefix. */
+export const listFailed = (directory: Directory) => (error: nodeFs.SystemError): Effect.Effect<never, E.CommonError> =>
+  isDenied(error)
+    ? Effect.flatMap(closedFolder(placeOf(directory.path, error)), (folder) =>
+      new E.AccessDenied({
+        reason: `permission denied at ${folder} (${error.code}), and a listing needs each folder below its prefix; ` +
+          "check the folder's owner and permissions, or list with a prefix that excludes it",
+        cause: error.cause
+      }))
+    : Effect.fail(toReadError(directory.path, error))
+
+/** The folder on a path that lets this process no further. */
+const closedFolder = (path: string): Effect.Effect<string> =>
+  Effect.matchEffect(nodeFs.lstat(path), {
+    onFailure: (error) =>
+      isDenied(error) && nodeFs.dirname(path) !== path ? closedFolder(nodeFs.dirname(path)) : Effect.succeed(path),
+    onSuccess: () => Effect.succeed(path)
+  })

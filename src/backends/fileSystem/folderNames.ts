@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as ObjectKey from "../../ObjectKey.js"
-import { continuedText, decodeSegment, isPiece, pieceText, reserved } from "./keyEncoding.js"
+import { continuedText, decodeSegment, isPiece, isReserved, pieceText } from "./keyEncoding.js"
 import * as nodeFs from "./nodeFs.js"
 
 /** A folder whose own size says that it holds more than some 50,000 names is read in parts of that many. */
@@ -57,7 +57,7 @@ class Collector {
 
   /** Adds what an entry of a folder means; a folder that continues a long name is put into `pieces`, with its text. */
   add({ kind, name }: nodeFs.Entry, before: string, pieces: Map<string, string>): void {
-    if (name === reserved || kind === "other") return
+    if (isReserved(name) || kind === "other") return
     const text = before === "" ? name : continuedText(name)
     if (text === undefined) return
     if (kind === "folder" && isPiece(name)) {

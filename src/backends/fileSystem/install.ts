@@ -3,30 +3,37 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as E from "../../StorageError.js"
 import { isMissing, writeFailed } from "./errors.js"
 import * as nodeFs from "./nodeFs.js"
-import { type Directory, pathOf, realPath } from "./paths.js"
+import { type Directory, holdChanging, pathOf, useName } from "./paths.js"
+import type { FileStats } from "./versions.js"
 import { keys } from "./walk.js"
 
 /**
- * Renames the file at `source` to the path of a key, and returns the folders that this changed. With `ifNoneMatch`, it fails
- * where there is an object, and `source` remains as a second name.
+ * Renames the file at `source` to the path of a key, and returns what syncs the names that this changed. With `ifNoneMatch`, it
+ * fails where there is an object, and `source` remains as a second name. Whatever else can fail does so before the rename.
  */
 export const install = (
   directory: Directory,
   key: string,
   source: string,
+  stats: FileStats,
   ifNoneMatch: "*" | undefined,
   tries = 5
-): Effect.Effect<ReadonlyArray<string>, E.SaveError> =>
+): Effect.Effect<ReadonlyArray<nodeFs.SyncNames>, E.SaveError, Scope.Scope> =>
   Effect.gen(function*() {
-    const path = pathOf(directory, key)
-    const folder = nodeFs.dirname(path)
-    const changed = yield* makeFolders(directory, folder)
-    yield* ifNoneMatch === undefined ? nodeFs.rename(source, path) : link(source, path)
-    return [...changed, folder]
+    const file = pathOf(directory, key)
+    const { folder, names } = yield* makeFolders(directory, nodeFs.dirname(file))
+    const path = folder.at(nodeFs.basename(file))
+    yield* Effect.catchIf(
+      ifNoneMatch === undefined ? nodeFs.rename(source, path) : link(source, path),
+      (error) => error._tag === "SystemError",
+      (error) => Effect.flatMap(isInstalled(path, stats, ifNoneMatch), (is) => is ? Effect.void : Effect.fail(error))
+    )
+    return names
   }).pipe(
     Effect.catchTag("SystemError", (error) =>
       tries === 0
@@ -34,25 +41,46 @@ export const install = (
         : Effect.zipRight(
           // A folder that existed a moment ago was removed with the last object in it.
           error.code === "ENOENT" ? Effect.void : clear(directory, key, error),
-          install(directory, key, source, ifNoneMatch, tries - 1)
+          install(directory, key, source, stats, ifNoneMatch, tries - 1)
         ))
   )
 
-/** Creates a folder on the way to a key's file, and those above it, and returns the folders whose names that changed. */
+/** Whether a file got its name though the system reported an error: over a network, the answer to the first request may be lost. */
+const isInstalled = (path: string, { dev, ino, nlink }: FileStats, ifNoneMatch: "*" | undefined) =>
+  Effect.match(nodeFs.lstat(path), {
+    onFailure: () => false,
+    onSuccess: (now) => now.ino === ino && now.dev === dev && (ifNoneMatch === undefined || now.nlink > nlink)
+  })
+
+/** A folder that is held, and what syncs its names and those of what was created above it. */
+interface Made {
+  readonly folder: nodeFs.Folder
+  readonly names: ReadonlyArray<nodeFs.SyncNames>
+}
+
+/** Holds a folder on the way to a key's file, and creates it, and those above it, if it does not exist. */
 const makeFolders = (
   directory: Directory,
-  folder: string
-): Effect.Effect<ReadonlyArray<string>, E.AccessDenied | nodeFs.SystemError> =>
-  folder === directory.path ? Effect.succeed([]) : realPath(directory, folder).pipe(
-    Effect.as([]),
-    Effect.catchIf((error) => error._tag === "SystemError" && error.code === "ENOENT", () => {
-      const parent = nodeFs.dirname(folder)
-      return Effect.flatMap(
-        makeFolders(directory, parent),
-        (changed) => Effect.as(nodeFs.makeFolder(folder), [...changed, parent])
-      )
-    })
+  path: string
+): Effect.Effect<Made, E.AccessDenied | nodeFs.SystemError, Scope.Scope> =>
+  Effect.map(holdExisting(directory, path), ({ folder, sync }): Made => ({ folder, names: [sync] })).pipe(
+    Effect.catchIf(
+      (error) => error._tag === "SystemError" && error.code === "ENOENT",
+      (error) =>
+        path === directory.path ? Effect.fail(error) : Effect.gen(function*() {
+          const above = yield* makeFolders(directory, nodeFs.dirname(path))
+          yield* nodeFs.makeFolder(above.folder.at(nodeFs.basename(path)))
+          const { folder, sync } = yield* holdChanging(directory, path)
+          return { folder, names: [...above.names, sync] }
+        })
+    )
   )
+
+const holdExisting = (directory: Directory, path: string) =>
+  // Otherwise it is not looked at before the file is renamed.
+  directory.followLinks && path !== directory.path
+    ? Effect.zipRight(nodeFs.stat(path), holdChanging(directory, path))
+    : holdChanging(directory, path)
 
 const link = (source: string, path: string) =>
   Effect.catchIf(nodeFs.link(source, path), lacksLinks, ({ cause, code }) =>
@@ -88,8 +116,8 @@ const clearFolder = (directory: Directory, key: string) =>
     )
     if (Option.isSome(within)) return yield* conflict(key, within.value)
     yield* Effect.catchAll(
-      nodeFs.removeFolder(pathOf(directory, key)),
-      (error) => isMissing(error) ? Effect.void : conflict(key, `${key}/`)
+      useName(directory, pathOf(directory, key), nodeFs.removeFolder),
+      (error) => error._tag === "SystemError" && isMissing(error) ? Effect.void : conflict(key, `${key}/`)
     )
   })
 

@@ -11,12 +11,21 @@
 /** The hidden folder in the base directory, for what is not an object. Listings skip it. */
 export const reserved = ".surfing-weights"
 
+/**
+ * Whether a file system could take a name for that of the hidden folder: one that ignores case, or dots and spaces at the end, or
+ * knows each file by a short name, too.
+ */
+export const isReserved = (name: string): boolean => reservedNames.test(name)
+
+const reservedNames = /^(?:\.surfing-weights[. ]*|surfin~\d+)$/iu
+const reservedStart = /surfin/iu
+
 /** The names that the file system allows. */
 export type Flavor = "posix" | "windows"
 
 /** The path of a key's file relative to the base directory, with `/` between its folders. */
 export const encodeKey = (key: string, flavor: Flavor): string =>
-  flavor === "posix" && key.length * 3 <= maxBytes && !key.includes("%") && !key.includes(reserved)
+  flavor === "posix" && key.length * 3 <= maxBytes && !key.includes("%") && !reservedStart.test(key)
     ? key
     : key.split("/").flatMap((segment) => split(encodeSegment(segment, flavor))).join("/")
 
@@ -38,7 +47,10 @@ export const continuedText = (name: string): string | undefined =>
 export const pieceText = (name: string): string => name.slice(0, -mark.length)
 
 const encodeSegment = (segment: string, flavor: Flavor): string => {
-  if (segment === reserved) return `%2E${reserved.slice(1)}`
+  if (isReserved(segment)) {
+    const escaped = escapeFirst(segment)
+    return flavor === "windows" ? escaped.replace(forbidden, escapeFirst) : escaped
+  }
   if (flavor === "windows" && segment.search(forbidden) !== -1) {
     return escapePercent(segment).replace(forbidden, escapeFirst)
   }

@@ -5,16 +5,22 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as StorageBackend from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import * as Attributes from "./attributes.js"
+import * as Descriptors from "./descriptors.js"
 import { checkDirectory, isMissing, toReadError } from "./errors.js"
+import { exclusivelyIfPossible } from "./locks.js"
 import * as nodeFs from "./nodeFs.js"
-import { checkFolder, type Directory, exclusively, folderOf, pathOf } from "./paths.js"
+import { type Directory, folderOf, pathOf, useName } from "./paths.js"
 import { existing } from "./reader.js"
-import { etagOf } from "./versions.js"
+import * as Records from "./records.js"
 
 /** The methods of a backend that remove objects. */
 export const remover = (directory: Directory): Pick<StorageBackend.StorageBackend, "remove"> => ({
-  remove: (key, options) => exclusively(directory, key)(remove(directory, key, options))
+  remove: (key, options) =>
+    remove(directory, key, options).pipe(
+      Effect.uninterruptible,
+      exclusivelyIfPossible(directory, key),
+      Descriptors.inTurn
+    )
 })
 
 /** Removes an object. To be run under the lock of the key. */
@@ -26,16 +32,16 @@ export const remove = (
   Effect.gen(function*() {
     if (ifMatch !== undefined) {
       const stats = yield* existing(directory, key)
-      if (stats === undefined || etagOf(stats) !== ifMatch) return yield* new E.PreconditionFailed()
+      const etag = stats && (yield* Records.etagOf(directory, key, stats))
+      if (etag !== ifMatch) return yield* new E.PreconditionFailed()
     }
-    const outgoing = yield* Attributes.outgoing(directory, key)
+    const outgoing = yield* Records.outgoing(directory, key)
     yield* unlink(directory, key)
-    yield* Attributes.remove(directory, key, outgoing)
+    yield* Records.remove(directory, key, outgoing)
   })
 
 const unlink = (directory: Directory, key: string) =>
-  checkFolder(directory, key).pipe(
-    Effect.zipRight(nodeFs.unlink(pathOf(directory, key))),
+  useName(directory, pathOf(directory, key), nodeFs.unlink).pipe(
     Effect.zipRight(prune(directory, folderOf(directory, key))),
     Effect.catchTag("SystemError", (error) => unlinkFailed(directory, key, error))
   )
@@ -55,7 +61,7 @@ const unlinkFailed = (directory: Directory, key: string, error: nodeFs.SystemErr
 export const prune = (directory: Directory, folder: string): Effect.Effect<void> =>
   folder === directory.path
     ? Effect.void
-    : Effect.matchEffect(nodeFs.removeFolder(folder), {
+    : Effect.matchEffect(useName(directory, folder, nodeFs.removeFolder), {
       onFailure: () => Effect.void,
       onSuccess: () => prune(directory, nodeFs.dirname(folder))
     })

@@ -1,16 +1,21 @@
 /**
  * Walks through the files below a directory in key order, whatever their number: the names of one folder are held for each
  * level, and of a folder too large for that a part.
+ *
+ * A walk is whole or fails, also at a folder that may not be read. The one exception is `lost+found`, which many file systems
+ * have and only root may read: what it holds are fragments of files without names.
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as ObjectKey from "../../ObjectKey.js"
+import type { AccessDenied } from "../../StorageError.js"
+import { isDenied } from "./errors.js"
 import { readNames } from "./folderNames.js"
 import { encodeKey } from "./keyEncoding.js"
 import * as nodeFs from "./nodeFs.js"
-import { type Directory, isAllowed, pathOf } from "./paths.js"
+import { type Directory, hold, isAllowed, pathOf, realPath, stat } from "./paths.js"
 
 /** Which keys to list. */
 export interface Selection {
@@ -92,16 +97,27 @@ const nextPage = (walk: Walk): Effect.Effect<Chunk.Chunk<string>, nodeFs.SystemE
         }
       } else {
         const key = folder.prefix + name
-        if (isWanted(walk, key) && (!folder.doubtful.has(name) || (yield* isFile(walk.directory, key)))) found.push(key)
+        if (isWanted(walk, key) && (!folder.doubtful.has(name) || (yield* isFile(walk, key)))) found.push(key)
       }
     }
     return Chunk.unsafeFromArray(found)
   })
 
 const enter = (walk: Walk, prefix: string, path: string, after = "") =>
-  Effect.map(orGone(readNames(pathOf(walk.directory, prefix), after), noNames), (names) => {
-    walk.folders.push({ prefix, path, next: 0, ...names })
-  })
+  hold(walk.directory, pathOf(walk.directory, prefix)).pipe(
+    Effect.flatMap((folder) => readNames(folder.path, after)),
+    Effect.scoped,
+    // A link out of the directory since a moment ago.
+    Effect.catchTag("AccessDenied", () => Effect.succeed(noNames)),
+    Effect.catchIf(
+      (error) => isDenied(error) && /(?:^|\/)lost\+found\/$/.test(prefix),
+      () => Effect.succeed(noNames)
+    ),
+    (names) => orGone(names, noNames),
+    Effect.map((names) => {
+      walk.folders.push({ prefix, path, next: 0, ...names })
+    })
+  )
 
 const noNames = { names: [], doubtful: new Set<string>(), cutAfter: undefined }
 
@@ -133,28 +149,51 @@ const isWanted = ({ prefix, startAfter }: Walk, key: string): boolean =>
   (key.length * 3 <= ObjectKey.maxBytes || ObjectKey.problem(key) === undefined)
 
 /** Whether an entry is the file of a key: not a dead link, nor a link to a path that is not allowed. */
-const isFile = (directory: Directory, key: string) =>
-  orGone(
-    Effect.gen(function*() {
-      const path = yield* nodeFs.realPath(pathOf(directory, key))
-      return isAllowed(directory, path) && (yield* nodeFs.stat(path)).isFile()
-    }),
-    false
-  )
+const isFile = (walk: Walk, key: string) =>
+  orGone(Effect.map(allowed(walk, key, stat(walk.directory, key)), (stats) => stats?.isFile() === true), false)
 
 /** The resolved path of a folder, unless it is not allowed, or one that contains it (a cycle of links). */
-const folderPath = (
-  { directory, folders }: Walk,
-  prefix: string
-): Effect.Effect<string | undefined, nodeFs.SystemError> =>
+const folderPath = (walk: Walk, prefix: string): Effect.Effect<string | undefined, nodeFs.SystemError> =>
   orGone(
     Effect.gen(function*() {
-      const path = yield* nodeFs.realPath(pathOf(directory, prefix))
-      const loops = folders.some((folder) => folder.path === path || folder.path.startsWith(path + nodeFs.sep))
-      return !loops && isAllowed(directory, path) && (yield* nodeFs.stat(path)).isDirectory() ? path : undefined
+      const path = yield* resolve(walk, prefix)
+      if (path === undefined) return undefined
+      const loops = walk.folders.some((folder) => folder.path === path || folder.path.startsWith(path + nodeFs.sep))
+      return !loops && (yield* nodeFs.stat(path)).isDirectory() ? path : undefined
     }),
     undefined
   )
+
+/** The path of a name without links, or `undefined` where it is not allowed. */
+const resolve = (walk: Walk, name: string) =>
+  allowed(walk, name, realPath(walk.directory, pathOf(walk.directory, name)))
+
+/** What is found where a name leads, or `undefined` where that is not allowed. */
+const allowed = <A>(
+  { directory, folders }: Walk,
+  name: string,
+  find: Effect.Effect<A, AccessDenied | nodeFs.SystemError>
+): Effect.Effect<A | undefined, nodeFs.SystemError> =>
+  find.pipe(
+    Effect.catchTag("AccessDenied", () => Effect.succeed(undefined)),
+    // A link to where this process may not look, out of the directory.
+    Effect.catchIf(isDenied, (error) =>
+      Effect.flatMap(
+        leadsOut(directory, pathOf(directory, name), folders.at(-1)?.path ?? directory.path),
+        (isOut) => isOut ? Effect.succeed(undefined) : Effect.fail(error)
+      ))
+  )
+
+/** Whether a link in a folder leads out of the directory by what it says, or another one that it leads to. */
+const leadsOut = (directory: Directory, link: string, folder: string, tries = 8): Effect.Effect<boolean> =>
+  Effect.matchEffect(nodeFs.readLink(link), {
+    onFailure: () => Effect.succeed(false),
+    onSuccess: (text) => {
+      const target = nodeFs.resolve(folder, text)
+      if (!isAllowed(directory, target)) return Effect.succeed(true)
+      return tries === 0 ? Effect.succeed(false) : leadsOut(directory, target, nodeFs.dirname(target), tries - 1)
+    }
+  })
 
 /** What was removed before it was looked at did not exist. */
 const orGone = <A, B>(

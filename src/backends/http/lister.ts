@@ -64,13 +64,13 @@ export class Lister {
 
   #request(options: EntryOptions): Stream.Stream<Entry, E.ListError> {
     const { isWhole, query } = queryOf(options)
-    const headers = { accept: "application/x-ndjson" }
+    const headers = { accept: protocol.listingWithEnd }
     const found = Stream.unwrapScoped(
       Effect.flatMap(
         send(this.#peer, { method: "GET", path: `/objects${query}`, headers }),
         (exchange): Effect.Effect<Stream.Stream<Entry, E.ListError>, E.ListError, Scope.Scope> =>
           exchange.response.status === 200
-            ? entriesIn(exchange.call.stream())
+            ? entriesIn(exchange.call.stream(), protocol.hasEnd(exchange.response.headers["content-type"] ?? ""))
             : Effect.flatMap(
               toReply(exchange),
               (reply) => Effect.fail(only(failureOf(reply, { about: "storage", isStatic: false }), isListError))
@@ -94,12 +94,16 @@ const queryOf = ({ delimiter = "", prefix = "", startAfter = "" }: EntryOptions)
 /** The longest line of a listing, in characters. */
 const maxLine = 64 * 1024
 
-/** The entries of a listing that arrives line by line. A last line may be a failure; one that ends early was cut off. */
+/**
+ * The entries of a listing that arrives line by line. A last line may be a failure; one that ends early was cut off, and so was
+ * a listing without its end, where the server sends one.
+ */
 const entriesIn = (
-  body: Stream.Stream<Uint8Array, E.CommonError>
+  body: Stream.Stream<Uint8Array, E.CommonError>,
+  hasEnd: boolean
 ): Effect.Effect<Stream.Stream<Entry, E.ListError>, never, Scope.Scope> =>
   Effect.map(Stream.toPull(body), (pull) => {
-    const lines = new Lines()
+    const lines = new Lines(hasEnd)
     const cutOff = new E.StorageUnavailable({ reason: "the listing was cut off" })
     return Stream.repeatEffectChunkOption(Effect.suspend(() =>
       lines.failure !== undefined
@@ -115,6 +119,12 @@ class Lines {
   readonly #decoder = new TextDecoder()
   #rest = ""
   #failure: E.ListError | undefined
+  #count = 0
+  #isEndMissing: boolean
+
+  constructor(hasEnd: boolean) {
+    this.#isEndMissing = hasEnd
+  }
 
   /** What ends the listing, once the lines before it are taken. */
   get failure(): E.ListError | undefined {
@@ -122,7 +132,7 @@ class Lines {
   }
 
   get isCutOff(): boolean {
-    return this.#rest !== ""
+    return this.#rest !== "" || this.#isEndMissing
   }
 
   read(chunk: Chunk.Chunk<Uint8Array>): Array<Entry> {
@@ -133,6 +143,11 @@ class Lines {
     const entries: Array<Entry> = []
     for (const line of lines) {
       const entry = Option.getOrUndefined(decodeEntry(line))
+      if (entry === undefined && Option.exists(decodeEnd(line), ({ end }) => end === this.#count)) {
+        this.#isEndMissing = false
+        continue
+      }
+      this.#count++
       if (entry === undefined || "_tag" in entry) {
         this.#failure = entry === undefined ? noListing() : only(fromServer(entry), isListError)
         return entries
@@ -144,5 +159,7 @@ class Lines {
 }
 
 const decodeEntry = Schema.decodeUnknownOption(Schema.parseJson(protocol.Entry))
+
+const decodeEnd = Schema.decodeUnknownOption(Schema.parseJson(protocol.End))
 
 const noListing = (): E.UnexpectedStorageError => notUnderstood("is not a listing")

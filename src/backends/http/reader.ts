@@ -10,7 +10,8 @@ import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
 import { copyOf } from "../../internal/bytes.js"
 import { isHeadError, isLoadError } from "../../internal/errors.js"
-import type { Response } from "../../internal/httpCall.js"
+import type { HttpCall, Response } from "../../internal/httpCall.js"
+import { parseContentRange } from "../../internal/httpHeaders.js"
 import { openResuming, retry } from "../../internal/retry.js"
 import type { RetryPolicy } from "../../RetryPolicy.js"
 import {
@@ -23,7 +24,7 @@ import {
   type StreamOptions
 } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { ask, type Exchange, type Peer, readPathOf, type Reply, send, toReply } from "./request.js"
+import { ask, type Peer, readPathOf, type Reply, send, toReply } from "./request.js"
 import {
   failureOf,
   type FoundObject,
@@ -34,6 +35,7 @@ import {
   protocolEtags,
   staticEtags
 } from "./responses.js"
+import { hasLength, headOf, isPage, type Measured, measured } from "./webServer.js"
 
 interface LocatedObject extends FoundObject {
   /** The requested range. */
@@ -61,28 +63,73 @@ export class Reader {
   }
 
   #head(key: string): Effect.Effect<ObjectInfo, E.HeadError> {
-    return Effect.flatMap(
-      ask(this.#peer, { method: "HEAD", path: readPathOf(this.#peer, key) }),
-      (reply): Either.Either<ObjectInfo, E.HeadError> =>
-        reply.status !== 200
-          ? Either.left(only(this.#failureOf(reply), isHeadError))
-          : Either.mapBoth(objectOf(key, reply, this.#peer), {
-            onLeft: notUnderstood,
-            onRight: ({ info }) => info
-          })
-    )
+    const path = readPathOf(this.#peer, key)
+    const asked = ask(this.#peer, { method: "HEAD", path })
+    const infoOf = (reply: Reply): Either.Either<ObjectInfo, E.HeadError> =>
+      reply.status !== 200 && !(this.#peer.isStatic && reply.status === 206)
+        ? Either.left(only(this.#failureOf(reply), isHeadError))
+        : Either.mapBoth(objectOf(key, reply, this.#peer), { onLeft: notUnderstood, onRight: ({ info }) => info })
+    return this.#peer.isStatic
+      ? Effect.flatMap(
+        asked,
+        (reply) =>
+          Effect.flatMap(
+            headOf(this.#peer, path, reply),
+            (response) => Effect.zipRight(this.#refusePage(key, response), infoOf({ ...response, text: reply.text }))
+          )
+      )
+      : Effect.flatMap(asked, infoOf)
   }
 
   #open(key: string, options: LoadOptions): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
-    const request = { method: "GET", path: readPathOf(this.#peer, key), headers: this.#headers(options) } as const
+    const path = readPathOf(this.#peer, key)
+    const request = { method: "GET", path, headers: this.#headers(options) } as const
     return Effect.flatMap(send(this.#peer, request), (exchange) => {
-      const { status } = exchange.response
-      if (status === 200 || status === 206) return this.#opened(key, options, exchange)
+      const { call, response } = exchange
+      if (response.status === 200 || response.status === 206) {
+        const open = (found: Measured) => this.#opened(key, options, call, found)
+        // Bun's server, and some proxies, send no length with a stream.
+        const openMeasured = () => Effect.flatMap(measured(this.#peer, path, exchange), open)
+        if (!this.#peer.isStatic) return hasLength(response) ? open({ response }) : openMeasured()
+        return !this.#isSuffixKnown(options, response)
+          ? Effect.zipRight(call.close, this.#openLast(key, options))
+          : Effect.flatMap(this.#refusePage(key, response), openMeasured)
+      }
       return Effect.flatMap(toReply(exchange), (reply) =>
-        status === 416
+        reply.status === 416
           ? this.#unsatisfiable(key, options, reply)
           : Effect.fail(only(this.#failureOf(reply), isLoadError)))
     })
+  }
+
+  /** Fails where a web server responds with a page in place of the object. */
+  #refusePage(key: string, response: Response): Effect.Effect<void, E.CommonError | E.ObjectNotFound> {
+    return Effect.flatMap(
+      isPage(this.#peer, key, response),
+      (isPage) => isPage ? Effect.fail(new E.ObjectNotFound()) : Effect.void
+    )
+  }
+
+  /** Whether the response has the last bytes, if these were requested: some web servers know no such range. */
+  #isSuffixKnown({ range }: LoadOptions, { headers, status }: Response): boolean {
+    if (range?._tag !== "Last" || status !== 206) return true
+    const sent = parseContentRange(headers["content-range"])
+    if (sent?.size === undefined) return false
+    const { endExclusive, start } = sent.range
+    return endExclusive === sent.size && start === Math.max(0, sent.size - range.length)
+  }
+
+  /** Opens the last bytes by their place, which a `HEAD` tells. */
+  #openLast(key: string, options: LoadOptions): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
+    return Effect.flatMap(this.#head(key), (info) =>
+      Effect.flatMap(checkLoad(info, options), (range) =>
+        info.size === 0
+          ? Effect.succeed(openedBytes(info, range, new Uint8Array(0)))
+          : Effect.filterOrFail(
+            this.#open(key, { ...options, range: ByteRange.make(range.start, range.endExclusive) }),
+            (opened) => opened.info.size === info.size,
+            () => new E.StorageUnavailable({ reason: "the object was replaced while its last bytes were requested" })
+          )))
   }
 
   #headers({ ifMatch, ifNoneMatch, range }: LoadOptions): Record<string, string> {
@@ -103,11 +150,15 @@ export class Reader {
   #opened(
     key: string,
     options: LoadOptions,
-    { call, response }: Exchange
+    call: HttpCall,
+    { bytes: read, response }: Measured
   ): Effect.Effect<OpenedObject, E.LoadError> {
     return Effect.flatMap(this.#locate(key, options, response), ({ info, range, sent }) => {
       const isExact = range.start === sent.start && range.endExclusive === sent.endExclusive
       const length = sent.endExclusive - sent.start
+      if (read !== undefined) {
+        return Effect.succeed(openedBytes(info, range, read.slice(range.start, range.endExclusive)))
+      }
       if (length > shortBody) {
         const stream = call.stream()
         return Effect.succeed(opened({ info, range, stream: isExact ? stream : section(stream, range) }))
@@ -138,15 +189,19 @@ export class Reader {
   }
 
   /** A range that is not satisfiable: the last bytes of an empty object are all of its bytes. */
-  #unsatisfiable(key: string, options: LoadOptions, reply: Reply): Effect.Effect<OpenedObject, E.LoadError> {
+  #unsatisfiable(
+    key: string,
+    options: LoadOptions,
+    reply: Reply
+  ): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
     const failure = Effect.fail(only(this.#failureOf(reply), isLoadError))
-    return options.range?._tag !== "Last" ?
-      failure :
-      Effect.flatMap(this.#head(key), (info) =>
-        Effect.flatMap(checkLoad(info, options), (range) =>
-          info.size === 0
-            ? Effect.succeed(openedBytes(info, range, new Uint8Array(0)))
-            : failure))
+    if (options.range?._tag !== "Last") return failure
+    if (this.#peer.isStatic) return this.#openLast(key, options)
+    return Effect.flatMap(this.#head(key), (info) =>
+      Effect.flatMap(checkLoad(info, options), (range) =>
+        info.size === 0
+          ? Effect.succeed(openedBytes(info, range, new Uint8Array(0)))
+          : failure))
   }
 
   #failureOf(reply: Reply): E.StorageError {

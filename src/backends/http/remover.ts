@@ -8,7 +8,7 @@ import { retry } from "../../internal/retry.js"
 import type { RetryPolicy } from "../../RetryPolicy.js"
 import type { RemoveOptions } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { ask, pathOf, type Peer } from "./request.js"
+import { ask, makeIdempotencyKey, pathOf, type Peer } from "./request.js"
 import { failureOf, only, protocolEtags } from "./responses.js"
 import { isPrecondition } from "./saver.js"
 
@@ -25,8 +25,14 @@ export class Remover {
     const tag = ifMatch === undefined ? undefined : protocolEtags.format(ifMatch)
     // What cannot be an entity tag is the etag of no object.
     if (ifMatch !== undefined && tag === undefined) return Effect.fail(new E.PreconditionFailed())
-    const headers = tag === undefined ? {} : { "if-match": tag }
-    const removing = Effect.flatMap(
+    return Effect.suspend(() => {
+      const headers = { ...(tag !== undefined && { "if-match": tag }), ...makeIdempotencyKey({ ifMatch }) }
+      return retry(this.#delete(key, headers), this.#policy, isPrecondition)
+    })
+  }
+
+  #delete(key: string, headers: Readonly<Record<string, string>>): Effect.Effect<void, E.RemoveError> {
+    return Effect.flatMap(
       ask(this.#peer, { method: "DELETE", path: pathOf(this.#peer, key), headers }),
       (reply): Either.Either<void, E.RemoveError> => {
         if (reply.status === 204) return Either.void
@@ -34,6 +40,5 @@ export class Remover {
         return failure._tag === "ObjectNotFound" ? Either.void : Either.left(only(failure, isRemoveError))
       }
     )
-    return retry(removing, this.#policy, isPrecondition)
   }
 }

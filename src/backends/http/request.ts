@@ -1,20 +1,23 @@
 /**
  * One request to a weight server or web server, over the `HttpClient` of the storage.
  */
+import * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 import { constTrue } from "effect/Function"
 import type * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
-import { type HttpCall, make, type Response } from "../../internal/httpCall.js"
+import { type HttpCall, make, type Peer as HttpPeer, type Response } from "../../internal/httpCall.js"
 import { isTraced } from "../../internal/observability.js"
 import * as protocol from "../../internal/protocol.js"
 import * as E from "../../StorageError.js"
 import { isBrowser, sendWith, type Upload } from "./transport.js"
 
 /** The server. */
-export interface Peer {
+export interface Peer extends HttpPeer {
   readonly client: HttpClient.HttpClient
   /** Without a slash at its end. */
   readonly url: string
@@ -40,6 +43,8 @@ export interface Request {
   readonly path: string
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly upload?: Upload | undefined
+  /** Whether redirects of a `GET` or `HEAD` are followed. Default: true. */
+  readonly isFollowed?: boolean
 }
 
 /** A response, and the call with which its body is read. */
@@ -62,10 +67,15 @@ export const send = (peer: Peer, request: Request): Effect.Effect<Exchange, E.Co
     Effect.flatMap(sendTo(peer, url, request), (exchange) => {
       const { call, response } = exchange
       const { location } = response.headers
-      const isRedirect = location !== undefined && redirects.has(response.status) && isRead(request)
+      const isRedirect = location !== undefined && redirects.has(response.status) && isRead(request) &&
+        request.isFollowed !== false
       if (!isRedirect) return Effect.succeed(exchange)
       const next = redirectTo(location, url)
       if (typeof next === "string") return Effect.fail(new E.UnexpectedStorageError({ reason: next }))
+      // From a folder to its index; no object has a slash at its end.
+      if (peer.isStatic && next.pathname.startsWith(`${url.pathname}/`)) {
+        return Effect.succeed({ call, response: { status: 404, headers: {} } })
+      }
       if (left === 0) {
         const reason = `the server redirects more than ${maxRedirects} times`
         return Effect.fail(new E.UnexpectedStorageError({ reason }))
@@ -85,6 +95,7 @@ const redirectTo = (location: string, base: URL): URL | string => {
   if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
     return "the server redirects to something that is not an HTTP URL"
   }
+  if (url.username !== "" || url.password !== "") return "the server redirects to a URL with credentials"
   return base.protocol === "https:" && url.protocol !== "https:"
     ? `the server redirects from https to ${url.origin}`
     : url
@@ -106,7 +117,7 @@ const sendTo = (
   return Effect.gen(function*() {
     const runtime = yield* runtimeFor(peer, isHome)
     const call = yield* Effect.acquireRelease(
-      make(sendWith(peer.client, runtime)(request, upload), { idleTimeout: idleTimeoutOf(peer, upload) }),
+      make(sendWith(peer.client, runtime)(request, upload), { idleTimeout: idleTimeoutOf(peer, upload), peer }),
       (call) => call.close
     )
     return { call, response: yield* call.send() }
@@ -119,6 +130,9 @@ const idleTimeoutOf = ({ idleTimeout }: Peer, upload: Upload | undefined): numbe
     ? idleTimeout * (1 + Math.floor(upload.body.byteLength / (1024 * 1024)))
     : idleTimeout
 
+/** Headers of responses whose URLs may be secrets. */
+const withUrls = ["location", "content-location", "link", "refresh"]
+
 /**
  * The runtime of the caller. A span costs as much as a small request, so there is none without a tracer; nor of a redirect,
  * whose URL may be a secret. A web server of others is sent no trace, which a browser would have to ask it for.
@@ -127,7 +141,8 @@ const runtimeFor = ({ isStatic }: Peer, isHome: boolean): Effect.Effect<Runtime.
   Effect.flatMap(isTraced, (isTraced) => {
     const runtime = Effect.runtime<never>()
     if (!isTraced || !isHome) return Effect.locally(runtime, HttpClient.currentTracerDisabledWhen, constTrue)
-    return isStatic ? Effect.locally(runtime, HttpClient.currentTracerPropagation, false) : runtime
+    const traced = Effect.locallyWith(runtime, Headers.currentRedactedNames, Arr.appendAll(withUrls))
+    return isStatic ? Effect.locally(traced, HttpClient.currentTracerPropagation, false) : traced
   })
 
 /** The response with its body as text. */
@@ -137,3 +152,15 @@ export const toReply = ({ call, response }: Exchange): Effect.Effect<Reply, E.Co
 /** Sends a request whose response is a short text. */
 export const ask = (peer: Peer, request: Request): Effect.Effect<Reply, E.CommonError> =>
   Effect.scoped(Effect.flatMap(send(peer, request), toReply))
+
+/**
+ * The header by which a server recognises a write that it has carried out before: a proxy, or an attempt whose response was
+ * lost, may have sent it. Only with a precondition, which does not hold the second time.
+ */
+export const makeIdempotencyKey = (
+  { ifMatch, ifNoneMatch }: { readonly ifMatch?: string | undefined; readonly ifNoneMatch?: "*" | undefined }
+): Record<string, string> =>
+  ifMatch === undefined && ifNoneMatch === undefined
+    ? {}
+    // Browsers have `randomUUID` over HTTPS alone.
+    : { "idempotency-key": `"${Encoding.encodeHex(crypto.getRandomValues(new Uint8Array(16)))}"` }

@@ -4,7 +4,9 @@
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import type { Refinement } from "effect/Predicate"
+import * as Schema from "effect/Schema"
 import type { ResolvedRange } from "../../ByteRange.js"
+import { proxyCredentials } from "../../internal/connection.js"
 import { withPlace } from "../../internal/errors.js"
 import type { Response } from "../../internal/httpCall.js"
 import { type Headers, parseContentLength, parseContentRange, parseRetryAfter } from "../../internal/httpHeaders.js"
@@ -33,12 +35,15 @@ export const protocolEtags: Etags = {
   format: (etag) => etag.length > 1024 || /\p{Cs}/u.test(etag) ? undefined : protocol.formatEtag(etag)
 }
 
-/** Etags of a web server: a strong one without its quotes, a weak one as it is; without one, the date and the size. */
+/**
+ * Etags of a web server: a strong one without its quotes, a weak one as it is, one that is neither marked as that, since servers
+ * do not compare it as they should; without one, the date and the size.
+ */
 export const staticEtags: Etags = {
   parse: ({ etag = "", "last-modified": date }, size) =>
     Either.right(
       etag !== ""
-        ? /^"([\x21\x23-\x7e]*)"$/.exec(etag)?.[1] ?? etag
+        ? /^"([\x21\x23-\x7e]*)"$/.exec(etag)?.[1] ?? (etag.startsWith("W/") ? etag : `unquoted ${etag}`)
         : date !== undefined
         ? `${date}, ${size} bytes`
         // Whether two responses are of one version is unknown, so that no two etags are equal.
@@ -121,6 +126,9 @@ export const notUnderstood = (reason: string): E.UnexpectedStorageError =>
 export const noServer =
   "there is no weight server at this url; correct it, or set static: true where a web server serves the files"
 
+const tooLarge = "the server, or a proxy before it, refuses a request body of this size; raise its limit " +
+  "(client_max_body_size of nginx, LimitRequestBody of Apache), or split the object"
+
 /** The failure of a response: the one that a weight server sent, or what the status means. */
 export const failureOf = (
   { headers, status, text }: Reply,
@@ -144,13 +152,16 @@ export const failureOf = (
   }
   switch (status) {
     case 401:
-      return new E.AccessDenied({ reason: `the token is missing or unknown${suffix}` })
+      return new E.AccessDenied({ reason: `the token is missing or unknown${suffix}${sentReason(headers, text)}` })
+    case 407:
+      return new E.AccessDenied({ reason: `the proxy requires credentials; ${proxyCredentials}${suffix}` })
     case 403:
-      return new E.AccessDenied({ reason: `the server does not allow this${suffix}` })
+      return new E.AccessDenied({ reason: `the server does not allow this${suffix}${sentReason(headers, text)}` })
     case 404:
     case 410:
       return new E.StorageNotFound({ reason: noServer + suffix })
     case 413:
+      return new E.StorageFull({ reason: `${tooLarge}${suffix}` })
     case 507:
       return new E.StorageFull({ reason: `the server has no room for the object${suffix}` })
     case 405:
@@ -178,6 +189,30 @@ const unavailable = (headers: Headers, suffix: string): E.StorageUnavailable =>
     reason: `the server is unavailable${suffix}`,
     retryAfter: parseRetryAfter(headers["retry-after"])
   })
+
+/** What a server, a proxy or a middleware says to a refusal, where that is a line of text, or of JSON. */
+const sentReason = ({ "content-type": type = "" }: Headers, text: string): string => {
+  const sent = /^text\/plain\b/i.test(type)
+    ? Option.some(text)
+    : /^application\/(\w+\+)?json\b/i.test(type)
+    ? parseReason(text)
+    : Option.none()
+  return sent.pipe(
+    Option.map((reason) => reason.trim()),
+    Option.filter((reason) => /^[^\p{C}]{1,200}$/u.test(reason)),
+    Option.match({ onNone: () => "", onSome: (reason) => `: ${reason}` })
+  )
+}
+
+// As servers name it; `detail` is that of RFC 9457.
+const reasons = Schema.parseJson(Schema.Union(
+  Schema.Struct({ detail: Schema.String }),
+  Schema.Struct({ message: Schema.String }),
+  Schema.Struct({ error: Schema.String })
+))
+
+const parseReason = (text: string): Option.Option<string> =>
+  Option.flatMap(Schema.decodeUnknownOption(reasons)(text), (sent) => Option.fromNullable(Object.values(sent)[0]))
 
 const sentFailure = (headers: Headers, text: string): Option.Option<E.StorageError> => {
   const header = headers[protocol.errorHeader]

@@ -16,7 +16,7 @@ import type { RetryPolicy } from "../../RetryPolicy.js"
 import * as StorageBackend from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import type { Reader } from "./reader.js"
-import { ask, pathOf, type Peer, type Reply } from "./request.js"
+import { ask, makeIdempotencyKey, pathOf, type Peer, type Reply } from "./request.js"
 import { failureOf, notUnderstood, only, protocolEtags } from "./responses.js"
 import { isBrowser, type Upload, uploadOf, uploadOfStream } from "./transport.js"
 
@@ -48,7 +48,7 @@ export class Saver {
         : Effect.scoped(
           Effect.flatMap(
             uploadOfStream(data, options.size, noContentType),
-            (upload) => this.#put(key, options, upload)
+            (upload) => this.#put(key, options, upload, makeIdempotencyKey(options))
           )
         )
     )
@@ -59,11 +59,14 @@ export class Saver {
     bytes: Uint8Array,
     options: StorageBackend.SaveOptions
   ): Effect.Effect<StorageBackend.ObjectInfo, E.SaveError> {
-    return retry(
-      Effect.suspend(() => this.#put(key, options, uploadOf(bytes, noContentType))),
-      this.#policy,
-      isPrecondition
-    )
+    return Effect.suspend(() => {
+      const id = makeIdempotencyKey(options)
+      return retry(
+        Effect.suspend(() => this.#put(key, options, uploadOf(bytes, noContentType), id)),
+        this.#policy,
+        isPrecondition
+      )
+    })
   }
 
   /** Checks the preconditions before the source runs: a server may respond only once it has received everything. */
@@ -76,17 +79,19 @@ export class Saver {
   #put(
     key: string,
     { attributes = {}, ifMatch, ifNoneMatch }: StorageBackend.SaveOptions,
-    upload: Upload
+    upload: Upload,
+    id: Record<string, string>
   ): Effect.Effect<StorageBackend.ObjectInfo, E.SaveError> {
     const tag = ifMatch === undefined ? undefined : protocolEtags.format(ifMatch)
     const headers = {
       ...formatRequestAttributes(attributes),
+      ...id,
       ...(ifNoneMatch !== undefined && { "if-none-match": ifNoneMatch }),
       ...(tag !== undefined && { "if-match": tag })
     }
     return Effect.flatMap(
       ask(this.#peer, { method: "PUT", path: pathOf(this.#peer, key), headers, upload }),
-      (reply) => savedOf(reply, key)
+      (reply) => savedOf(reply, key, upload)
     )
   }
 }
@@ -94,13 +99,25 @@ export class Saver {
 /** The content type is among the attributes, if there is one. */
 const noContentType = ""
 
-const savedOf = (reply: Reply, key: string): Either.Either<StorageBackend.ObjectInfo, E.SaveError> =>
-  reply.status < 200 || reply.status >= 300
-    ? Either.left(only(failureOf(reply, { about: "object", isStatic: false }), isSaveError))
-    : Option.match(decodeInfo(reply.text), {
-      onNone: () => Either.left(notUnderstood("to a save has no object")),
-      onSome: (info) => Either.right({ ...info, key })
-    })
+/** The object that was saved, if the response is to this save: a proxy may respond with a page of its own. */
+const savedOf = (
+  reply: Reply,
+  key: string,
+  { total }: Upload
+): Either.Either<StorageBackend.ObjectInfo, E.SaveError> => {
+  if (reply.status !== 200 && reply.status !== 201) {
+    return Either.left(only(failureOf(reply, { about: "object", isStatic: false }), isSaveError))
+  }
+  const info = decodeInfo(reply.text)
+  const size = total()
+  return Option.isNone(info)
+    ? Either.left(notUnderstood("to a save has no object"))
+    : info.value.etag === ""
+    ? Either.left(notUnderstood("to a save has no etag"))
+    : size !== undefined && info.value.size !== size
+    ? Either.left(notUnderstood(`to a save has an object of ${info.value.size} bytes instead of ${size}`))
+    : Either.right({ ...info.value, key })
+}
 
 const decodeInfo = Schema.decodeUnknownOption(Schema.parseJson(ObjectInfo))
 

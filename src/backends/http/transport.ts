@@ -17,8 +17,10 @@ import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Take from "effect/Take"
-import { connectionError, type Receiver, type Send } from "../../internal/httpCall.js"
+import { connectionError } from "../../internal/connection.js"
+import type { Receiver, Send } from "../../internal/httpCall.js"
 import { parseContentLength } from "../../internal/httpHeaders.js"
+import { forEachChunk } from "../../internal/pulling.js"
 
 /** A request body, to be sent once. */
 export interface Upload {
@@ -26,6 +28,8 @@ export interface Upload {
   /** In bytes, where it is known. */
   readonly size: number | undefined
   readonly body: Uint8Array | Pull
+  /** How many bytes it had, once it was read to its end. */
+  readonly total: () => number | undefined
 }
 
 type Pieces = Chunk.Chunk<Uint8Array>
@@ -40,7 +44,8 @@ export const isBrowser = "document" in globalThis || "WorkerGlobalScope" in glob
 export const uploadOf = (body: Uint8Array, contentType: string): Upload => ({
   contentType,
   size: body.byteLength,
-  body
+  body,
+  total: () => body.byteLength
 })
 
 /** An upload of a stream, which is run in the scope. */
@@ -53,10 +58,29 @@ export const uploadOfStream = (
     // In a separate fiber, since a client may never read the body of a request that fails.
     Stream.toQueue(data, { capacity: 1 }),
     (queue) => {
-      const body = Effect.flatMap(Queue.take(queue), Take.done)
-      return { contentType, size, body: size === undefined ? body : completedAtEnd(body, size) }
+      const { pull, total } = counted(Effect.flatMap(Queue.take(queue), Take.done))
+      return { contentType, size, body: size === undefined ? pull : completedAtEnd(pull, size), total }
     }
   )
+
+/** The same bytes, and how many they were once they have ended. */
+const counted = (pull: Pull): { readonly pull: Pull; readonly total: () => number | undefined } => {
+  let size = 0
+  let hasEnded = false
+  return {
+    pull: Effect.mapBoth(pull, {
+      onSuccess: (chunk) => {
+        for (const { byteLength } of chunk) size += byteLength
+        return chunk
+      },
+      onFailure: (end) => {
+        hasEnded = true
+        return end
+      }
+    }),
+    total: () => hasEnded ? size : undefined
+  }
+}
 
 /**
  * The same bytes, the last of which are sent only at the end of the source: if it fails there, the peer must not have received
@@ -134,7 +158,7 @@ const receive = (
   const body = isShort(response)
     // Node's client returns a `Buffer`, maybe of memory that others share; this is a copy of that.
     ? Effect.map(response.arrayBuffer, (buffer) => receiver.onBytes(new Uint8Array(buffer)))
-    : Stream.runForEach(response.stream, (bytes) => {
+    : forEachChunk(response.stream, (bytes) => {
       receiver.onBytes(bytes)
       return gate.whenOpen
     })

@@ -6,14 +6,16 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as crypto from "node:crypto"
 import { prefixed } from "../../internal/prefix.js"
-import { retry } from "../../internal/retry.js"
+import { prepare, retry } from "../../internal/retry.js"
 import type { RetryPolicy } from "../../RetryPolicy.js"
 import * as StorageBackend from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import * as Checksums from "./checksums.js"
 import { type Client, connect } from "./client.js"
+import { Conditions } from "./conditions.js"
 import { Getter } from "./get.js"
 import { Lister } from "./lister.js"
+import { nameOf } from "./name.js"
 import type { UploadParts } from "./parts.js"
 import { type Parts, Reader } from "./reader.js"
 import { Remover } from "./remover.js"
@@ -42,9 +44,6 @@ type Encryption =
   | { readonly type: "SSE-KMS"; readonly keyId?: string | undefined }
   | { readonly type: "SSE-C"; readonly key: Redacted.Redacted<Uint8Array> }
 
-export const nameOf = ({ bucket, prefix = "" }: { readonly bucket: string; readonly prefix?: string | undefined }) =>
-  `S3(${bucket}${prefix === "" ? "" : `/${prefix}`})`
-
 /** The backend on a bucket, which is looked at first unless `verify` is false. */
 export const makeBackend = (
   client: Client,
@@ -53,15 +52,15 @@ export const makeBackend = (
   profile?: string
 ): Effect.Effect<StorageBackend.StorageBackend, E.CommonError | E.UnsupportedOperation> =>
   Effect.gen(function*() {
-    const { bucket: name, idleTimeout, prefix, retry: policy } = options
-    const { endpoint, signer } = yield* connect(client, name, idleTimeout, profile)
-    const bucket = new Bucket({ name, headers: ownerHeaders(options), endpoint, signer, transport, idleTimeout })
+    const { bucket: name, idleTimeout, prefix } = options
+    const connected = yield* connect(client, name, idleTimeout, profile)
+    const bucket = new Bucket({ ...connected, name, headers: ownerHeaders(options), transport, idleTimeout })
+    const policy = prepare(options.retry, nameOf(options), bucket.peer)
     const checksum = options.checksum === undefined ? undefined : yield* Checksums.make(options.checksum)
     const folder = prefix.replace(/\/$/, "")
     const lister = new Lister(bucket, policy)
-    const remover = new Remover(bucket, policy, folder === "" ? "" : `${folder}/`)
     if (options.verify) yield* lister.verify(folder === "" ? "" : `${folder}/`)
-    const backend = backendOf(bucket, options, checksum, lister, remover)
+    const backend = backendOf(bucket, { ...options, retry: policy }, checksum, lister)
     return folder === "" ? backend : prefixed(backend, folder, backend.name)
   })
 
@@ -69,18 +68,23 @@ const backendOf = (
   bucket: Bucket,
   options: BackendOptions,
   checksum: Checksums.Checksum | undefined,
-  lister: Lister,
-  remover: Remover
+  lister: Lister
 ): StorageBackend.StorageBackend => {
   const { cacheControl, contentType, retry: policy } = options
-  const getter = new Getter(bucket)
+  const getter = new Getter(bucket, lister)
+  const conditions = new Conditions(bucket, policy)
+  const remover = new Remover(bucket, policy, conditions)
   const reader = new Reader(getter, bucket, policy, options, checksum)
-  const saver = new Saver({ bucket, getter, policy, checksum, defaults: { contentType, cacheControl } }, options)
+  const saver = new Saver(
+    { bucket, getter, policy, checksum, conditions, defaults: { contentType, cacheControl } },
+    options
+  )
   const open: StorageBackend.StorageBackend["open"] = (key, options) => reader.open(key, options)
 
   const derived = StorageBackend.make({
     name: nameOf(options),
-    capabilities: { ...StorageBackend.full, presign: true },
+    location: bucket.location,
+    capabilities: capabilitiesOf(conditions),
     open,
     save: (key, data, options) => saver.save(key, data, options),
     entries: (options) => lister.entries(options),
@@ -90,6 +94,7 @@ const backendOf = (
     head: (key) => reader.head(key),
     listDirectory: (prefix) => lister.listDirectory(prefix),
     removeAll: (keys) => remover.removeAll(keys),
+    saveResumable: (key, data, options) => saver.saveResumable(key, data, options),
     presign: (key, options) => presign(bucket, key, options)
   })
   // Few servers support a copy that does not overwrite, so a conditional one is a load and a save.
@@ -102,9 +107,28 @@ const backendOf = (
     // The reader has counted the bytes.
     open,
     copy,
-    move: (from, to, options) => Effect.zipLeft(copy(from, to, options), remover.remove(from, {}))
+    move: (from, to, options) =>
+      copy(from, to, options).pipe(
+        Effect.tap((copied) => saver.confirm(copied)),
+        Effect.zipLeft(remover.remove(from, {}))
+      )
   }
 }
+
+/** What was found out about the server belongs to them. */
+const capabilitiesOf = (conditions: Conditions): StorageBackend.Capabilities => ({
+  ...StorageBackend.full,
+  presign: true,
+  get createOnly() {
+    return conditions.capabilities.createOnly
+  },
+  get compareAndSwap() {
+    return conditions.capabilities.compareAndSwap
+  },
+  get conditionalRemove() {
+    return conditions.capabilities.conditionalRemove
+  }
+})
 
 const longest = Duration.days(7)
 

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as E from "../../StorageError.js"
+import { Credentials } from "./credentials.js"
 import { type Endpoint, noCredentials, type Signer } from "./request.js"
 import { fromHandler, type Handler, type Transport } from "./transport.js"
 
@@ -18,8 +19,8 @@ import { fromHandler, type Handler, type Transport } from "./transport.js"
  */
 export interface Client {
   readonly config: {
-    /** Its credentials, renewed when they expire. */
-    credentials(): Promise<unknown>
+    /** Its credentials, renewed when they expire or `forceRefresh` is set. */
+    credentials(options?: { readonly forceRefresh?: boolean }): Promise<unknown>
     /** Its region. */
     region(): Promise<string>
     /** The signer of its requests. */
@@ -98,6 +99,8 @@ const toConfig = ({ credentials, endpoint, forcePathStyle, profile, region }: Cl
       ...(credentials.sessionToken !== undefined && { sessionToken: Redacted.value(credentials.sessionToken) })
     }
   }),
+  // Its chain of providers then reads the shared files again when it is asked to, as others replace credentials in them.
+  ignoreCache: true,
   // For Bun and Deno. Neither its limits nor its timeouts are needed.
   requestHandler: {
     httpAgent: { keepAlive: true, maxSockets: Infinity },
@@ -109,7 +112,9 @@ const toConfig = ({ credentials, endpoint, forcePathStyle, profile, region }: Cl
  * What sends requests for a client of our own: connections that are closed with the scope. Bun and Deno lack what they need of
  * Node; there the request handler of the client sends.
  */
-export const makeTransport = (client: Client): Effect.Effect<Transport, E.UnexpectedStorageError, Scope.Scope> =>
+export const makeTransport = (
+  client: Client
+): Effect.Effect<Transport, E.UnexpectedStorageError | E.InvalidOptions, Scope.Scope> =>
   "Bun" in globalThis || "Deno" in globalThis
     ? Effect.succeed(fromHandler(client.config.requestHandler))
     : Effect.gen(function*() {
@@ -122,11 +127,17 @@ export const makeTransport = (client: Client): Effect.Effect<Transport, E.Unexpe
           })
       })
       const { transport } = yield* Effect.acquireRelease(
-        Effect.sync(connections.make),
+        Effect.suspend(connections.make),
         ({ close }) => Effect.sync(close)
       )
       return transport
     })
+
+interface Connected {
+  readonly endpoint: Endpoint
+  readonly signer: Signer
+  readonly credentials: Credentials
+}
 
 /** Where a bucket is, and what signs requests to it. Fails unless credentials are found within `idleTimeout` milliseconds. */
 export const connect = (
@@ -134,7 +145,7 @@ export const connect = (
   bucket: string,
   idleTimeout: number,
   profile: string | undefined
-): Effect.Effect<{ readonly endpoint: Endpoint; readonly signer: Signer }, E.CommonError | E.UnsupportedOperation> =>
+): Effect.Effect<Connected, E.CommonError | E.UnsupportedOperation> =>
   Effect.gen(function*() {
     // They are asked for again with each request.
     yield* Effect.tryPromise({
@@ -159,7 +170,8 @@ export const connect = (
           cause
         })
     })
-    return { endpoint, signer }
+    const credentials = new Credentials((options) => client.config.credentials(options))
+    return { endpoint, signer, credentials }
   }).pipe(
     Effect.timeoutFail({
       duration: idleTimeout,
@@ -185,11 +197,16 @@ const resolve = (
     )
     yield* Effect.tryPromise({
       try: () => client.send(command),
-      // Without the cause, which may quote an endpoint with a password.
-      catch: (cause) =>
-        new E.StorageNotFound({
-          reason: `the AWS SDK cannot resolve the endpoint of the bucket ${JSON.stringify(bucket)}: ${messageOf(cause)}`
+      // Without the cause: like the message, it may quote an endpoint of the environment, with a password.
+      catch: (cause) => {
+        const message = messageOf(cause)
+        const problem = message.includes("://")
+          ? "it is not a valid URL (AWS_ENDPOINT_URL, or that of the profile)"
+          : message
+        return new E.StorageNotFound({
+          reason: `the AWS SDK cannot resolve the endpoint of the bucket ${JSON.stringify(bucket)}: ${problem}`
         })
+      }
     })
     const scheme = found?.properties?.authSchemes?.[0]
     if (found === undefined || scheme === undefined) {

@@ -10,26 +10,35 @@
  * (its version is pinned exactly). `S3Storage.layerFromClient` does without, and so do Bun and Deno. It goes as soon as
  * `undici` or `fetch` can read into an array of the caller.
  */
+import * as Either from "effect/Either"
 import type { Socket } from "node:net"
 import { buildConnector, type Dispatcher, Pool } from "undici"
-import { connectionFailed, type Flow, type Receiver } from "../../internal/httpCall.js"
+import { connectionFailed, type Flow, type Receiver, type Send } from "../../internal/httpCall.js"
+import { proxied } from "../../internal/proxy.js"
+import type { InvalidOptions } from "../../StorageError.js"
 import { outgoing } from "./outgoing.js"
 import { type HttpRequest, originOf, targetOf, type Transport } from "./transport.js"
 
 /** The size of one read, in bytes. */
 const readSize = 128 * 1024
 
-/** As many connections as there are requests at once, each kept open for a while. */
-export const make = (): { readonly transport: Transport; readonly close: () => void } => {
+export interface Connections {
+  readonly transport: Transport
+  readonly close: () => void
+}
+
+// Idle timeouts are those of `HttpCall`.
+const options = { connect: connectLending, headersTimeout: 0, bodyTimeout: 0 }
+
+/** As many connections as there are requests at once, each kept open for a while. Fails where the proxy is not one. */
+export const make = (): Either.Either<Connections, InvalidOptions> =>
+  Either.map(proxied("S3Storage", options), (proxy) => proxy === undefined ? direct() : through(proxy))
+
+const direct = (): Connections => {
   // One pool, as there is one server. An `Agent` would close the pool of a server whenever one of its connections goes.
   const pools = new Map<string, Pool>()
   const poolOf = (origin: string): Pool => {
-    const pool = pools.get(origin) ?? new Pool(origin, {
-      connect: connectLending,
-      // Idle timeouts are those of `HttpCall`.
-      headersTimeout: 0,
-      bodyTimeout: 0
-    })
+    const pool = pools.get(origin) ?? new Pool(origin, options)
     pools.set(origin, pool)
     return pool
   }
@@ -41,11 +50,49 @@ export const make = (): { readonly transport: Transport; readonly close: () => v
   }
 }
 
-const dispatch = (pool: Pool, request: HttpRequest, receiver: Receiver): Flow => {
+const through = (proxy: Dispatcher): Connections => ({
+  transport: (request, receiver) => holding((receiver) => dispatch(proxy, request, receiver), receiver),
+  close: () => void proxy.destroy()
+})
+
+/** Holds the first bytes of a body until it is read: where `undici` forwards a request, it does not pause at the head. */
+const holding = (send: Send, receiver: Receiver): Flow => {
+  let isPaused = false
+  let held: Uint8Array | undefined
+  const flow = send({
+    ...receiver,
+    onResponse: (response) => {
+      isPaused = true
+      receiver.onResponse(response)
+    },
+    onBytes: (bytes) => {
+      if (isPaused) held = Buffer.concat(held === undefined ? [bytes] : [held, bytes])
+      else receiver.onBytes(bytes)
+    }
+  })
+  return {
+    ...flow,
+    pause: () => {
+      isPaused = true
+      flow.pause()
+    },
+    resume: () => {
+      isPaused = false
+      const bytes = held
+      held = undefined
+      if (bytes !== undefined) receiver.onBytes(bytes)
+      // The receiver may have had enough.
+      if (!isPaused) flow.resume()
+    }
+  }
+}
+
+const dispatch = (dispatcher: Dispatcher, request: HttpRequest, receiver: Receiver): Flow => {
   let controller: Dispatcher.DispatchController | undefined
   let isAborted = false
   const { headers, method } = request
-  pool.dispatch({
+  dispatcher.dispatch({
+    origin: originOf(request),
     path: targetOf(request),
     method,
     headers,
@@ -94,7 +141,7 @@ const joined = (headers: Readonly<Record<string, string | Array<string> | undefi
  * Connects as `undici` does, but has the socket read into one array, which is passed on without a copy. What is not consumed
  * at once is copied, and the socket waits: the array holds only what has just arrived.
  */
-export const connectLending: buildConnector.connector = (options, callback) => {
+export function connectLending(options: buildConnector.Options, callback: buildConnector.Callback): void {
   let socket: Socket | undefined
   let waiting: Uint8Array | undefined
   const receive = (count: number, array: Uint8Array): boolean => {

@@ -17,18 +17,15 @@ export class Dialect {
    */
   clockOffset = 0
 
-  /** Ceph compares the `If-Match` of a save with the etag without its quotes. */
-  bareEtags = false
+  /** Ceph compares the `If-Match` of a save with the etag without its quotes. `undefined` until one was successful. */
+  bareEtags: boolean | undefined
 
   /** A server that does not know checksums ignores them; only the response to the start of an upload shows that. */
   knowsChecksums = false
 
-  /** Ceph 16, MinIO and others ignore the `If-Match` of a removal. `undefined` until it was tried. */
-  honoursConditionalRemove: boolean | undefined
-
   /** The `If-Match` of a save. */
   ifMatch(etag: string): string {
-    return this.bareEtags ? etag : quoted(etag)
+    return this.bareEtags === true ? etag : quoted(etag)
   }
 
   /**
@@ -47,6 +44,9 @@ const allowedSkew = 5 * 60_000
 
 /** An etag without its quotes; some servers send weak ones, or none around it. */
 export const toEtag = (header: string): string => /^(?:W\/)?"(.*)"$/s.exec(header)?.[1] ?? header
+
+/** Whether an etag is that of an object that was saved in parts, which ends in their number. */
+export const isEtagOfParts = (etag: string): boolean => /-\d+$/.test(etag)
 
 /** An etag in a header. */
 export const quoted = (etag: string): string => `"${etag}"`
@@ -97,6 +97,13 @@ export const metadataHeaders = (headers: Record<string, string>): Record<string,
     : { ...headers, [underscored]: names.map((name) => name.slice(prefix.length)).join(" ") }
 }
 
+/**
+ * The encoding of an object, without `aws-chunked`: some servers keep in which encoding an SDK has signed an upload as if it
+ * were the object's.
+ */
+export const encodingOf = ({ "content-encoding": encoding = "" }: Headers): string =>
+  encoding.split(",").map((name) => name.trim()).filter((name) => name.toLowerCase() !== "aws-chunked").join(", ")
+
 /** The attributes in the headers of a response, without what is there for this library. */
 export const toAttributes = ({ [saveId]: _, [underscored]: names, ...headers }: Headers): Attributes | undefined => {
   const restored: Record<string, string | undefined> = headers
@@ -107,7 +114,7 @@ export const toAttributes = ({ [saveId]: _, [underscored]: names, ...headers }: 
     restored[sent] = restored[received]
     delete restored[received]
   }
-  return parseAttributes(restored, prefix)
+  return parseAttributes({ ...restored, "content-encoding": encodingOf(headers) }, prefix)
 }
 
 /** The headers of an object that a copy in parts has to repeat; a copy in one request keeps them. */

@@ -9,12 +9,14 @@ import type { HttpCall, Response } from "../../internal/httpCall.js"
 import { parseContentLength } from "../../internal/httpHeaders.js"
 import { checkLoad, type LoadOptions, type ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { isEtag, isMatch, quoted, toEtag } from "./dialect.js"
+import { encodingOf, isEtag, isMatch, quoted, toEtag } from "./dialect.js"
+import type { Lister } from "./lister.js"
 import type { Bucket, Request } from "./request.js"
 import {
   type ErrorResponse,
   extentOf,
   failureOf,
+  hasEtag,
   notFound,
   onlyCommon,
   sizeUnknown,
@@ -48,32 +50,105 @@ export interface Plan {
 /** Reads objects of a bucket, one request each. The caller limits how many there are at once. */
 export class Getter {
   readonly #bucket: Bucket
+  readonly #lister: Lister
+  /** Objects that are known to be encoded themselves. */
+  readonly #encoded = new Set<string>()
 
-  constructor(bucket: Bucket) {
+  constructor(bucket: Bucket, lister: Lister) {
     this.#bucket = bucket
+    this.#lister = lister
   }
 
   /** The response to a HEAD; `ask` is how it is sent. */
   head(
     key: string,
-    ask: "ask" | "askNow" = "ask",
+    ask: Ask = "ask",
     extra: Pick<Request, "query" | "headers"> = {}
   ): Effect.Effect<{ readonly info: ObjectInfo; readonly headers: Response["headers"] }, E.HeadError> {
     const headers = { ...this.#bucket.headers.access, ...extra.headers }
-    return this.#bucket[ask]({ ...extra, method: "HEAD", key, headers }).pipe(
-      Effect.catchTag("ErrorResponse", (error) =>
-        Effect.fail(
-          error.status === 404
-            ? notFound(error, this.#bucket.name)
-            : onlyCommon(failureOf(error, this.#bucket.name))
-        )),
-      Effect.flatMap(({ headers }): Effect.Effect<{ info: ObjectInfo; headers: Response["headers"] }, E.HeadError> => {
+    return this.#bucket[ask]({ ...extra, method: "HEAD", key, headers, response: { etag: true } }).pipe(
+      Effect.catchTag("ErrorResponse", (error) => Effect.fail(this.#headFailureOf(error))),
+      Effect.flatMap(({ headers }) => {
         const size = parseContentLength(headers["content-length"])
-        return size === undefined
-          ? Effect.fail(sizeUnknown())
-          : Effect.sync(() => ({ info: toInfo(key, headers, size), headers }))
+        const found = (size: number) => Effect.sync(() => ({ info: toInfo(key, headers, size), headers }))
+        if (size === undefined) {
+          return Effect.flatMap(this.#sizeOf(key, toEtag(headers["etag"] ?? ""), ask, extra), found)
+        }
+        return isEncoded(headers)
+          ? Effect.tap(found(size), ({ info }) => this.#checkEncoding(key, headers, info, ask))
+          : found(size)
       })
     )
+  }
+
+  #headFailureOf(error: ErrorResponse): E.HeadError {
+    return error.status === 404
+      ? notFound(error, this.#bucket.name)
+      : onlyCommon(failureOf(error, this.#bucket.name))
+  }
+
+  /** The size of an object of which a HEAD does not tell it, as some proxies remove it: by a GET of its first byte. */
+  #sizeOf(
+    key: string,
+    etag: string,
+    ask: Ask,
+    { headers, query }: Pick<Request, "query" | "headers">
+  ): Effect.Effect<number, E.HeadError> {
+    // A range of one part of the object cannot be asked for.
+    if (query !== undefined && "partNumber" in query) return Effect.fail(sizeUnknown())
+    const first = this.#bucket.using({
+      method: "GET",
+      key,
+      headers: { ...this.#bucket.headers.access, ...headers, range: "bytes=0-0" }
+    }, (call) =>
+      Effect.flatMap(call.send(), (response): Effect.Effect<number, E.HeadError> => {
+        if (response.status >= 400 && response.status !== 416) {
+          return Effect.flatMap(
+            call.text(),
+            (text) => Effect.fail(this.#headFailureOf(this.#bucket.errorOf(response, text)))
+          )
+        }
+        // The body may be the object, of any size; the call is closed without it.
+        const size = response.status === 416 ? 0 : isObject(response) ? extentOf(response)?.size : undefined
+        return size === undefined
+          ? Effect.fail(sizeUnknown())
+          : response.status !== 416 && toEtag(response.headers["etag"] ?? "") !== etag
+          ? Effect.fail(overwritten())
+          : Effect.succeed(size)
+      }))
+    return ask === "ask" ? this.#bucket.limited(first) : first
+  }
+
+  /**
+   * A proxy may compress what passes, although nothing here asks for that: the bytes are then not those of the object, and
+   * neither is their number. Where the encoding is that of the object itself, the listing has the same size.
+   */
+  #checkEncoding(
+    key: string,
+    { "content-encoding": encoding = "" }: Response["headers"],
+    { etag, size }: Pick<ObjectInfo, "etag" | "size">,
+    ask: Ask
+  ): Effect.Effect<void, E.CommonError> {
+    const known = `${etag} ${size} ${key}`
+    if (this.#encoded.has(known)) return Effect.void
+    return Effect.matchEffect(this.#lister.entry(key, ask), {
+      onFailure: (error) =>
+        // Who may not list has to believe it.
+        error._tag === "AccessDenied" || error._tag === "UnsupportedOperation" ? Effect.void : Effect.fail(error),
+      onSuccess: (listed): Effect.Effect<void, E.CommonError> => {
+        if (listed === undefined || (listed.etag !== etag && !etag.startsWith(listed.etag))) {
+          return Effect.fail(overwritten())
+        }
+        if (listed.size !== size || listed.etag !== etag) {
+          const reason = `the response has ${size} bytes encoded as ${encoding}, the object ${listed.size}; ` +
+            "turn off the compression of the proxy before the server"
+          return Effect.fail(new E.UnexpectedStorageError({ reason }))
+        }
+        if (this.#encoded.size >= maxEncoded) this.#encoded.clear()
+        this.#encoded.add(known)
+        return Effect.void
+      }
+    })
   }
 
   /** Asks for an object, or for `part` of the range that is wanted, by a call that is closed with the scope. */
@@ -163,15 +238,45 @@ export class Getter {
     return Effect.flatMap(
       call.send(look, plan?.progress),
       (response): Effect.Effect<Opened | RetryWith, E.LoadError> => {
-        if (opened !== undefined) return checkOpened(opened, options, part)
-        // Its body may be the object, of any size.
-        if (response.status < 300) return Effect.fail(sizeUnknown())
+        if (opened !== undefined) return this.#checked(opened, key, options, part)
+        if (response.status < 300) return this.#openUnsized(response, call, key, options, part)
         return Effect.flatMap(
           call.text(),
           (text) => this.#onError(this.#bucket.errorOf(response, text), key, options)
         )
       }
     )
+  }
+
+  #checked(
+    opened: Opened,
+    key: string,
+    options: LoadOptions,
+    part: ByteRange.ByteRange | undefined
+  ): Effect.Effect<Opened, E.LoadError> {
+    const checked = checkOpened(opened, options, part)
+    return isEncoded(opened.headers)
+      ? Effect.zipRight(this.#checkEncoding(key, opened.headers, opened, "askNow"), checked)
+      : checked
+  }
+
+  /** Opens an object by a response that does not have its size: a HEAD does, if anything. The body waits meanwhile. */
+  #openUnsized(
+    response: Response,
+    call: HttpCall,
+    key: string,
+    options: LoadOptions,
+    part: ByteRange.ByteRange | undefined
+  ): Effect.Effect<Opened, E.LoadError> {
+    if (!isObject(response)) return Effect.fail(notAnObject(response))
+    return Effect.flatMap(this.head(key, "askNow"), ({ info }) => {
+      const opened = toOpened(response, call, info.size)
+      return opened === undefined
+        ? Effect.fail(sizeUnknown())
+        : opened.etag !== info.etag
+        ? Effect.fail(overwritten())
+        : this.#checked(opened, key, options, part)
+    })
   }
 
   #onError(error: ErrorResponse, key: string, options: LoadOptions): Effect.Effect<Opened | RetryWith, E.LoadError> {
@@ -199,7 +304,7 @@ export class Getter {
             ? Effect.succeed({ headers, etag, size, range, call: undefined })
             : options.range?._tag === "Last"
             ? Effect.succeed(new RetryWith({ ...options, range: ByteRange.make(range.start, range.endExclusive) }))
-            : Effect.fail(new E.StorageUnavailable({ reason: "the object was overwritten between two requests" }))
+            : Effect.fail(overwritten())
       ))
   }
 
@@ -208,12 +313,16 @@ export class Getter {
     { headers }: ErrorResponse,
     key: string,
     { ifNoneMatch, ...options }: LoadOptions
-  ): Effect.Effect<RetryWith, E.HeadError | E.ObjectNotModified> {
+  ): Effect.Effect<RetryWith, E.HeadError | E.ObjectNotModified | E.PreconditionFailed> {
     return Effect.flatMap(
       headers["etag"] === undefined
         ? Effect.map(this.head(key, "askNow"), ({ info }) => info.etag)
         : Effect.succeed(toEtag(headers["etag"])),
-      (etag) => etag === ifNoneMatch ? Effect.fail(new E.ObjectNotModified()) : Effect.succeed(new RetryWith(options))
+      (etag): Effect.Effect<RetryWith, E.ObjectNotModified | E.PreconditionFailed> =>
+        etag !== ifNoneMatch
+          ? Effect.succeed(new RetryWith(options))
+          // MinIO does not look at If-Match first.
+          : Effect.fail(isMatch(options.ifMatch, etag) ? new E.ObjectNotModified() : new E.PreconditionFailed())
     )
   }
 }
@@ -221,23 +330,47 @@ export class Getter {
 const partAfter = ({ options }: RetryWith, before: LoadOptions, part: ByteRange.ByteRange | undefined) =>
   options.range === before.range ? part : options.range
 
-const toOpened = (response: Response, call: HttpCall): Opened | undefined => {
-  const extent = response.status === 200 || response.status === 206 ? extentOf(response) : undefined
+/** How a request for text is sent: when there is a permit for it, or now. */
+type Ask = "ask" | "askNow"
+
+/** How many encoded objects are remembered. */
+const maxEncoded = 1000
+
+const overwritten = () => new E.StorageUnavailable({ reason: "the object was overwritten between two requests" })
+
+/** Whether a response says that its bytes are encoded. */
+const isEncoded = (headers: Response["headers"]): boolean => !/^(?:identity)?$/i.test(encodingOf(headers))
+
+/** Whether a response has bytes of an object. */
+const isObject = ({ headers, status }: Response): boolean => (status === 200 || status === 206) && hasEtag(headers)
+
+const notAnObject = ({ headers, status }: Response): E.UnexpectedStorageError =>
+  new E.UnexpectedStorageError({
+    reason: `the response must be that of an S3 server, with an ETag (got HTTP ${status} and ${
+      hasEtag(headers) ? "an" : "no"
+    } ETag); check endpoint, and any proxy before the server`
+  })
+
+const toOpened = (response: Response, call: HttpCall, size?: number): Opened | undefined => {
+  const extent = isObject(response) ? extentOf(response, size) : undefined
   const { headers } = response
   return extent && { ...extent, headers, etag: toEtag(headers["etag"] ?? ""), call }
 }
 
-/** Whether the response has the requested bytes. */
+/** Whether the response is that of the preconditions, and has the requested bytes. Some servers ignore either. */
 const checkOpened = (
   opened: Opened,
-  { ifMatch }: LoadOptions,
+  { ifMatch, ifNoneMatch, range }: LoadOptions,
   part: ByteRange.ByteRange | undefined
-): Either.Either<Opened, E.PreconditionFailed | E.UnexpectedStorageError> => {
+): Either.Either<Opened, E.PreconditionFailed | E.ObjectNotModified | E.UnexpectedStorageError> => {
   if (!isMatch(ifMatch, opened.etag)) return Either.left(new E.PreconditionFailed())
+  if (ifNoneMatch === opened.etag) return Either.left(new E.ObjectNotModified())
   const { endExclusive, start } = opened.range
   const asked = Either.getOrUndefined(ByteRange.resolve(part, opened.size))
   const isPart = asked !== undefined && asked.start === start && asked.endExclusive === endExclusive
-  return isPart
+  // Where all of it is wanted, all of it may come at once.
+  const isAll = range === undefined && start === 0 && endExclusive === opened.size
+  return isPart || isAll
     ? Either.right(opened)
     : Either.left(new E.UnexpectedStorageError({ reason: "the server sent other bytes than requested" }))
 }

@@ -1,7 +1,10 @@
 /**
- * A multipart upload: it is completed, and the bucket has all of the object, or it is aborted, and the bucket has none of it.
+ * A multipart upload: it is completed, and the bucket has all of the object, or it is aborted, and the bucket has none of it. One
+ * that others can resume is left as it is where it was broken off.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { retry } from "../../internal/retry.js"
@@ -9,8 +12,8 @@ import type { ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import * as Checksums from "./checksums.js"
 import { completedEtag } from "./dialect.js"
-import type { Request, TextResponse } from "./request.js"
-import { type ErrorResponse, failureOf } from "./responses.js"
+import type { Request } from "./request.js"
+import { type ErrorResponse, failureOf, type TextResponse } from "./responses.js"
 import type { Saving, Target } from "./target.js"
 import * as xml from "./xml.js"
 
@@ -25,16 +28,36 @@ export class Upload {
   readonly #target: Target
   readonly #saving: Saving
   readonly #id: string
+  readonly #isResumable: boolean
+  #hasParts = false
   #isCompleted = false
+  #isLost = false
 
-  private constructor(target: Target, saving: Saving, id: string) {
+  private constructor(target: Target, saving: Saving, id: string, isResumable: boolean) {
     this.#target = target
     this.#saving = saving
     this.#id = id
+    this.#isResumable = isResumable
   }
 
-  /** Starts an upload, which is aborted with the scope unless it was completed. */
-  static start(target: Target, saving: Saving): Effect.Effect<Upload, E.SaveError, Scope.Scope> {
+  /** Uses an upload that was begun before. */
+  static resume(target: Target, saving: Saving, id: string): Effect.Effect<Upload, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => {
+        const upload = new Upload(target, saving, id, true)
+        upload.#hasParts = true
+        return upload
+      }),
+      (upload, exit) => upload.#end(exit)
+    )
+  }
+
+  /** Starts an upload, which is aborted with the scope unless it was completed, or broken off and can be resumed. */
+  static start(
+    target: Target,
+    saving: Saving,
+    isResumable = false
+  ): Effect.Effect<Upload, E.SaveError, Scope.Scope> {
     const { bucket, checksum, policy } = saving
     const create = bucket.ask({
       method: "POST",
@@ -49,18 +72,17 @@ export class Upload {
           "x-amz-checksum-type": checksum.type
         }),
         ...target.idHeader
-      }
+      },
+      response: { element: "UploadId" }
     }).pipe(
       Effect.catchTag("ErrorResponse", (error) => Effect.fail(target.failureOf(error))),
-      Effect.flatMap(({ headers, text }) => {
-        const id = xml.text(text, "UploadId")
-        return id === undefined
-          ? Effect.fail(new E.UnexpectedStorageError({ reason: "the server started an upload without an id" }))
-          : Effect.succeed({ upload: new Upload(target, saving, id), algorithm: headers["x-amz-checksum-algorithm"] })
-      })
+      Effect.map(({ headers, text }) => ({
+        upload: new Upload(target, saving, xml.text(text, "UploadId") ?? "", isResumable),
+        algorithm: headers["x-amz-checksum-algorithm"]
+      }))
     )
     return Effect.flatMap(
-      retry(Effect.acquireRelease(create, ({ upload }) => upload.#abortUnlessCompleted), policy),
+      retry(Effect.acquireRelease(create, ({ upload }, exit) => upload.#end(exit)), policy),
       ({ algorithm, upload }) => {
         if (checksum !== undefined && algorithm !== checksum.algorithm) {
           const reason = `the server does not support ${checksum.algorithm} checksums; remove the option checksum`
@@ -80,13 +102,17 @@ export class Upload {
       key: this.#target.key,
       query: this.#query(number),
       headers: bucket.headers.access,
-      body
+      body,
+      response: { etag: true }
     })
-    return Effect.map(this.#retried(request), ({ headers }) => ({
-      number,
-      etag: headers["etag"] ?? "",
-      checksum: checksum && (headers[checksum.header] ?? "")
-    }))
+    return Effect.map(this.#retried(request), ({ headers }) => {
+      this.#hasParts = true
+      return {
+        number,
+        etag: headers["etag"] ?? "",
+        checksum: checksum && (headers[checksum.header] ?? "")
+      }
+    })
   }
 
   /** Has the server copy part `number` from another object; `headers` say from where. */
@@ -99,7 +125,8 @@ export class Upload {
       method: "PUT",
       key: this.#target.key,
       query: this.#query(number),
-      headers: { ...bucket.headers.access, ...headers }
+      headers: { ...bucket.headers.access, ...headers },
+      response: { root: "CopyPartResult", etag: true }
     })
   }
 
@@ -109,13 +136,37 @@ export class Upload {
 
   #retried<A>(request: Effect.Effect<A, E.CommonError | ErrorResponse>): Effect.Effect<A, E.SaveError> {
     return retry(
-      Effect.catchTag(request, "ErrorResponse", (error) => Effect.fail(this.#target.failureOf(error))),
+      Effect.catchTag(this.#noticing(request), "ErrorResponse", (error) => Effect.fail(this.#target.failureOf(error))),
       this.#saving.policy
     )
   }
 
+  /** Whether another save has completed, aborted or changed the upload. */
+  get isLost(): boolean {
+    return this.#isLost
+  }
+
+  #noticing<A>(
+    request: Effect.Effect<A, E.CommonError | ErrorResponse>
+  ): Effect.Effect<A, E.CommonError | ErrorResponse> {
+    return Effect.tapErrorTag(request, "ErrorResponse", ({ code }) =>
+      Effect.sync(() => {
+        if (code === "NoSuchUpload" || code === "InvalidPart") this.#isLost = true
+      }))
+  }
+
   /** Puts the object of `size` bytes in place. */
   complete(parts: ReadonlyArray<SentPart>, size: number): Effect.Effect<ObjectInfo, E.SaveError> {
+    return Effect.map(this.#complete(parts, size), ({ found, info }) => found ?? info)
+  }
+
+  /** The same for an upload that was begun before; returns nothing where it was begun by another save. */
+  completeOwn(parts: ReadonlyArray<SentPart>, size: number): Effect.Effect<ObjectInfo | undefined, E.SaveError> {
+    return Effect.map(this.#complete(parts, size), ({ found }) => found)
+  }
+
+  /** `found` is the object, if it can be looked at and this save has written it. */
+  #complete(parts: ReadonlyArray<SentPart>, size: number) {
     const { bucket, checksum, policy } = this.#saving
     const target = this.#target
     const listed = parts.map(({ checksum: sum, etag, number }) =>
@@ -126,15 +177,16 @@ export class Upload {
     const body = Buffer.from(
       `<CompleteMultipartUpload xmlns="${xml.namespace}">${listed.join("")}</CompleteMultipartUpload>`
     )
-    const request = Effect.suspend(() =>
+    const request = this.#noticing(Effect.suspend(() =>
       bucket.ask({
         method: "POST",
         key: target.key,
         query: { uploadId: this.#id },
         headers: { ...bucket.headers.access, ...target.conditions, "content-type": "application/xml" },
-        body
+        body,
+        response: { root: "CompleteMultipartUploadResult" }
       })
-    )
+    ))
     const completing = Effect.flatMap(
       target.checkBeforeEnd,
       (done) =>
@@ -145,10 +197,7 @@ export class Upload {
             ({ headers, text }) => target.infoFrom({ ...headers, etag: completedEtag(headers, text) }, size)
           )
     )
-    return target.settle(
-      completing,
-      ({ code, status }) => code === "NoSuchUpload" || status === 412 || status === 404
-    ).pipe(
+    return target.settle(completing).pipe(
       Effect.tap(() =>
         Effect.sync(() => {
           this.#isCompleted = true
@@ -156,13 +205,15 @@ export class Upload {
       ),
       // The response does not tell the time.
       Effect.flatMap((info) =>
-        Effect.map(Effect.option(retry(target.own, policy)), (found) => Option.getOrUndefined(found) ?? info)
+        Effect.map(Effect.option(retry(target.own, policy)), (found) => ({ info, found: Option.getOrUndefined(found) }))
       )
     )
   }
 
-  get #abortUnlessCompleted(): Effect.Effect<void> {
-    return Effect.suspend(() => this.#isCompleted ? Effect.void : this.#abort)
+  #end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    // One that is lost is in use by another save.
+    const isLeft = this.#isResumable && (this.#isLost || (this.#hasParts && isBrokenOff(exit)))
+    return this.#isCompleted || isLeft ? Effect.void : this.#abort
   }
 
   get #abort(): Effect.Effect<void> {
@@ -191,6 +242,12 @@ export class Upload {
     )
   }
 }
+
+/** Whether a save ended by what may not happen again. Where its source fails, it is interrupted, too. */
+const isBrokenOff = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isFailure(exit) &&
+  (Cause.isInterrupted(exit.cause) || Option.exists(Cause.failureOption(exit.cause), (error) =>
+    error instanceof E.StorageUnavailable || error instanceof E.StorageTimeout))
 
 /** Sends bytes, with their checksum if there is one. */
 export const askWithChecksum = (

@@ -26,7 +26,7 @@ import * as E from "../../StorageError.js"
 import * as Checksums from "./checksums.js"
 import type { Getter, Opened } from "./get.js"
 import type { Bucket } from "./request.js"
-import { toInfo } from "./responses.js"
+import { isOfWhole, toInfo } from "./responses.js"
 
 type Bytes = Uint8Array<ArrayBuffer>
 
@@ -291,7 +291,7 @@ export class Reader {
         (sizes) => sizes.every((size) => size === partSize)
       )
       // One of parts whose number is not sent cannot be computed either.
-      const isUnknown = value === undefined || (headers["x-amz-checksum-type"] === "COMPOSITE" && count === 0)
+      const isUnknown = value === undefined || (count === 0 && !isOfWhole(headers, value))
       const expected: Checksums.Expected | undefined = isUnknown ? undefined : { value, partSize }
       return { info, held: { ifMatch: info.etag }, expected, uniform }
     })

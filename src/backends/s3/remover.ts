@@ -9,6 +9,7 @@ import { removeAllRetrying, retry } from "../../internal/retry.js"
 import type { RetryPolicy } from "../../RetryPolicy.js"
 import type { RemoveOptions } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
+import type { Conditions } from "./conditions.js"
 import { isEtag, isUnmet, quoted } from "./dialect.js"
 import type { Bucket, Request } from "./request.js"
 import { ErrorResponse, failureOf, withoutFull } from "./responses.js"
@@ -17,13 +18,12 @@ import * as xml from "./xml.js"
 export class Remover {
   readonly #bucket: Bucket
   readonly #policy: RetryPolicy
-  /** The folder of the storage, with a slash at its end, or the empty string. */
-  readonly #folder: string
+  readonly #conditions: Conditions
 
-  constructor(bucket: Bucket, policy: RetryPolicy, folder: string) {
+  constructor(bucket: Bucket, policy: RetryPolicy, conditions: Conditions) {
     this.#bucket = bucket
     this.#policy = policy
-    this.#folder = folder
+    this.#conditions = conditions
   }
 
   remove(key: string, { ifMatch }: RemoveOptions): Effect.Effect<void, E.RemoveError> {
@@ -36,16 +36,9 @@ export class Remover {
         (error) => Effect.fail(isUnmet(error.status, error.code) ? new E.PreconditionFailed() : this.#failureOf(error))
       )
     )
-    return Effect.flatMap(
-      this.#honoursConditions,
-      (honoursConditions) =>
-        honoursConditions
-          ? retry(removing, this.#policy, ({ _tag }) => _tag === "PreconditionFailed")
-          : Effect.fail(
-            new E.UnsupportedOperation({
-              reason: "this server ignores If-Match on a removal, so ifMatch is not supported"
-            })
-          )
+    return Effect.zipRight(
+      this.#conditions.requireRemove(key, { ifMatch }),
+      retry(removing, this.#policy, ({ _tag }) => _tag === "PreconditionFailed")
     )
   }
 
@@ -90,7 +83,8 @@ export class Remover {
         // S3 requires it for this request alone.
         "content-md5": crypto.createHash("md5").update(body).digest("base64")
       },
-      body
+      body,
+      response: { root: "DeleteResult" }
     }).pipe(
       Effect.map((response) =>
         xml.elements(response.text, "Error").flatMap((element) => {
@@ -110,33 +104,4 @@ export class Remover {
   #failureOf(error: ErrorResponse): E.CommonError | E.UnsupportedOperation {
     return withoutFull(failureOf(error, this.#bucket.name))
   }
-
-  /**
-   * Whether the server honours `If-Match` on a removal, found out once by the removal of an object that does not exist: that is
-   * an error with the condition, and none without it. A server to which a missing object is an error anyway does not show
-   * it, and is not trusted.
-   */
-  readonly #honoursConditions: Effect.Effect<boolean, E.RemoveError> = Effect.suspend(() => {
-    const { dialect } = this.#bucket
-    if (dialect.honoursConditionalRemove !== undefined) return Effect.succeed(dialect.honoursConditionalRemove)
-    const key = `${this.#folder}.surfing-weights-${crypto.randomUUID()}`
-    const statusOf = (headers: Request["headers"] = {}) =>
-      retry(
-        Effect.as(this.#delete({ key, headers }), 204).pipe(
-          Effect.catchTag("ErrorResponse", (error) =>
-            isUnmet(error.status, error.code) ? Effect.succeed(error.status) : Effect.fail(this.#failureOf(error)))
-        ),
-        this.#policy
-      )
-    return Effect.flatMap(
-      statusOf({ "if-match": quoted("none") }),
-      (status) => status === 404 ? Effect.map(statusOf(), (status) => status === 204) : Effect.succeed(status === 412)
-    ).pipe(
-      Effect.tap((honours) =>
-        Effect.sync(() => {
-          dialect.honoursConditionalRemove = honours
-        })
-      )
-    )
-  })
 }

@@ -4,10 +4,13 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { describe } from "../../internal/connection.js"
 import * as HttpCall from "../../internal/httpCall.js"
+import { Permits } from "../../internal/permits.js"
 import * as E from "../../StorageError.js"
+import { type Credentials, mayBeRefusal } from "./credentials.js"
 import { Dialect, isError } from "./dialect.js"
-import { ErrorResponse } from "./responses.js"
+import { ErrorResponse, problemOf, type ResponseDefinition, type TextResponse } from "./responses.js"
 import { escape, type HttpRequest, originOf, targetOf, type Transport } from "./transport.js"
 
 /** A request to the bucket, or to an object in it. */
@@ -18,11 +21,8 @@ export interface Request {
   readonly query?: Readonly<Record<string, string>>
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: Uint8Array
-}
-
-/** A response whose body has been read. */
-export interface TextResponse extends HttpCall.Response {
-  readonly text: string
+  /** What its response has where it reports success. Default: no body. */
+  readonly response?: ResponseDefinition
 }
 
 /** Where a bucket is. */
@@ -77,17 +77,26 @@ export class Bucket {
   readonly name: string
   readonly headers: OwnerHeaders
   readonly dialect = new Dialect()
+  readonly peer: HttpCall.Peer = { hasResponded: false }
   readonly #endpoint: Endpoint
   readonly #signer: Signer
+  readonly #credentials: Credentials
   readonly #transport: Transport
   readonly #idleTimeout: number
-  readonly #permits = Effect.unsafeMakeSemaphore(maxRequests)
+  readonly #permits = new Permits(maxRequests)
+
+  /** The address of the bucket. */
+  get location(): string {
+    const { hostname, path, port, protocol } = this.#endpoint
+    return `${protocol}//${hostname}${port === undefined ? "" : `:${port}`}${path}`
+  }
 
   constructor(options: {
     readonly name: string
     readonly headers: OwnerHeaders
     readonly endpoint: Endpoint
     readonly signer: Signer
+    readonly credentials: Credentials
     readonly transport: Transport
     /** In milliseconds. */
     readonly idleTimeout: number
@@ -96,12 +105,15 @@ export class Bucket {
     this.headers = options.headers
     this.#endpoint = options.endpoint
     this.#signer = options.signer
+    this.#credentials = options.credentials
     this.#transport = options.transport
     this.#idleTimeout = options.idleTimeout
   }
 
   /** Runs an effect that sends requests when there is a permit for it. */
-  readonly limited = this.#permits.withPermits(1)
+  limited<A, Err, R>(effect: Effect.Effect<A, Err, R>): Effect.Effect<A, Err, R> {
+    return this.#permits.withPermit(effect)
+  }
 
   /** Sends a request whose response is text. */
   ask(request: Request): Effect.Effect<TextResponse, E.CommonError | ErrorResponse> {
@@ -114,10 +126,11 @@ export class Bucket {
       request,
       (call) =>
         Effect.flatMap(call.send(), (response) =>
-          Effect.flatMap(call.text(), (text) =>
-            isError(response.status, text)
-              ? Effect.fail(this.errorOf(response, text))
-              : Effect.succeed({ ...response, text })))
+          Effect.flatMap(call.text(), (text) => {
+            if (isError(response.status, text)) return Effect.fail(this.errorOf(response, text))
+            const problem = problemOf({ ...response, text }, request.response)
+            return problem === undefined ? Effect.succeed({ ...response, text }) : Effect.fail(problem)
+          }))
     )
   }
 
@@ -126,12 +139,12 @@ export class Bucket {
     request: Request,
     use: (call: HttpCall.HttpCall) => Effect.Effect<A, Err, R>
   ): Effect.Effect<A, Err, R> {
-    return HttpCall.call(this.#sending(request), { idleTimeout: this.#idleTimeout }, use)
+    return HttpCall.call(this.#sending(request), { idleTimeout: this.#idleTimeout, peer: this.peer }, use)
   }
 
   /** The call of a request, to be closed by the caller. */
   call(request: Request): Effect.Effect<HttpCall.HttpCall> {
-    return HttpCall.make(this.#sending(request), { idleTimeout: this.#idleTimeout })
+    return HttpCall.make(this.#sending(request), { idleTimeout: this.#idleTimeout, peer: this.peer })
   }
 
   /** What an error response says. Sets the clock by it where that is what is wrong. */
@@ -170,34 +183,67 @@ export class Bucket {
     )
   }
 
-  /** Signs a request and sends it. */
+  /** Signs a request and sends it; once more if it is refused and there are other credentials by now. */
   #sending(request: Request): HttpCall.Send {
     return (receiver) => {
-      let flow: HttpCall.Flow | undefined
+      const generation = this.#credentials.generation
       let isAborted = false
-      const fail = (cause: unknown) => receiver.onFailure(Exit.fail(noCredentials(cause)))
-      const http = this.#toHttp(request)
-      this.#signer.sign({ ...http, headers: { ...http.headers, ...unsignedPayload } }, this.#signingOptions()).then(
-        ({ headers }) => {
-          if (isAborted) return
-          if (!areSendable(headers)) return fail(new Error("they contain characters that a header cannot contain"))
-          flow = this.#transport(
-            { ...http, headers, ...(request.body !== undefined && { body: request.body }) },
-            receiver
-          )
+      let isStale = false
+      let current = this.#sendOnce(request, {
+        ...receiver,
+        onResponse: (response) => {
+          if (!mayBeRefusal(response)) return receiver.onResponse(response)
+          void this.#credentials.renew(generation).then((hasOthers) => {
+            if (isAborted) return
+            if (!hasOthers) return receiver.onResponse(response)
+            isStale = true
+            current.abort()
+            current = this.#sendOnce(request, receiver)
+          })
         },
-        fail
-      )
+        onFailure: (failure) => {
+          if (!isStale) receiver.onFailure(failure)
+        }
+      })
       return {
         get lendsBytes() {
-          return flow?.lendsBytes ?? false
+          return current.lendsBytes
         },
-        pause: () => flow?.pause(),
-        resume: () => flow?.resume(),
+        pause: () => current.pause(),
+        resume: () => current.resume(),
         abort: () => {
           isAborted = true
-          flow?.abort()
+          current.abort()
         }
+      }
+    }
+  }
+
+  #sendOnce(request: Request, receiver: HttpCall.Receiver): HttpCall.Flow {
+    let flow: HttpCall.Flow | undefined
+    let isAborted = false
+    const fail = (cause: unknown) => receiver.onFailure(Exit.fail(noCredentials(cause)))
+    const http = this.#toHttp(request)
+    this.#signer.sign({ ...http, headers: { ...http.headers, ...unsignedPayload } }, this.#signingOptions()).then(
+      ({ headers }) => {
+        if (isAborted) return
+        if (!areSendable(headers)) return fail(new Error("they contain characters that a header cannot contain"))
+        flow = this.#transport(
+          { ...http, headers, ...(request.body !== undefined && { body: request.body }) },
+          receiver
+        )
+      },
+      fail
+    )
+    return {
+      get lendsBytes() {
+        return flow?.lendsBytes ?? false
+      },
+      pause: () => flow?.pause(),
+      resume: () => flow?.resume(),
+      abort: () => {
+        isAborted = true
+        flow?.abort()
       }
     }
   }
@@ -248,7 +294,7 @@ export const noCredentials = (found: unknown, profile?: string): E.AccessDenied 
   const cause = found instanceof SyntaxError ? new Error("their source returned invalid JSON") : found
   const where = profile === undefined ? "" : ` in the profile ${JSON.stringify(profile)}`
   return new E.AccessDenied({
-    reason: `there are no usable credentials${where}: ${HttpCall.describe(cause)}; ` +
+    reason: `there are no usable credentials${where}: ${describe(cause)}; ` +
       "give credentials or a profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     cause
   })

@@ -5,11 +5,12 @@
  */
 import * as Data from "effect/Data"
 import type { ResolvedRange } from "../../ByteRange.js"
+import { proxyCredentials } from "../../internal/connection.js"
 import type { Response } from "../../internal/httpCall.js"
 import { parseContentLength, parseContentRange, parseRetryAfter } from "../../internal/httpHeaders.js"
 import type { Checksum, ObjectInfo } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
-import { toAttributes, toEtag } from "./dialect.js"
+import { isEtagOfParts, toAttributes, toEtag } from "./dialect.js"
 import * as xml from "./xml.js"
 
 /** A response that reports an error; what that means depends on the request. */
@@ -22,6 +23,17 @@ export class ErrorResponse extends Data.TaggedError("ErrorResponse")<{
   /** The body. */
   readonly text: string
 }> {
+  /** A response that reports success, but is not what the operation responds with. */
+  static unlike({ headers, status }: Response, code: "IncompleteResponse" | "UnknownResponse", message: string) {
+    const requestId = headers["x-amz-request-id"]
+    return new ErrorResponse({ status, code, message, requestId, headers, text: "" })
+  }
+
+  /** Whether it leaves open what was done. */
+  get isInDoubt(): boolean {
+    return this.code === "IncompleteResponse" || this.code === "UnknownResponse"
+  }
+
   /** The response to a `HEAD` has no body, so its status decides; where a status reports success, the code does. */
   static from({ headers, status }: Response, text: string, code = xml.text(text, "Code")): ErrorResponse {
     return new ErrorResponse({
@@ -89,12 +101,23 @@ export const isForbidden = ({ code, status }: ErrorResponse): boolean =>
 
 const notAboutAccess: ReadonlySet<string> = new Set(["InvalidObjectState", "QuotaExceeded", "RequestTimeTooSkewed"])
 
+/** Codes of servers that keep objects as files: versitygw, MinIO. */
+const conflicts: ReadonlySet<string> = new Set([
+  "ObjectParentIsFile",
+  "ExistingObjectIsDirectory",
+  "ObjectExistsAsDirectory",
+  "XMinioParentIsObject",
+  "XMinioObjectExistsAsDirectory"
+])
+
 type Failure = E.CommonError | E.StorageFull | E.UnsupportedOperation
 
 /** The failure that an error response means, as far as that does not depend on the request. */
 export const failureOf = (error: ErrorResponse, bucket: string): Failure => {
   const { code, message, status } = error
   const details = detailsOf(error)
+  if (code === "IncompleteResponse") return new E.StorageUnavailable({ reason: `${message}${details}` })
+  if (code === "UnknownResponse") return new E.UnexpectedStorageError({ reason: `${message}${details}` })
   if (isUnavailable(error)) return unavailable(error, details)
   if (code === "NoSuchBucket") {
     const reason = `the bucket ${JSON.stringify(bucket)} does not exist; create it, or correct bucket or endpoint`
@@ -107,6 +130,9 @@ export const failureOf = (error: ErrorResponse, bucket: string): Failure => {
       reason: `the bucket ${JSON.stringify(bucket)} is not in this region; ${advice}${details}`
     })
   }
+  if (status === 407) {
+    return new E.AccessDenied({ reason: `the proxy requires credentials; ${proxyCredentials}${details}` })
+  }
   const problem = badCredentials.get(code)
   if (problem !== undefined) return new E.AccessDenied({ reason: `${problem}${details}` })
   if (isForbidden(error)) {
@@ -116,11 +142,23 @@ export const failureOf = (error: ErrorResponse, bucket: string): Failure => {
   if (code === "EntityTooLarge") {
     return new E.StorageFull({ reason: `the object is larger than the server allows${details}` })
   }
+  if (status === 413) {
+    const advice = "raise its limit (client_max_body_size of nginx), or save smaller parts (partSize, at least 5 MiB)"
+    return new E.StorageFull({
+      reason: `a proxy before the server refuses a request body of this size; ${advice}${details}`
+    })
+  }
   if (code === "QuotaExceeded" || code === "StorageFull" || status === 507) {
     return new E.StorageFull({ reason: `no space is left${details}` })
   }
   if (code === "InvalidObjectState") {
     return new E.UnsupportedOperation({ reason: `the object is archived; restore it, then load it${details}` })
+  }
+  if (conflicts.has(code)) {
+    const reason =
+      "the server keeps objects as files and cannot hold this one beside an object whose key goes on with /, " +
+      `or is the beginning of this one; remove or rename one of them first${details}`
+    return new E.UnsupportedOperation({ reason })
   }
   if (status === 501) return new E.UnsupportedOperation({ reason: `the server does not support this${details}` })
   const reason = message === "" ? "the server refused the request" : `the server refused the request: ${message}`
@@ -167,22 +205,91 @@ export const onlyCommon = (failure: Failure): E.CommonError =>
 export const notFound = (error: ErrorResponse, bucket: string): E.ObjectNotFound | E.CommonError =>
   error.code === "NoSuchBucket" ? onlyCommon(failureOf(error, bucket)) : new E.ObjectNotFound()
 
-/** Which bytes a response with bytes has, and how many the object has; `undefined` where it does not say. */
+/** A response whose body has been read. */
+export interface TextResponse extends Response {
+  readonly text: string
+}
+
+/** What a response has where it reports success. Default: nothing in its body. */
+export interface ResponseDefinition {
+  /** A document with this root in its body. */
+  readonly root?: string
+  /** A document with this element, which has a text. */
+  readonly element?: string
+  /** An etag: in the header, or in the document. */
+  readonly etag?: boolean
+}
+
+/** 203 is that of a proxy that has changed the response, 202 of a server that has not done what it was asked yet. */
+const successes: ReadonlySet<number> = new Set([200, 201, 204, 206])
+
+/** A response that reports success, but is not what the operation responds with, as an error. */
+export const problemOf = (
+  response: TextResponse,
+  { element, etag = false, root }: ResponseDefinition = {}
+): ErrorResponse | undefined => {
+  const { headers, status, text } = response
+  const unlike = (
+    expected: string,
+    found: string,
+    code: "IncompleteResponse" | "UnknownResponse" = "UnknownResponse"
+  ) =>
+    ErrorResponse.unlike(
+      response,
+      code,
+      `the response must have ${expected} (got ${found}), so it is not known whether the request was carried out; ` +
+        "check endpoint, and any proxy before the server"
+    )
+  const isEmpty = text.trim() === ""
+  if (!successes.has(status)) return unlike("the status 200", String(status))
+  if (root !== undefined) {
+    const found = xml.rootIs(text, root)
+    if (found === "other") return unlike(`the document ${root}`, kindOf(response))
+    if (found === "cut") {
+      return unlike(`the document ${root}`, isEmpty ? "nothing" : "a part of it", "IncompleteResponse")
+    }
+  }
+  if (element !== undefined && (xml.text(text, element) ?? "") === "") {
+    return unlike(`the element ${element}`, isEmpty ? "nothing" : kindOf(response))
+  }
+  const hasBody = root !== undefined || element !== undefined
+  if (!hasBody && !isEmpty) return unlike("no body", kindOf(response))
+  return etag && toEtag((hasBody ? xml.text(text, "ETag") : headers["etag"]) ?? "") === ""
+    ? unlike("an ETag", "none")
+    : undefined
+}
+
+/** What a body is that should be another one. Its text may hold anything, and is not for a message. */
+const kindOf = ({ headers, text }: TextResponse): string => {
+  const encoding = headers["content-encoding"]
+  if (encoding !== undefined) return `a body encoded as ${encoding}`
+  if (/^\s*<(?:!doctype html|html)/i.test(text)) return "an HTML page"
+  const root = /^(?:\s*<\?[^>]*\?>)?\s*<([\w:.-]{1,64})/.exec(text)?.[1]
+  return root === undefined ? "a body of another kind" : `a ${root}`
+}
+
+/** Every response with or about an object has one. */
+export const hasEtag = (headers: Response["headers"]): boolean => toEtag(headers["etag"] ?? "") !== ""
+
+/** Which bytes a response with bytes has, and how many the object has, which `known` says where the response does not. */
 export const extentOf = (
-  { headers, status }: Response
+  { headers, status }: Response,
+  known?: number
 ): { readonly range: ResolvedRange; readonly size: number } | undefined => {
   if (status === 200) {
-    const size = parseContentLength(headers["content-length"])
+    const size = parseContentLength(headers["content-length"]) ?? known
     return size === undefined ? undefined : { range: { start: 0, endExclusive: size }, size }
   }
-  const { range, size } = parseContentRange(headers["content-range"]) ?? {}
+  // Some of the last bytes of an empty object, as MinIO has it.
+  if (/^bytes 0--1\/0$/.test(headers["content-range"] ?? "")) return { range: { start: 0, endExclusive: 0 }, size: 0 }
+  const { range, size = known } = parseContentRange(headers["content-range"]) ?? {}
   return range === undefined || size === undefined ? undefined : { range, size }
 }
 
 /** The failure of an operation that needs the size of an object, where the response does not have it. */
 export const sizeUnknown = (): E.UnexpectedStorageError =>
   new E.UnexpectedStorageError({
-    reason: "the response does not have the size of the object; " +
+    reason: "no response has the size of the object; " +
       "ask the server, or the proxy before it, to send Content-Length and Content-Range"
   })
 
@@ -211,11 +318,19 @@ const checksumHeaders = [
 ] as const
 
 const toChecksum = (headers: Response["headers"]): Checksum | undefined => {
-  if (headers["x-amz-checksum-type"] === "COMPOSITE") return undefined
   for (const [algorithm, header] of checksumHeaders) {
     const value = headers[header]
-    // One of the checksums of parts ends in their number, and is not that of the bytes.
-    if (value !== undefined && !value.includes("-")) return { algorithm, value }
+    if (value !== undefined && isOfWhole(headers, value)) return { algorithm, value }
   }
   return undefined
+}
+
+/**
+ * Whether a checksum is that of all bytes of the object. One of the checksums of its parts ends in their number, or its type
+ * says so, or neither: then only the etag of an object in parts does.
+ */
+export const isOfWhole = (headers: Response["headers"], checksum: string): boolean => {
+  const type = headers["x-amz-checksum-type"]?.toUpperCase()
+  if (checksum.includes("-") || type === "COMPOSITE") return false
+  return type === "FULL_OBJECT" || !isEtagOfParts(toEtag(headers["etag"] ?? ""))
 }

@@ -5,18 +5,22 @@
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { createHash } from "node:crypto"
 import * as ByteRange from "../../ByteRange.js"
+import { unexpected } from "../../internal/errors.js"
 import type { Response } from "../../internal/httpCall.js"
 import { retry } from "../../internal/retry.js"
-import type { CopyOptions, ObjectInfo, SaveData, SaveOptions } from "../../StorageBackend.js"
+import type { CopyOptions, ObjectInfo, ResumableData, SaveData, SaveOptions } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import { isEtag, keptHeaders, quoted, toEtag } from "./dialect.js"
 import { askWithChecksum, type SentPart, Upload } from "./multipart.js"
 import { limits, type Part, PartReader, sizeOfCopiedPart, sizeOfPart, type UploadParts } from "./parts.js"
-import { escapeKey, type TextResponse } from "./request.js"
-import { type ErrorResponse, failureOf } from "./responses.js"
+import { escapeKey } from "./request.js"
+import { type ErrorResponse, failureOf, type TextResponse } from "./responses.js"
 import { attributeHeaders, type Saving, Target } from "./target.js"
+import { findUnfinished, type Unfinished } from "./unfinished.js"
 import * as xml from "./xml.js"
 
 export class Saver {
@@ -38,7 +42,97 @@ export class Saver {
     if (ifMatch !== undefined && (ifNoneMatch !== undefined || !isEtag(ifMatch))) {
       return Effect.zipRight(target.check, Effect.fail(new E.PreconditionFailed()))
     }
-    return data instanceof Uint8Array ? this.#saveBytes(target, data) : this.#saveStream(target, data, size)
+    const saved = data instanceof Uint8Array ? this.#saveBytes(target, data) : this.#saveStream(target, data, size)
+    return target.isConditional ? Effect.zipRight(this.#requireConditions(target, options), saved) : saved
+  }
+
+  /**
+   * Saves an object by an upload that stays where it is broken off. One that an earlier call has left is completed, as far as its
+   * parts have the very bytes that this save would send.
+   */
+  saveResumable(
+    key: string,
+    data: ResumableData,
+    { attributes }: Pick<SaveOptions, "attributes">
+  ): Effect.Effect<ObjectInfo, E.SaveError> {
+    const { bucket, checksum } = this.#saving
+    const { rest, size, version } = data
+    const headers = attributeHeaders(this.#saving, attributes)
+    const identity = JSON.stringify([version, size, headers, bucket.headers.create])
+    const id = createHash("sha256").update(identity).digest("hex")
+    const target = new Target(key, {}, headers, this.#saving, id)
+    // An upload with checksums is of a kind that a listing of its parts need not tell.
+    const isResumable = checksum === undefined && size > sizeOfPart(this.#parts, 1, size)
+    if (!isResumable) return this.#saveStream(target, rest(0), size)
+    return Effect.gen(this, function*() {
+      const unfinished = yield* findUnfinished(this.#saving, this.#parts, target, data)
+      const saved = unfinished === undefined ? undefined : yield* this.#resume(target, unfinished, data)
+      return saved ?? (yield* this.#begin(target, data)) ??
+        (yield* this.#upload(target, (upload) => this.#sendRest(upload, data, [])))
+    })
+  }
+
+  /** Completes an unfinished upload; returns nothing where another save had begun it, or has changed it. */
+  #resume(target: Target, { id, parts }: Unfinished, data: ResumableData) {
+    return this.#uploadRest(
+      target,
+      Upload.resume(target, this.#saving, id),
+      data,
+      parts,
+      (upload, parts) => upload.completeOwn(parts, data.size)
+    )
+  }
+
+  /** Uploads an object by an upload that can be resumed; returns nothing where another save has changed it. */
+  #begin(target: Target, data: ResumableData) {
+    return this.#uploadRest(
+      target,
+      Upload.start(target, this.#saving, true),
+      data,
+      [],
+      (upload, parts) => upload.complete(parts, data.size)
+    )
+  }
+
+  /** Sends what is missing and completes the upload. One that is lost may have been completed by another save of the same data. */
+  #uploadRest<A>(
+    target: Target,
+    begin: Effect.Effect<Upload, E.SaveError, Scope.Scope>,
+    data: ResumableData,
+    kept: ReadonlyArray<SentPart>,
+    complete: (upload: Upload, parts: ReadonlyArray<SentPart>) => Effect.Effect<A, E.SaveError>
+  ): Effect.Effect<A | ObjectInfo | undefined, E.SaveError> {
+    const { policy } = this.#saving
+    return Effect.scoped(Effect.gen(this, function*() {
+      const upload = yield* begin
+      const sent = Effect.flatMap(this.#sendRest(upload, data, kept), ({ parts }) => complete(upload, parts))
+      return yield* Effect.catchAll(sent, (error) =>
+        upload.isLost
+          ? Effect.map(Effect.option(retry(target.own, policy)), Option.getOrUndefined)
+          : Effect.fail(error))
+    }))
+  }
+
+  /** Sends all parts but the first ones, which the bucket has. */
+  #sendRest(upload: Upload, { rest, size }: ResumableData, kept: ReadonlyArray<SentPart>) {
+    return Effect.scoped(Effect.gen(this, function*() {
+      const partSize = sizeOfPart(this.#parts, 1, size)
+      const data = rest(Math.min(kept.length * partSize, size))
+      const reader = new PartReader(yield* Stream.toPull(data), this.#parts.concurrency + 1, () => partSize)
+      const sent = yield* this.#sendAll(upload, reader.rest, kept.length)
+      return { parts: [...kept, ...sent.parts], size }
+    }))
+  }
+
+  #requireConditions(target: Target, options: SaveOptions): Effect.Effect<void, E.SaveError> {
+    const { bucket, conditions } = this.#saving
+    return conditions.requireSave(target.key, options, (key, headers) =>
+      askWithChecksum(this.#saving, {
+        method: "PUT",
+        key,
+        headers: { ...bucket.headers.create, ...bucket.headers.access, ...target.headers, ...headers },
+        body: new Uint8Array(0)
+      }))
   }
 
   #saveBytes(target: Target, bytes: Uint8Array): Effect.Effect<ObjectInfo, E.SaveError> {
@@ -94,12 +188,17 @@ export class Saver {
           ...target.conditions,
           ...(target.isConditional && target.idHeader)
         },
-        body
+        body,
+        response: { etag: true }
       })
     )
-    return target.settle(
-      Effect.map(this.#withBareEtag(target, request), ({ headers }) => target.infoFrom(headers, body.byteLength)),
-      ({ status }) => target.isConditional && (status === 412 || status === 404)
+    const saving = Effect.map(
+      this.#withBareEtag(target, request),
+      ({ headers }) => target.infoFrom(headers, body.byteLength)
+    )
+    return target.isConditional ? target.settle(saving) : retry(
+      Effect.catchTag(saving, "ErrorResponse", (error) => Effect.fail(target.failureOf(error))),
+      this.#saving.policy
     )
   }
 
@@ -109,17 +208,23 @@ export class Saver {
     request: Effect.Effect<TextResponse, E.CommonError | ErrorResponse>
   ): Effect.Effect<TextResponse, E.SaveError | ErrorResponse> {
     const { dialect } = this.#saving.bucket
-    return Effect.suspend(() => {
-      const wasBare = dialect.bareEtags
-      return Effect.catchTag(request, "ErrorResponse", (error) => {
-        if (wasBare || error.status !== 412 || target.conditions["if-match"] === undefined) return Effect.fail(error)
-        return Effect.flatMap(target.hasExpectedEtag, (hasExpectedEtag) => {
-          if (!hasExpectedEtag) return Effect.fail(error)
-          dialect.bareEtags = true
-          return request
-        })
+    if (target.conditions["if-match"] === undefined) return request
+    return Effect.suspend(() =>
+      dialect.bareEtags !== undefined ? request : Effect.matchEffect(request, {
+        onSuccess: (response) => {
+          dialect.bareEtags = false
+          return Effect.succeed(response)
+        },
+        onFailure: (error) => {
+          if (error._tag !== "ErrorResponse" || error.status !== 412) return Effect.fail(error)
+          return Effect.flatMap(target.hasExpectedEtag, (hasExpectedEtag) => {
+            if (!hasExpectedEtag) return Effect.fail(error)
+            dialect.bareEtags = true
+            return request
+          })
+        }
       })
-    })
+    )
   }
 
   /** A multipart upload whose parts are sent by `send`. */
@@ -135,14 +240,15 @@ export class Saver {
     }))
   }
 
-  #sendAll(upload: Upload, parts: Stream.Stream<Part>) {
+  /** Sends parts that come after the first `before` ones. */
+  #sendAll(upload: Upload, parts: Stream.Stream<Part>, before = 0) {
     let size = 0
     return parts.pipe(
       Stream.zipWithIndex,
       Stream.mapEffect(([{ bytes, release }, index]) => {
         size += bytes.byteLength
         return index < limits.parts
-          ? Effect.ensuring(upload.send(index + 1, bytes), release)
+          ? Effect.ensuring(upload.send(before + index + 1, bytes), release)
           : Effect.fail(
             new E.StorageFull({
               reason: `the stream does not fit in ${limits.parts} parts of ${this.#parts.partSize} bytes; ` +
@@ -182,7 +288,8 @@ export class Saver {
           ...bucket.headers.access,
           ...this.#from(source),
           ...(replaced !== undefined && { ...replaced, "x-amz-metadata-directive": "REPLACE" })
-        }
+        },
+        response: { root: "CopyObjectResult", etag: true }
       }),
       ({ text }): ObjectInfo => ({
         key,
@@ -197,6 +304,15 @@ export class Saver {
         Effect.option(retry(getter.head(key), policy)),
         (found) => Option.isSome(found) && found.value.info.etag === info.etag ? found.value.info : info
       ))
+  }
+
+  /** Fails unless there is such a copy, as its source is removed next. */
+  confirm({ etag, key, size }: ObjectInfo): Effect.Effect<void, E.CommonError> {
+    const { getter, policy } = this.#saving
+    return retry(getter.head(key), policy).pipe(
+      Effect.filterOrFail(({ info }) => info.etag === etag && info.size === size, notThere),
+      Effect.catchTags({ ObjectNotFound: () => Effect.fail(notThere()), InvalidKey: unexpected })
+    )
   }
 
   #copyInParts(source: ObjectInfo, target: Target): Effect.Effect<ObjectInfo, E.CopyError> {
@@ -262,3 +378,8 @@ export class Saver {
     )
   }
 }
+
+const notThere = () =>
+  new E.UnexpectedStorageError({
+    reason: "the server has reported a copy, but there is another object or none under the new key; the source was kept"
+  })

@@ -10,6 +10,7 @@ import type { RetryPolicy } from "../../RetryPolicy.js"
 import { type Attributes, checkSave, type ObjectInfo, type SaveOptions } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import * as Checksums from "./checksums.js"
+import type { Conditions } from "./conditions.js"
 import { isUnmet, metadataHeaders, metadataPrefix, saveId, toAttributes } from "./dialect.js"
 import type { Getter } from "./get.js"
 import type { Bucket } from "./request.js"
@@ -21,6 +22,7 @@ export interface Saving {
   readonly getter: Getter
   readonly policy: RetryPolicy
   readonly checksum: Checksums.Checksum | undefined
+  readonly conditions: Conditions
   /** What is kept with an object unless the save says otherwise. */
   readonly defaults: Attributes
 }
@@ -29,15 +31,27 @@ export interface Saving {
 export const attributeHeaders = ({ defaults }: Saving, attributes: Attributes = {}): Record<string, string> =>
   metadataHeaders(formatAttributes({ ...defaults, ...attributes }, metadataPrefix))
 
+/** Whether an error may come of a save that was carried out. An upload is no more once it was completed. */
+const mayBeDone = ({ code, isInDoubt, status }: ErrorResponse): boolean =>
+  isInDoubt || status === 412 || (status === 404 && code !== "NoSuchBucket")
+
 export class Target {
   readonly key: string
   /** What is kept with the object. */
   readonly headers: Readonly<Record<string, string>>
   readonly #options: SaveOptions
   readonly #saving: Saving
-  readonly #id = crypto.randomUUID()
+  readonly #id: string
 
-  constructor(key: string, options: SaveOptions, headers: Readonly<Record<string, string>>, saving: Saving) {
+  /** `id` is that of the save, where others may go on with it. */
+  constructor(
+    key: string,
+    options: SaveOptions,
+    headers: Readonly<Record<string, string>>,
+    saving: Saving,
+    id: string = crypto.randomUUID()
+  ) {
+    this.#id = id
     this.key = key
     this.headers = headers
     this.#options = options
@@ -120,22 +134,20 @@ export class Target {
   }
 
   /**
-   * Retries a request that saves the object. An earlier attempt may have been carried out, its response lost: an error that
-   * may come of that is not believed before the object was looked at.
+   * Retries a request that saves the object and that `own` recognises. It may have been carried out before: by an attempt whose
+   * response was lost, or because a proxy sent it twice. An error that may come of that is not believed before the object was
+   * looked at.
    */
-  settle(
-    request: Effect.Effect<ObjectInfo, ErrorResponse | E.SaveError>,
-    mayBeDone: (error: ErrorResponse) => boolean
-  ): Effect.Effect<ObjectInfo, E.SaveError> {
-    let attempts = 0
-    const attempt = Effect.suspend(() => {
-      attempts++
-      return Effect.catchTag(request, "ErrorResponse", (error) => {
-        const failure = Effect.fail(this.failureOf(error))
-        return attempts > 1 && mayBeDone(error)
-          ? Effect.flatMap(this.own, (info) => info === undefined ? failure : Effect.succeed(info))
-          : failure
-      })
+  settle(request: Effect.Effect<ObjectInfo, ErrorResponse | E.SaveError>): Effect.Effect<ObjectInfo, E.SaveError> {
+    const attempt = Effect.catchTag(request, "ErrorResponse", (error) => {
+      const failure = Effect.fail(this.failureOf(error))
+      return mayBeDone(error)
+        ? Effect.flatMap(
+          // Who may not look has nothing but the error.
+          Effect.catchTag(this.own, "AccessDenied", () => failure),
+          (info) => info === undefined ? failure : Effect.succeed(info)
+        )
+        : failure
     })
     return retry(attempt, this.#saving.policy)
   }

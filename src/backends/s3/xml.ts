@@ -24,6 +24,20 @@ export const text = (xml: string, name: string): string | undefined => {
   return inner === undefined ? undefined : unescape(inner)
 }
 
+/**
+ * Whether a document has this root element: the whole of it, only its beginning, which includes none of it, or neither.
+ */
+export const rootIs = (xml: string, name: string): "whole" | "cut" | "other" => {
+  const start = /^\ufeff?(?:\s|<\?[^>]*\?>|<!--[^]*?-->)*/.exec(xml)?.[0].length ?? 0
+  const beginning = `<${name}`
+  const found = xml.slice(start, start + beginning.length)
+  if (found.length < beginning.length) return beginning.startsWith(found) ? "cut" : "other"
+  if (found !== beginning || !/^[\s>/]?$/.test(xml.charAt(start + beginning.length))) return "other"
+  const end = xml.trimEnd()
+  const isEmpty = end.endsWith("/>") && xml.indexOf(">", start) === end.length - 1
+  return isEmpty || end.endsWith(`</${name}>`) ? "whole" : "cut"
+}
+
 const next = (
   xml: string,
   name: string,

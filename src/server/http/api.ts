@@ -153,11 +153,20 @@ const head = HttpApiEndpoint.head("head", "/objects/:key")
   .annotate(OpenApi.Summary, "Object metadata, without the body")
   .annotate(OpenApi.Description, `A failure is in the header ${errorHeader}, as percent-encoded JSON.`)
 
+const idempotencyKey = text(
+  "An id of this request, the same when it is repeated: where the precondition does not hold because the request was carried " +
+    "out before, the response is that of then."
+)
+
 const put = HttpApiEndpoint.put("put", "/objects/:key")
   .setPath(keyPath)
   .setHeaders(Schema.Struct({
     "if-none-match": text("With *, only if there is no object with this key."),
     "if-match": text("Only if there is an object with this key and one of these etags."),
+    "idempotency-key": idempotencyKey,
+    "content-digest": text("Digests of the body (RFC 9530): sha-512, sha-256, sha, md5. A wrong one is a 400."),
+    "repr-digest": text("The same as content-digest."),
+    "content-md5": text("The MD5 of the body in base64. A wrong one is a 400."),
     "content-type": text(attributes["content-type"]),
     "content-encoding": text(attributes["content-encoding"]),
     "content-language": text(attributes["content-language"]),
@@ -180,7 +189,10 @@ const put = HttpApiEndpoint.put("put", "/objects/:key")
 
 const remove = HttpApiEndpoint.del("delete", "/objects/:key")
   .setPath(keyPath)
-  .setHeaders(Schema.Struct({ "if-match": text("Only if there is an object with this key and one of these etags.") }))
+  .setHeaders(Schema.Struct({
+    "if-match": text("Only if there is an object with this key and one of these etags."),
+    "idempotency-key": idempotencyKey
+  }))
   .addSuccess(empty(204, "There is no object with this key any more."))
   .addError(invalidKey)
   .addError(preconditionFailed)
@@ -188,7 +200,12 @@ const remove = HttpApiEndpoint.del("delete", "/objects/:key")
 
 const list = HttpApiEndpoint.get("list", "/objects")
   .setUrlParams(ListQuery)
-  .addSuccess(Page.annotations({ description: "A page; with accept: application/x-ndjson every Entry, one a line." }))
+  .addSuccess(
+    Page.annotations({
+      description:
+        "A page; with accept: application/x-ndjson every Entry, one a line; with ; end=count a last line {\"end\": lines}."
+    })
+  )
   .annotate(OpenApi.Summary, "List objects in the byte order of their keys")
 
 const metrics = HttpApiEndpoint.get("metrics", "/metrics")

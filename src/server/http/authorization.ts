@@ -2,13 +2,10 @@
  * Which requests are refused before they reach the storage: by bearer tokens (RFC 6750), and those of web pages that may not
  * use the server.
  */
-import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
-import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Redacted from "effect/Redacted"
 import { AccessDenied } from "../../StorageError.js"
 import { failure, serverName } from "./responses.js"
-
-type Request = HttpServerRequest.HttpServerRequest
+import type { Request, Response, Server } from "./server.js"
 
 export interface Token {
   readonly token: Redacted.Redacted
@@ -16,21 +13,26 @@ export interface Token {
 }
 
 /** The response to a request that is refused, or `undefined`. */
-export type Authorize = (request: Request, scope: Token["scope"]) => HttpServerResponse.HttpServerResponse | undefined
+export type Authorize = (server: Server, request: Request, scope: Token["scope"]) => Response | undefined
 
 export const isWrite = ({ method }: Request): boolean => method === "PUT" || method === "DELETE"
 
-const deny = (request: Request, reason: string, status = 403, headers: Readonly<Record<string, string>> = {}) =>
-  failure(new AccessDenied({ backend: serverName, reason }), request.method, { status, headers })
+const deny = (
+  server: Server,
+  request: Request,
+  reason: string,
+  status = 403,
+  headers: Readonly<Record<string, string>> = {}
+) => failure(server, new AccessDenied({ backend: serverName, reason }), request.method, { status, headers })
 
 /** Requires one of these tokens. */
 export const byTokens = (tokens: ReadonlyArray<Token>): Authorize => {
   const encoder = new TextEncoder()
   const known = tokens.map(({ scope, token }) => ({ scope, secret: encoder.encode(Redacted.value(token)) }))
-  return (request, scope) => {
+  return (server, request, scope) => {
     const challenge = (error: string) => ({ "www-authenticate": `Bearer realm="weights"${error}` })
     const [, given] = /^Bearer +([\x21-\x7e]+) *$/i.exec(request.headers["authorization"] ?? "") ?? []
-    if (given === undefined) return deny(request, "a bearer token is required", 401, challenge(""))
+    if (given === undefined) return deny(server, request, "a bearer token is required", 401, challenge(""))
     const bytes = encoder.encode(given)
     let granted: Token["scope"] | undefined
     // All of them are compared, so that the time does not depend on which matches.
@@ -38,10 +40,10 @@ export const byTokens = (tokens: ReadonlyArray<Token>): Authorize => {
       if (isEqual(token.secret, bytes) && granted !== "write") granted = token.scope
     }
     if (granted === undefined) {
-      return deny(request, "the bearer token is unknown", 401, challenge(`, error="invalid_token"`))
+      return deny(server, request, "the bearer token is unknown", 401, challenge(`, error="invalid_token"`))
     }
     return scope === "write" && granted === "read"
-      ? deny(request, "the bearer token only allows reading", 403, challenge(`, error="insufficient_scope"`))
+      ? deny(server, request, "the bearer token only allows reading", 403, challenge(`, error="insufficient_scope"`))
       : undefined
   }
 }
@@ -57,19 +59,19 @@ const isEqual = (secret: Uint8Array, given: Uint8Array): boolean => {
  * Without authorization, allows writes only under a name of the loopback interface. A web page can have its own name resolve
  * to it (DNS rebinding), and browsers then let the page send any request.
  */
-export const byLoopbackName: Authorize = (request, scope) => {
+export const byLoopbackName: Authorize = (server, request, scope) => {
   const { host } = request.headers
   const isLoopback = host === undefined || /^(([\w-]+\.)*localhost|127(\.\d+){3}|\[::1\])\.?(:\d*)?$/i.test(host)
   return scope === "read" || isLoopback
     ? undefined
-    : deny(request, "without authorization, writes are allowed only under a loopback name, such as localhost")
+    : deny(server, request, "without authorization, writes are allowed only under a loopback name, such as localhost")
 }
 
 /** Refuses WebSockets of pages of other origins. Browsers let any page open one, and only send its origin. */
-export const byOrigin = (isAllowed: (origin: string) => boolean): Authorize => (request) => {
+export const byOrigin = (isAllowed: (origin: string) => boolean): Authorize => (server, request) => {
   const { host, origin, upgrade } = request.headers
   return upgrade === undefined || origin === undefined || isAllowed(origin) ||
       origin.replace(/^[a-z]+:\/\//i, "") === host
     ? undefined
-    : deny(request, "web pages of this origin may not use the server")
+    : deny(server, request, "web pages of this origin may not use the server")
 }

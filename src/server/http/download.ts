@@ -13,11 +13,11 @@ import { checksumHeader, formatDigest, formatEtag, formatResponseAttributes } fr
 import type * as Storage from "../../Storage.js"
 import type { ObjectInfo, OpenedObject } from "../../StorageBackend.js"
 import type * as E from "../../StorageError.js"
-import { destroyConnection, sentCheck } from "./nodeConnection.js"
+import { sentCheck } from "./nodeConnection.js"
 import { appliesTo, check, parseConditionalRange, parsePreconditions, toLoadOptions } from "./preconditions.js"
 import { empty, failure, noSniff } from "./responses.js"
-import type { Answer, Request, Response, Server } from "./server.js"
-import type { Transfer } from "./transfers.js"
+import { type Answer, defaultCacheControl, type Request, type Response, type Server, type Settings } from "./server.js"
+import type { Transfer, Transfers } from "./transfers.js"
 
 /**
  * The largest piece of an object, in bytes, that is read, held and written at once; a client must take one within the idle
@@ -37,7 +37,7 @@ export const getObject = (server: Server, request: Request, key: string): Answer
   return Effect.flatMap(transfers.begin(request), (transfer) =>
     Effect.matchEffect(open(storage, request, key), {
       onSuccess: (opened) => send(server, request, opened, transfer),
-      onFailure: (error) => refuse(storage, request, key, error)
+      onFailure: (error) => refuse(server, request, key, error)
     }))
 }
 
@@ -70,7 +70,7 @@ const open = (
 }
 
 const send = (
-  { settings }: Server,
+  { settings, transfers }: Server,
   request: Request,
   opened: OpenedObject,
   transfer: Transfer
@@ -79,7 +79,7 @@ const send = (
   const length = range.endExclusive - range.start
   const wanted = parseConditionalRange(request.headers)
   const isPart = wanted !== undefined && length > 0 && appliesTo(wanted, info.etag)
-  const fields = objectHeaders(info, request)
+  const fields = objectHeaders(info, request, settings)
   fields["content-length"] = String(length)
   if (isPart) fields["content-range"] = formatContentRange(range, info.size)
   const options = { status: isPart ? 206 : 200, headers: fields, contentType: fields["content-type"] }
@@ -91,28 +91,34 @@ const send = (
     Body.open(opened, transfer, settings.isUnseen ? sentCheck(request) : () => false),
     (body) =>
       // A failure before the first piece still has a status.
-      Effect.map(body.first, (first) => HttpServerResponse.stream(body.stream(first, request, info.key), options))
+      Effect.map(body.first, (first) =>
+        HttpServerResponse.stream(body.stream(first, request, transfers, info.key), options))
   )
 }
 
 /** The header fields of an object, whichever part of it is sent. */
 const objectHeaders = (
   { attributes, checksum, etag, key, lastModified }: ObjectInfo,
-  request: Request
+  request: Request,
+  { auth, cacheControl }: Settings
 ): Record<string, string> => {
   const fields: Record<string, string> = {
     ...noSniff,
     "content-type": key.endsWith(".json") ? "application/json" : "application/octet-stream",
-    // Without this, caches would guess from its age how long an object stays current.
-    "cache-control": "no-cache",
+    "cache-control": cacheControl,
     etag: formatEtag(etag),
     "last-modified": lastModified.toUTCString(),
     "accept-ranges": "bytes"
   }
   if (checksum !== undefined) fields[checksumHeader] = formatDigest(checksum)
+  const vary = [
+    ...(attributes?.contentEncoding === undefined ? [] : ["accept-encoding"]),
+    // An object may say that shared caches keep it, for those who may read it.
+    ...(auth === undefined ? [] : ["authorization"])
+  ]
+  if (vary.length > 0) fields["vary"] = vary.join(", ")
   if (attributes === undefined) return fields
   Object.assign(fields, formatResponseAttributes(attributes, request))
-  if (attributes.contentEncoding !== undefined) fields["vary"] = "accept-encoding"
   // A saved page must not run as one of the server's.
   if (attributes.contentType !== undefined) fields["content-security-policy"] = "default-src 'none'; sandbox"
   return fields
@@ -163,9 +169,14 @@ class Body {
   }
 
   /** The whole body. Where reading the rest fails, the connection breaks. */
-  stream(first: Chunk.Chunk<Uint8Array>, request: Request, key: string): Stream.Stream<Uint8Array, E.LoadError> {
+  stream(
+    first: Chunk.Chunk<Uint8Array>,
+    request: Request,
+    transfers: Transfers,
+    key: string
+  ): Stream.Stream<Uint8Array, E.LoadError> {
     let pending: Chunk.Chunk<Uint8Array> | undefined = first
-    const rest = Effect.catchAllCause(this.#next, (cause) => breakOff(cause, request, key))
+    const rest = Effect.catchAllCause(this.#next, (cause) => breakOff(cause, request, transfers, key))
     return Stream.repeatEffectChunkOption(Effect.suspend(() => {
       const piece = pending
       pending = undefined
@@ -214,7 +225,12 @@ class Body {
 }
 
 /** Ends a body that cannot be completed, after a status that promised all of it. */
-const breakOff = (cause: Cause.Cause<Option.Option<E.LoadError>>, request: Request, key: string): Pull<E.LoadError> =>
+const breakOff = (
+  cause: Cause.Cause<Option.Option<E.LoadError>>,
+  request: Request,
+  { requests }: Transfers,
+  key: string
+): Pull<E.LoadError> =>
   Option.match(Cause.flipCauseOption(cause), {
     onNone: () => Effect.fail(Option.none()),
     onSome: (failed) =>
@@ -223,24 +239,34 @@ const breakOff = (cause: Cause.Cause<Option.Option<E.LoadError>>, request: Reque
           `the response to ${request.method} ${JSON.stringify(key)} broke off`,
           Cause.map(failed, (error) => error.message)
         ),
-        Effect.suspend(() => destroyConnection(request) ? Effect.never : Effect.failCause(cause))
+        Effect.suspend(() => requests.cut(request, "storage") ? Effect.never : Effect.failCause(cause))
       )
   })
 
+/** The header fields of a 304: what a cache updates of the response that it has (RFC 9110, section 15.4.5). */
+const revalidationHeaders = (info: ObjectInfo, request: Request, settings: Settings): Record<string, string> => {
+  const kept = ["etag", "cache-control", "vary"]
+  return Object.fromEntries(
+    Object.entries(objectHeaders(info, request, settings)).filter(([name]) => kept.includes(name))
+  )
+}
+
 /** Answers a failed `GET`: a 304 has the current etag, a 416 the size of the object, as far as the storage can be asked. */
-const refuse = (storage: Storage.Service, request: Request, key: string, error: E.LoadError): Answer => {
+const refuse = (server: Server, request: Request, key: string, error: E.LoadError): Answer => {
+  const { settings, storage } = server
   const { headers, method } = request
   const withInfo = (headersOf: (info: ObjectInfo) => Readonly<Record<string, string>>) =>
     Effect.match(storage.head(key), {
-      onFailure: () => failure(error, method),
-      onSuccess: (info) => failure(error, method, { headers: headersOf(info) })
+      onFailure: () => failure(server, error, method),
+      onSuccess: (info) => failure(server, error, method, { headers: headersOf(info) })
     })
   switch (error._tag) {
     case "ObjectNotModified": {
       const etag = toLoadOptions(parsePreconditions(headers))?.ifNoneMatch
-      return etag === undefined
-        ? withInfo((info) => ({ etag: formatEtag(info.etag) }))
-        : Effect.succeed(failure(error, method, { headers: { etag: formatEtag(etag) } }))
+      // A cache keeps the default that it has: it is not worth another request to the storage.
+      return etag === undefined || settings.cacheControl !== defaultCacheControl
+        ? withInfo((info) => revalidationHeaders(info, request, settings))
+        : Effect.succeed(failure(server, error, method, { headers: { etag: formatEtag(etag) } }))
     }
     case "InvalidRange":
       return withInfo(({ size }) => ({ "content-range": `bytes */${size}` }))
@@ -249,12 +275,14 @@ const refuse = (storage: Storage.Service, request: Request, key: string, error: 
   }
 }
 
-export const headObject = ({ storage }: Server, request: Request, key: string): Answer =>
-  Effect.map(storage.head(key), (info) => {
+export const headObject = (server: Server, request: Request, key: string): Answer => {
+  const { settings, storage } = server
+  return Effect.map(storage.head(key), (info) => {
     const failed = check(parsePreconditions(request.headers), info)
     if (failed === undefined) {
-      return empty(200, { ...objectHeaders(info, request), "content-length": String(info.size) })
+      return empty(200, { ...objectHeaders(info, request, settings), "content-length": String(info.size) })
     }
-    const headers = failed._tag === "ObjectNotModified" ? { headers: { etag: formatEtag(info.etag) } } : {}
-    return failure(failed, request.method, headers)
+    const headers = failed._tag === "ObjectNotModified" ? revalidationHeaders(info, request, settings) : {}
+    return failure(server, failed, request.method, { headers })
   })
+}

@@ -5,13 +5,13 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { toJson } from "../../internal/protocol.js"
+import { hasEnd, listingType, listingWithEnd, toJson } from "../../internal/protocol.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import type * as Storage from "../../Storage.js"
 import type { ObjectInfo } from "../../StorageBackend.js"
 import type { ListError } from "../../StorageError.js"
 import type { ListQuery } from "./api.js"
-import { json, noSniff, publicJson } from "./responses.js"
+import { json, logFailure, noSniff, publicJson } from "./responses.js"
 import type { Answer, Request, Server } from "./server.js"
 
 const maxPage = 1000
@@ -22,18 +22,19 @@ const nameOf = (entry: Entry): string => "prefix" in entry ? entry.prefix : entr
 
 const entryJson = (entry: Entry): string => JSON.stringify("prefix" in entry ? entry : toJson(entry))
 
-export const listObjects = ({ storage, transfers }: Server, request: Request, query: ListQuery): Answer => {
+export const listObjects = (server: Server, request: Request, query: ListQuery): Answer => {
+  const { storage, transfers } = server
   const { limit } = query
   const entries = entriesOf(storage, query)
   return Effect.flatMap(
     transfers.begin(request),
-    (transfer) =>
-      (request.headers["accept"] ?? "").includes("application/x-ndjson")
-        ? Effect.succeed(HttpServerResponse.stream(
-          transfer.download(lines(limit === undefined ? entries : Stream.take(entries, limit))),
-          { contentType: "application/x-ndjson", headers: noSniff }
-        ))
-        : page(entries, Math.min(limit ?? maxPage, maxPage))
+    (transfer) => {
+      const accept = request.headers["accept"] ?? ""
+      if (!accept.includes(listingType)) return page(entries, Math.min(limit ?? maxPage, maxPage))
+      const contentType = hasEnd(accept) ? listingWithEnd : listingType
+      const listed = lines(server, request, limit === undefined ? entries : Stream.take(entries, limit), hasEnd(accept))
+      return Effect.succeed(HttpServerResponse.stream(transfer.download(listed), { contentType, headers: noSniff }))
+    }
   )
 }
 
@@ -62,13 +63,24 @@ const page = (entries: Stream.Stream<Entry, ListError>, limit: number): Answer =
   })
 
 /** The lines of each page of the storage at once. If the listing breaks, the last line is the failure. */
-const lines = (entries: Stream.Stream<Entry, ListError>): Stream.Stream<Uint8Array> => {
+const lines = (
+  server: Server,
+  request: Request,
+  entries: Stream.Stream<Entry, ListError>,
+  isEnded: boolean
+): Stream.Stream<Uint8Array> => {
   const encoder = new TextEncoder()
+  let count = 0
+  const end = Stream.sync(() => `${JSON.stringify({ end: count })}\n`)
   return entries.pipe(
-    Stream.mapChunks((chunk) =>
-      Chunk.of(Chunk.toReadonlyArray(chunk).map((entry) => `${entryJson(entry)}\n`).join(""))
+    Stream.mapChunks((chunk) => {
+      count += chunk.length
+      return Chunk.of(Chunk.toReadonlyArray(chunk).map((entry) => `${entryJson(entry)}\n`).join(""))
+    }),
+    Stream.concat(isEnded ? end : Stream.empty),
+    Stream.catchAll((error) =>
+      Stream.fromEffect(Effect.as(logFailure(request, error), `${publicJson(server, error)}\n`))
     ),
-    Stream.catchAll((error) => Stream.make(`${publicJson(error)}\n`)),
     Stream.map((text) => encoder.encode(text))
   )
 }

@@ -1,5 +1,6 @@
 /**
- * `GET /metrics`: all metrics of the process in the text format of Prometheus, version 0.0.4.
+ * `GET /metrics`: all metrics of the process in the text format of Prometheus, version 0.0.4. Names of storages are reduced to
+ * their kinds, such as `Cache/S3`, as they may hold paths, hosts and buckets.
  * https://prometheus.io/docs/instrumenting/exposition_formats
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
@@ -34,9 +35,12 @@ interface Family {
   readonly lines: Array<string>
 }
 
-const show = (pair: MetricPair.MetricPair.Untyped): Family & { readonly name: string } => {
+const show = (pair: MetricPair.MetricPair.Untyped, publicName: PublicName): Family & { readonly name: string } => {
   const { description, name: raw, tags } = pair.metricKey
-  const labels: Labels = tags.map(({ key, value }: MetricLabel.MetricLabel) => [key, value])
+  const labels: Labels = tags.map(({ key, value }: MetricLabel.MetricLabel) => [
+    key,
+    key === "backend" ? publicName(value) : value
+  ])
   const help = Option.getOrElse(description, () => "")
   const state = pair.metricState
   const name = toName(raw)
@@ -84,16 +88,44 @@ const show = (pair: MetricPair.MetricPair.Untyped): Family & { readonly name: st
   return { name, type: "untyped", help, lines: [] }
 }
 
-export const metricsResponse = Effect.map(
-  Metric.snapshot,
-  (pairs) => HttpServerResponse.text(format(pairs), { contentType, headers: noSniff })
-)
+export const makeMetrics = (): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  const publicName = makePublicName()
+  return Effect.map(
+    Metric.snapshot,
+    (pairs) => HttpServerResponse.text(format(pairs, publicName), { contentType, headers: noSniff })
+  )
+}
+
+type PublicName = (backend: string) => string
+
+/** Storages of one kind are numbered, in the order in which they are seen. */
+const makePublicName = (): PublicName => {
+  const known = new Map<string, string>()
+  const counts = new Map<string, number>()
+  return (backend) => {
+    const found = known.get(backend)
+    if (found !== undefined) return found
+    const kind = kindOf(backend)
+    const count = (counts.get(kind) ?? 0) + 1
+    counts.set(kind, count)
+    const name = count === 1 ? kind : `${kind} ${count}`
+    known.set(backend, name)
+    return name
+  }
+}
+
+/** Of `Cache(Prefix(models/, S3(bucket)))` it is `Cache/Prefix/S3`. */
+const kindOf = (backend: string): string =>
+  /^\w+$/.test(backend)
+    ? backend
+    : [...backend.matchAll(/(?:^|\(|, )([A-Za-z]\w*(?=\()|Memory(?=[,)]))/g)].map(([, kind]) => kind).join("/") ||
+      "storage"
 
 /** The metrics as text, grouped by name. */
-const format = (pairs: Iterable<MetricPair.MetricPair.Untyped>): string => {
+const format = (pairs: Iterable<MetricPair.MetricPair.Untyped>, publicName: PublicName): string => {
   const families = new Map<string, Family>()
   for (const pair of pairs) {
-    const { name, ...family } = show(pair)
+    const { name, ...family } = show(pair, publicName)
     const known = families.get(name)
     if (known === undefined) families.set(name, family)
     else if (known.type === family.type) known.lines.push(...family.lines)

@@ -2,15 +2,18 @@
  * Responses that are no object: JSON, and failures with a status that fits.
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
 import { formatRetryAfter } from "../../internal/httpHeaders.js"
 import { errorHeader, errorJson, statusOf } from "../../internal/protocol.js"
 import type { StorageError } from "../../StorageError.js"
+import type { Request, Server } from "./server.js"
 
 type Response = HttpServerResponse.HttpServerResponse
 
 type Fields = Readonly<Record<string, string>>
 
-/** How the server calls itself in its failures. The name of its storage may hold a path, host or bucket. */
+/** Marks failures that the server made itself. Clients see its public name instead. */
 export const serverName = "WeightServer"
 
 /** On every response: a browser must not guess the type of an object. */
@@ -24,18 +27,21 @@ export const empty = (status: number, headers: Fields = {}): Response =>
 
 /** Refuses a request that is not about an object: `HttpStorage` must not take it for a failure of the storage. */
 export const refusal = (status: number, error: string, headers: Fields = {}): Response =>
-  json(JSON.stringify({ error }), status, headers)
+  json(refusalJson(error), status, headers)
+
+export const refusalJson = (error: string): string => JSON.stringify({ error })
 
 /** Some clients refuse longer headers; then the status has to do. */
 const maxHeader = 6 * 1024
 
 /** A failure of the storage, or of the server itself. */
 export const failure = (
+  server: Server,
   error: StorageError,
   method: string,
   { headers = {}, status = statusOf(error) }: { readonly status?: number; readonly headers?: Fields } = {}
 ): Response => {
-  const text = publicJson(error)
+  const text = publicJson(server, error)
   const fields = {
     ...(error._tag === "StorageUnavailable" && error.retryAfter &&
       { "retry-after": formatRetryAfter(error.retryAfter) }),
@@ -51,8 +57,17 @@ export const failure = (
   })
 }
 
-/** Replaces reasons in which a storage may name a path, host or bucket. */
-const publicReasons: { readonly [Tag in StorageError["_tag"]]?: string } = {
+/** Whether the failure was made by the server itself, which has nothing to hide in it. */
+const isOwn = ({ backend }: StorageError): boolean => backend === serverName
+
+/** Whether the storage failed, and not the request: a matter of the server's operator. */
+const isFault = (error: StorageError): boolean => {
+  const status = statusOf(error)
+  return !isOwn(error) && (error._tag === "AccessDenied" || (status >= 500 && status !== 501))
+}
+
+/** Reasons about the server's storage, which clients see instead of those that may name a path, host or bucket. */
+const storageReasons: { readonly [Tag in StorageError["_tag"]]?: string } = {
   AccessDenied: "the server is denied access to its storage",
   StorageNotFound: "the storage of the server does not exist",
   StorageUnavailable: "the storage of the server is unavailable",
@@ -60,18 +75,41 @@ const publicReasons: { readonly [Tag in StorageError["_tag"]]?: string } = {
   UnexpectedStorageError: "the storage of the server failed"
 }
 
-/** Whether the failure was made by the server itself, which has nothing to hide in it. */
-const isOwn = ({ backend }: StorageError): boolean => backend === serverName
+/** Reasons about the request, which clients see unless they reveal something of the storage. */
+const requestReasons: { readonly [Tag in StorageError["_tag"]]?: string } = {
+  InvalidKey: "the storage of the server cannot hold this key",
+  InvalidRange: "the range is not satisfiable",
+  CorruptObject: "the bytes are damaged",
+  UnsupportedOperation: "the storage of the server does not support this"
+}
 
-/** Whether the storage failed, and not the request: a matter of the server's operator. */
-export const isFault = (error: StorageError): boolean => {
+/** A failure as JSON, as clients may see it: under the public name of the server. */
+export const publicJson = ({ settings: { name }, storage }: Server, error: StorageError): string => {
+  if (isOwn(error)) return errorJson(error, { backend: name })
+  const reason = storageReasons[error._tag] ??
+    ("reason" in error && isRevealing(error.reason, storage.backend.name) ? requestReasons[error._tag] : undefined)
+  return errorJson(error, reason === undefined ? { backend: name } : { backend: name, reason })
+}
+
+/** Whether a text holds an absolute path, a URL, or a part of the name of the storage, such as its bucket. */
+const isRevealing = (text: string, storageName: string): boolean =>
+  /(^|[\s"'`(=])(\/|\\\\|[a-z]:[\\/])|:\/\//i.test(text) ||
+  storageName.split(/[(),\s]+/).some((part) => part.length > 2 && text.includes(part))
+
+/**
+ * Logs a failure for the operator: one of the storage with all that clients do not see of it, and as a warning what the server
+ * refuses for another reason than the request.
+ */
+export const logFailure = ({ method, url }: Request, error: StorageError): Effect.Effect<void> => {
   const status = statusOf(error)
-  return !isOwn(error) && (error._tag === "AccessDenied" || (status >= 500 && status !== 501))
+  const text = `${method} ${JSON.stringify(url)} failed: ${error.message}`
+  if (!isFault(error)) return status >= 500 ? annotate(Effect.logWarning(text), error) : Effect.void
+  return annotate(Effect.logError(text, ...causeOf(error)), error)
 }
 
-/** A failure as JSON, as clients may see it. */
-export const publicJson = (error: StorageError): string => {
-  if (isOwn(error)) return errorJson(error)
-  const reason = publicReasons[error._tag]
-  return errorJson(error, reason === undefined ? { backend: serverName } : { backend: serverName, reason })
-}
+/** The cause of a failure, if there is one, as an argument of a log. */
+export const causeOf = ({ cause }: StorageError): ReadonlyArray<Cause.Cause<unknown>> =>
+  cause === undefined ? [] : [Cause.fail(cause)]
+
+const annotate = (log: Effect.Effect<void>, error: StorageError): Effect.Effect<void> =>
+  Effect.annotateLogs(log, { failure: error._tag, "http.status": statusOf(error) })

@@ -12,20 +12,23 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { checksumHeader, decodeKey, errorHeader } from "../../internal/protocol.js"
 import type * as Storage from "../../Storage.js"
-import { InvalidKey, type StorageError, UnexpectedStorageError, UnsupportedOperation } from "../../StorageError.js"
+import type { ObjectInfo } from "../../StorageBackend.js"
+import { InvalidKey, UnexpectedStorageError, UnsupportedOperation } from "../../StorageError.js"
 import { type Access, type EndpointName, ListQuery, makeApi } from "./api.js"
 import * as Authorization from "./authorization.js"
 import { getObject, headObject } from "./download.js"
 import { makeHealth } from "./health.js"
 import { listObjects } from "./listing.js"
-import { metricsResponse } from "./metrics.js"
+import { makeMetrics } from "./metrics.js"
 import { endWithConnection } from "./nodeConnection.js"
-import { failure, isFault, json, refusal, serverName } from "./responses.js"
+import { Repetitions } from "./repetitions.js"
+import { failure, json, logFailure, refusal, serverName } from "./responses.js"
 import { type Answer, type App, type Request, type Response, type Server, type Settings, targetOf } from "./server.js"
 import { Transfers } from "./transfers.js"
 import { afterBody, hasBody } from "./unreadBody.js"
@@ -85,6 +88,7 @@ const handlersOf = (server: Server, api: Api): Effect.Effect<Readonly<Record<End
         return Effect.fail(new InvalidKey({ backend: serverName, key: rest, reason }))
       }
     const health = yield* makeHealth(server)
+    const metrics = makeMetrics()
     const documentation = Effect.promise(() => import("./documentation.js"))
     return {
       get: onObject(getObject),
@@ -96,7 +100,7 @@ const handlersOf = (server: Server, api: Api): Effect.Effect<Readonly<Record<End
           onFailure: (error) => Effect.map(HttpApiDecodeError.fromParseError(error), invalidQuery),
           onSuccess: (query) => listObjects(server, request, query)
         }),
-      metrics: () => metricsResponse,
+      metrics: () => metrics,
       health,
       openApi: () => Effect.map(documentation, ({ openApiResponse }) => openApiResponse(api)),
       docs: (request) => Effect.flatMap(documentation, ({ docsResponse }) => docsResponse(api, request)),
@@ -116,13 +120,20 @@ export interface Routes {
   readonly drain: Effect.Effect<void>
 }
 
-export const make = (storage: Storage.Service, settings: Settings): Effect.Effect<Routes> =>
+export const make = (storage: Storage.Service, settings: Settings): Effect.Effect<Routes, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const transfers = new Transfers(settings)
-    const server = { storage, settings, transfers }
+    const transfers = new Transfers(settings, {
+      runtime: yield* Effect.runtime<never>(),
+      logsAccess: settings.accessLog
+    })
+    // Closed after the requests have been answered, since it is older than what waits for them.
+    const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.parallel)
+    const saves = new Repetitions<ObjectInfo>(scope)
+    const removals = new Repetitions<void>(scope)
+    const server: Server = { storage, settings, transfers, saves, removals }
     const api = makeApi({ requiresTokens: typeof settings.auth === "object", writable: settings.writable })
     const table = new Table(api, yield* handlersOf(server, api))
-    const authorize = authorizeBy(settings)
+    const authorize = authorizeBy(server)
 
     const respond = (request: Request): Effect.Effect<Response, never, Scope.Scope> => {
       const { path, query } = targetOf(request)
@@ -132,34 +143,51 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
         ? Effect.succeed(refused)
         : found === undefined
         ? Effect.succeed(refusal(404, "there is nothing at this path"))
-        : handlerOf(found.route, request)(request, found.rest, query)
+        : handlerOf(server, found.route, request)(request, found.rest, query)
       return settle(server, request, answer)
     }
     const guarded = typeof settings.auth === "function"
       ? settings.auth(Effect.flatMap(HttpServerRequest.HttpServerRequest, respond))
       : undefined
-    const app: App = Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+    const answer = (
+      request: Request
+    ): Effect.Effect<Response, never, HttpServerRequest.HttpServerRequest | Scope.Scope> => {
       endWithConnection(request)
+      if (isBrowserAtRoot(request)) return settle(server, request, Effect.succeed(toDocs))
       return guarded === undefined || table.find(targetOf(request).path)?.route.isPublic === true
         ? respond(request)
         : guarded
-    })
-    return { app: Effect.interruptible(withOrigins(settings, app)), drain: transfers.drain }
+    }
+    const app = withOrigins(settings, Effect.flatMap(HttpServerRequest.HttpServerRequest, answer))
+    return {
+      app: Effect.flatMap(
+        HttpServerRequest.HttpServerRequest,
+        (request) => transfers.requests.watch(Effect.interruptible(app), request)
+      ),
+      drain: transfers.drain
+    }
   })
 
-const handlerOf = ({ handlers }: Route, { method }: Request): Handler => {
+/** Whether a person has opened the address of the server in a browser; the clients of the WebSocket ask for no page. */
+const isBrowserAtRoot = (request: Request): boolean =>
+  // First what costs least, since it is asked of each request.
+  request.method === "GET" && request.headers["accept"]?.includes("text/html") === true &&
+  request.headers["upgrade"] === undefined && targetOf(request).path === "/"
+
+const toDocs: Response = HttpServerResponse.empty({ status: 302, headers: { location: "docs", vary: "accept" } })
+
+const handlerOf = (server: Server, { handlers }: Route, { method }: Request): Handler => {
   const handler = handlers.get(method) ?? (method === "HEAD" ? handlers.get("GET") : undefined)
   if (handler !== undefined) return handler
   const allow = [...handlers.keys()].flatMap((method) => method === "GET" ? [method, "HEAD"] : method)
   const allowed = [...new Set(allow)].join(", ")
   const reason = `${method} is not supported here; use ${allowed}`
   const error = new UnsupportedOperation({ backend: serverName, reason })
-  return () => Effect.succeed(failure(error, method, { status: 405, headers: { allow: allowed } }))
+  return () => Effect.succeed(failure(server, error, method, { status: 405, headers: { allow: allowed } }))
 }
 
-const authorizeBy = (
-  { auth, origins, writable }: Settings
-): (request: Request) => Response | undefined => {
+const authorizeBy = (server: Server): (request: Request) => Response | undefined => {
+  const { auth, origins, writable } = server.settings
   const rules = [
     Authorization.byOrigin(isAllowedBy(origins)),
     ...(writable && auth === undefined ? [Authorization.byLoopbackName] : []),
@@ -167,7 +195,7 @@ const authorizeBy = (
   ]
   return (request) => {
     for (const rule of rules) {
-      const refused = rule(request, Authorization.isWrite(request) ? "write" : "read")
+      const refused = rule(server, request, Authorization.isWrite(request) ? "write" : "read")
       if (refused !== undefined) return refused
     }
     return undefined
@@ -176,25 +204,26 @@ const authorizeBy = (
 
 /** The response to a request, whatever becomes of it. */
 const settle = (
-  { transfers }: Server,
+  server: Server,
   request: Request,
   answer: Answer
 ): Effect.Effect<Response, never, Scope.Scope> => {
   const { method, url } = request
   const respond = (response: Response): Effect.Effect<Response, never, Scope.Scope> => {
-    const last = transfers.isDraining ? HttpServerResponse.setHeader(response, "connection", "close") : response
+    const last = server.transfers.isDraining ? HttpServerResponse.setHeader(response, "connection", "close") : response
     return response.status >= 400 && hasBody(request) ? afterBody(request, last) : Effect.succeed(last)
   }
   return Effect.matchCauseEffect(answer, {
     onSuccess: respond,
     onFailure: (cause) =>
       Either.match(Cause.failureOrCause(cause), {
-        onLeft: (error) => Effect.zipRight(logFault(request, error), respond(failure(error, method))),
+        onLeft: (error) => Effect.zipRight(logFailure(request, error), respond(failure(server, error, method))),
         onRight: (defect) =>
           Cause.isInterruptedOnly(defect) ? Effect.failCause(defect) : Effect.zipRight(
             Effect.logError(`${method} ${JSON.stringify(url)} failed with a defect`, defect),
             respond(
               failure(
+                server,
                 new UnexpectedStorageError({ backend: serverName, reason: "the server failed with a defect" }),
                 method
               )
@@ -203,15 +232,6 @@ const settle = (
       })
   })
 }
-
-/** Logs a failure of the storage, of which the client does not see everything. */
-const logFault = ({ method, url }: Request, error: StorageError): Effect.Effect<void> =>
-  isFault(error)
-    ? Effect.logError(
-      `${method} ${JSON.stringify(url)} failed: ${error.message}`,
-      ...(error.cause === undefined ? [] : [Cause.fail(error.cause)])
-    )
-    : Effect.void
 
 // Origins (https://fetch.spec.whatwg.org/#http-cors-protocol)
 
@@ -233,7 +253,7 @@ const exposedHeaders = [
 ]
 
 /** Allows web pages of these origins. */
-const withOrigins = ({ origins, writable }: Settings, app: App): App => {
+const withOrigins = ({ auth, origins, writable }: Settings, app: App): App => {
   if (origins.length === 0) return app
   const cors = HttpMiddleware.cors({
     allowedOrigins: isAllowedBy(origins),
@@ -242,8 +262,9 @@ const withOrigins = ({ origins, writable }: Settings, app: App): App => {
     maxAge: 600
   })
   // The middleware varies only the responses to origins that it allows.
+  const fields = ["origin", "accept-encoding", ...(auth === undefined ? [] : ["authorization"])].join(", ")
   const vary = HttpApp.appendPreResponseHandler((_, response) =>
-    Effect.succeed(HttpServerResponse.setHeader(response, "vary", "origin, accept-encoding"))
+    Effect.succeed(HttpServerResponse.setHeader(response, "vary", fields))
   )
   return cors(Effect.zipRight(vary, app))
 }

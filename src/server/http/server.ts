@@ -7,8 +7,10 @@ import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as Storage from "../../Storage.js"
+import type { ObjectInfo } from "../../StorageBackend.js"
 import type { StorageError } from "../../StorageError.js"
 import type { Token } from "./authorization.js"
+import type { Repetitions } from "./repetitions.js"
 import type { Limits, Transfers } from "./transfers.js"
 
 export type Request = HttpServerRequest.HttpServerRequest
@@ -19,13 +21,17 @@ export type App = HttpApp.Default<never, Scope.Scope>
 
 /** The options of a server, decoded. Sizes are in bytes, durations in milliseconds. */
 export interface Settings extends Limits {
+  /** What clients see instead of the name of the storage. */
+  readonly name: string
   readonly writable: boolean
   readonly auth?: { readonly tokens: ReadonlyArray<Token> } | ((app: App) => App) | undefined
   readonly origins: ReadonlyArray<string>
+  readonly cacheControl: string
   readonly maxBodySize?: number | undefined
+  readonly accessLog: boolean
   readonly redirect?: { readonly expiresIn: number } | undefined
   readonly webSocket: {
-    readonly toKey: (component: string, id: number) => string
+    readonly toKey: (component: string, id: string) => string
     readonly maxObjectSize: number
   }
   /**
@@ -35,10 +41,16 @@ export interface Settings extends Limits {
   readonly isUnseen: boolean
 }
 
+/** The `cache-control` of objects without one: without any, caches would guess how long an object stays current. */
+export const defaultCacheControl = "no-cache"
+
 export interface Server {
   readonly storage: Storage.Service
   readonly settings: Settings
   readonly transfers: Transfers
+  /** Those that carry an id. */
+  readonly saves: Repetitions<ObjectInfo>
+  readonly removals: Repetitions<void>
 }
 
 export type Answer = Effect.Effect<Response, StorageError, Scope.Scope>

@@ -21,3 +21,12 @@ export const size = (option: string, value: FileSystem.SizeInput): Either.Either
   Number.isSafeInteger(Number(value)) && value >= 1
     ? Either.right(Number(value))
     : Either.left({ option, reason: `must be a whole number of bytes of at least 1 (got ${value} bytes)` })
+
+/** Names, at least one. */
+export const names = (
+  option: string,
+  value: ReadonlyArray<string>
+): Either.Either<ReadonlyArray<string>, InvalidOption> =>
+  Array.isArray(value) && value.length > 0 && value.every((name) => typeof name === "string" && name !== "")
+    ? Either.right(value)
+    : Either.left({ option, reason: `must be an array of at least one name (got ${JSON.stringify(value)})` })

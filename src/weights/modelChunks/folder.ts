@@ -4,11 +4,11 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import * as Hash from "../../internal/hash.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import * as Storage from "../../Storage.js"
 import { InvalidKey, UnsupportedOperation } from "../../StorageError.js"
 import { keyPrefix } from "../internal/folders.js"
-import { type NewHash, sha256 } from "../internal/sha256.js"
 
 /**
  * The key of a manifest, after the prefix.
@@ -29,7 +29,7 @@ export class ModelChunksError extends Schema.TaggedError<ModelChunksError>("surf
   "ModelChunksError",
   {
     backend: Schema.String,
-    operation: Schema.Literal("split", "open", "writeManifest", "verify", "load", "stream"),
+    operation: Schema.Literal("split", "open", "writeManifest", "verify", "load", "stream", "files"),
     key: Schema.String,
     field: Schema.String,
     reason: Schema.String
@@ -46,7 +46,7 @@ type Operation = ModelChunksError["operation"]
 /** A folder, and the operation on it that errors name. */
 export interface Folder {
   readonly storage: Storage.Service
-  readonly newHash: NewHash
+  readonly newHash: Hash.NewHash
   readonly operation: Operation
   /** What its keys start with. */
   readonly prefix: string
@@ -56,7 +56,7 @@ export interface Folder {
 export const make = (operation: Operation, folder: string): Effect.Effect<Folder, InvalidKey, Storage.Storage> =>
   Effect.gen(function*() {
     const storage = yield* Storage.Storage
-    const newHash = yield* sha256
+    const newHash = yield* Hash.load("sha256")
     const name = folder.replace(/\/$/, "")
     const reason = name === "" ? undefined : ObjectKey.problem(name)
     if (reason !== undefined) {

@@ -8,6 +8,7 @@ import * as Schema from "effect/Schema"
 import { collect } from "../../internal/bytes.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import { CorruptObject, type LoadError, type SaveError } from "../../StorageError.js"
+import { isStandIn, recognize, sentence } from "../internal/fileKind.js"
 import { quoted } from "../internal/text.js"
 import { type Folder, invalid, manifestName, type ModelChunksError } from "./folder.js"
 
@@ -96,8 +97,13 @@ export const read = (folder: Folder): Effect.Effect<Manifest, LoadError | ModelC
     const bytes = yield* collect(stream)
     const json = yield* Either.try({
       try: (): unknown => JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)),
-      catch: () =>
-        invalid(folder, "manifest", "it is not JSON in UTF-8; write a new one with ModelChunks.writeManifest")
+      catch: () => {
+        const other = recognize(bytes)
+        const reason = other === undefined || other.kind === "json"
+          ? "it is not JSON in UTF-8; write a new one with ModelChunks.writeManifest"
+          : sentence(other, "a manifest")
+        return invalid(folder, "manifest", reason)
+      }
     })
     return yield* Either.mapLeft(decode(json), (error) => {
       const [issue] = ParseResult.ArrayFormatter.formatErrorSync(error)
@@ -128,10 +134,19 @@ export const write = (
     return Effect.as(folder.storage.save(folder.manifestKey, new TextEncoder().encode(`${json}\n`)), manifest)
   })
 
-export const checkSize = (folder: Folder, chunk: ChunkInfo, size: number): Either.Either<void, CorruptObject> =>
-  size === chunk.size
-    ? Either.void
-    : Either.left(corrupt(folder, chunk, "size", `has ${size} bytes, but the manifest says ${chunk.size}`))
+/** Of a wrong size, the error says what the chunk is, if its bytes show that. */
+export const checkSize = (
+  folder: Folder,
+  chunk: ChunkInfo,
+  size: number,
+  bytes?: Uint8Array
+): Either.Either<void, CorruptObject> => {
+  if (size === chunk.size) return Either.void
+  const other = bytes && recognize(bytes)
+  const reason = `has ${size} bytes, but the manifest says ${chunk.size}`
+  const whole = other !== undefined && isStandIn(other) ? `${reason}; ${sentence(other, "the chunk")}` : reason
+  return Either.left(corrupt(folder, chunk, "size", whole))
+}
 
 export const checkDigest = (folder: Folder, chunk: ChunkInfo, sha256: string): Either.Either<void, CorruptObject> =>
   sha256 === chunk.sha256

@@ -5,10 +5,10 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
+import { hashOf } from "../../internal/hash.js"
 import { readAhead } from "../../internal/readAhead.js"
 import { type CorruptObject, exhausted, type LoadError } from "../../StorageError.js"
 import { unshared } from "../internal/arrays.js"
-import { hashOf } from "../internal/sha256.js"
 import { quoted, quotedList } from "../internal/text.js"
 import { bypassingCaches, type Folder, invalid, type ModelChunksError } from "./folder.js"
 import { checkDigest, checkSize, type ChunkInfo, type Manifest } from "./manifest.js"
@@ -105,7 +105,7 @@ const loadChunk = (folder: Folder, chunk: ChunkInfo): Effect.Effect<Uint8Array<A
   const attempt = ({ newHash, prefix, storage }: Folder) =>
     Effect.gen(function*() {
       const bytes = yield* storage.load(prefix + chunk.key)
-      yield* checkSize(folder, chunk, bytes.byteLength)
+      yield* checkSize(folder, chunk, bytes.byteLength, bytes)
       yield* checkDigest(folder, chunk, yield* hashOf(newHash, bytes))
       return unshared(bytes)
     })

@@ -5,15 +5,17 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
+import { hexDigest } from "../../internal/hash.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import type { LoadError, SaveError, StorageError } from "../../StorageError.js"
-import { hexDigest } from "../internal/sha256.js"
+import type { InvalidOption } from "../internal/options.js"
 import { quoted, quotedList } from "../internal/text.js"
 import type { SafetensorsError } from "../safetensors/errors.js"
 import type { TensorInfo } from "../safetensors/header.js"
 import * as Layout from "../safetensors/layout.js"
 import * as Model from "../safetensors/model.js"
 import { checkWritable, type Folder, invalid, type ModelChunksError } from "./folder.js"
+import * as ForwardOrder from "./forwardOrder.js"
 import * as Grouping from "./grouping.js"
 import * as Manifest from "./manifest.js"
 
@@ -23,7 +25,8 @@ export type SplitBy = "layer" | ((tensor: string) => string) | { readonly bytes:
 export const split = (
   folder: Folder,
   source: string,
-  by: SplitBy
+  by: SplitBy,
+  order: ReadonlyArray<string> | undefined
 ): Effect.Effect<Manifest.Manifest, StorageError | SafetensorsError | ModelChunksError> =>
   Effect.gen(function*() {
     yield* checkWritable(folder, source)
@@ -31,7 +34,7 @@ export const split = (
       return yield* invalid(folder, "target", `the manifest would replace the source ${quoted(source)}`, source)
     }
     const model = yield* Model.open(folder.storage, source)
-    const groups = yield* groupTensors(folder, source, [...model.tensors.values()], by)
+    const groups = yield* groupTensors(folder, source, [...model.tensors.values()], by, order)
     const plans = yield* Either.all(groups.map((group) => planChunk(folder, model, group)))
 
     yield* folder.storage.remove(folder.manifestKey)
@@ -43,16 +46,31 @@ const groupTensors = (
   folder: Folder,
   source: string,
   tensors: ReadonlyArray<TensorInfo>,
-  by: SplitBy
-): Either.Either<ReadonlyArray<Grouping.Group<TensorInfo>>, ModelChunksError> => {
-  if (typeof by === "function") return Either.right(Grouping.byName(tensors, by))
-  if (by !== "layer") return Either.right(Grouping.bySize(tensors, by.bytes, lengthOf))
-  return Either.fromNullable(Grouping.byLayer(tensors), () => {
-    const names = quotedList(tensors.map(({ name }) => name))
-    const reason =
-      `the names of the tensors contain no layers (${names}); set by to a function of the name, or { bytes }`
-    return invalid(folder, "by", reason, source)
+  by: SplitBy,
+  order: ReadonlyArray<string> | undefined
+): Either.Either<ReadonlyArray<Grouping.Group<TensorInfo>>, ModelChunksError> =>
+  Either.gen(function*() {
+    const fail = ({ option, reason }: InvalidOption) => invalid(folder, option, reason, source)
+    const sorted = order === undefined
+      ? ForwardOrder.sort(tensors)
+      : yield* Either.mapLeft(ForwardOrder.sortBy(tensors, order), fail)
+    const groups = group(sorted, by)
+    if (groups === undefined) {
+      const names = quotedList(tensors.map(({ name }) => name))
+      const reason =
+        `the names of the tensors contain no layers (${names}); set by to a function of the name, or { bytes }`
+      return yield* Either.left(fail({ option: "by", reason }))
+    }
+    const reason = ForwardOrder.problem(sorted, groups)
+    return reason === undefined ? groups : yield* Either.left(fail({ option: "order", reason }))
   })
+
+const group = (
+  sorted: ForwardOrder.Sorted<TensorInfo>,
+  by: SplitBy
+): ReadonlyArray<Grouping.Group<TensorInfo>> | undefined => {
+  if (by === "layer") return Grouping.byLayer(sorted)
+  return typeof by === "function" ? Grouping.byName(sorted, by) : Grouping.bySize(sorted, by.bytes, lengthOf)
 }
 
 const lengthOf = ({ range }: TensorInfo): number => range.endExclusive - range.start
@@ -83,7 +101,7 @@ const planChunk = (
   }
   const metadata: Record<string, string> = {}
   for (const file of new Set(tensors.map((tensor) => files.get(tensor.key)))) Object.assign(metadata, file?.metadata)
-  return Either.map(Layout.make(target, tensors, metadata), (layout) => ({ name, key, layout }))
+  return Either.map(Layout.make(target, tensors, metadata, "as given"), (layout) => ({ name, key, layout }))
 }
 
 /** Streams the bytes of a chunk from the source into its object, and hashes them on the way. */

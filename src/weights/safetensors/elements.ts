@@ -103,10 +103,28 @@ export const bytesOf = (dtype: Dtype, array: TypedArray): Uint8Array | undefined
 export const toFloat32 = (dtype: Dtype, bytes: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> => {
   const values = valuesOf(dtype, bytes)
   if (values instanceof Float32Array) return values
-  if (values instanceof BigInt64Array || values instanceof BigUint64Array) return Float32Array.from(values, Number)
+  if (values instanceof BigInt64Array) return integersToFloat32(bytes, true)
+  if (values instanceof BigUint64Array) return integersToFloat32(bytes, false)
   if (values !== undefined) return new Float32Array(values)
   const isHalf = dtype === "F16" || dtype === "BF16"
   return SmallFloats.toFloat32(dtype, isHalf ? toUint16(bytes) : bytes)
+}
+
+/**
+ * 64-bit integers, each rounded once, to the nearest 32-bit float. A double holds 53 bits, so in larger numbers the lowest
+ * 12 bits become one that says whether any is set: rounded to 24 bits, the result is the same.
+ */
+const integersToFloat32 = (bytes: Uint8Array, isSigned: boolean): Float32Array<ArrayBuffer> => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const floats = new Float32Array(bytes.byteLength / 8)
+  for (let i = 0; i < floats.length; i++) {
+    const low = view.getUint32(8 * i, true)
+    const high = isSigned ? view.getInt32(8 * i + 4, true) : view.getUint32(8 * i + 4, true)
+    const isExact = high >= -0x200000 && high < 0x200000
+    const kept = isExact ? low : low - (low & 0xfff) + ((low & 0xfff) === 0 ? 0 : 0x800)
+    floats[i] = high * 0x1_0000_0000 + kept
+  }
+  return floats
 }
 
 const toUint16 = (bytes: Uint8Array<ArrayBuffer>): Uint16Array => {

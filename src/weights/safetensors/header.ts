@@ -7,6 +7,7 @@
  */
 import * as Either from "effect/Either"
 import type { ResolvedRange } from "../../ByteRange.js"
+import { recognize, sentence } from "../internal/fileKind.js"
 import { quoted } from "../internal/text.js"
 import * as Dtypes from "./dtypes.js"
 import { type Field, invalid, SafetensorsError } from "./errors.js"
@@ -43,28 +44,40 @@ export const maxJsonLength = 100_000_000
 
 export const metadataName = "__metadata__"
 
-/** The length of the JSON, from the first bytes of a file of `size` bytes. */
+/** The length of the JSON, from the first bytes of a file of `size` bytes: all of them, or at least `sniffLength`. */
 export const jsonLength = (
   key: string,
   beginning: Uint8Array,
   size: number
 ): Either.Either<number, SafetensorsError> => {
-  const fail = (reason: string) => Either.left(invalid(key, "header size", reason))
-  if (size < prefixLength) return fail(`the file is too short for a header (${size} bytes, at least ${prefixLength})`)
-  const length = new DataView(beginning.buffer, beginning.byteOffset, prefixLength).getBigUint64(0, true)
-  if (length > maxJsonLength) return fail(`a header of ${length} bytes is over the limit of ${maxJsonLength}`)
-  if (prefixLength + Number(length) > size) {
-    return fail(`a header of ${length} bytes does not fit in a file of ${size} bytes`)
+  const fail = (field: Field, reason: string, mayBeTruncated: boolean) => {
+    const other = mayBeTruncated ? undefined : recognize(beginning)
+    return Either.left(invalid(key, field, other === undefined ? reason : sentence(other, "a safetensors file")))
   }
-  return Either.right(Number(length))
+  if (size < prefixLength) {
+    const reason = `the file is too short for a header (${size} bytes, at least ${prefixLength}); ${again}`
+    return fail("header size", reason, false)
+  }
+  const length = new DataView(beginning.buffer, beginning.byteOffset, prefixLength).getBigUint64(0, true)
+  if (length > maxJsonLength) {
+    return fail("header size", `a header of ${length} bytes is over the limit of ${maxJsonLength}`, false)
+  }
+  // The format allows no white space here, which JSON does.
+  const startsWithBrace = beginning[prefixLength] === 0x7b
+  if (prefixLength + Number(length) > size) {
+    const reason = `a header of ${length} bytes does not fit in a file of ${size} bytes; if it is truncated, ${again}`
+    return fail("header size", reason, startsWithBrace)
+  }
+  return startsWithBrace
+    ? Either.right(Number(length))
+    : fail("header", "it must be a JSON object that starts with {", false)
 }
 
+const again = "download it again"
+
 /** The header from the JSON of a file of `size` bytes. */
-export const parse = (key: string, json: Uint8Array, size: number): Either.Either<Header, SafetensorsError> => {
-  // The format allows no white space here, which JSON does.
-  if (json[0] !== 0x7b) return Either.left(invalid(key, "header", "it must be a JSON object that starts with {"))
-  return readJson(key, "header", json, (reader) => readHeader(key, reader, prefixLength + json.byteLength, size))
-}
+export const parse = (key: string, json: Uint8Array, size: number): Either.Either<Header, SafetensorsError> =>
+  readJson(key, "header", json, (reader) => readHeader(key, reader, prefixLength + json.byteLength, size))
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
@@ -238,7 +251,10 @@ const checkCoverage = (key: string, tensors: Iterable<TensorInfo>, dataStart: nu
       )
     }
     if (range.endExclusive > size) {
-      throw fail(`it ends at ${range.endExclusive - dataStart}, but the data has ${size - dataStart} bytes`)
+      throw fail(
+        `it ends at ${range.endExclusive - dataStart}, but the data has ${size - dataStart} bytes; if the file is ` +
+          `truncated, ${again}`
+      )
     }
     end = range.endExclusive
   }

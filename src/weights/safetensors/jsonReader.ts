@@ -2,6 +2,7 @@
  * A JSON reader (RFC 8259) that sees what `JSON.parse` hides: duplicate keys, integers written as fractions, and integers
  * too large for a JavaScript number. It scans the text and builds only what is asked for.
  */
+import { truncated } from "../internal/text.js"
 
 /** The text is not the JSON that was expected. */
 export class JsonError extends Error {}
@@ -181,6 +182,9 @@ export class JsonReader {
     const start = this.at
     while (/[\w.+-]/.test(this.text.charAt(this.at))) this.at++
     if (this.at === start) this.fail("invalid JSON: expected a value")
+    const word = this.text.slice(start, this.at)
+    // The reference implementation has no infinity.
+    if (/^[-\d]/.test(word) && !Number.isFinite(Number(word))) this.fail(`number out of range (${truncated(word, 40)})`)
   }
 }
 

@@ -23,16 +23,17 @@ export interface Layout<T extends Declared> {
 }
 
 /**
- * The layout of a file with these tensors, as the reference implementation writes it: larger elements first, then by name. The
- * data starts at a multiple of 8, so each tensor is aligned for a typed array.
+ * The layout of a file with these tensors, as the reference implementation writes it: larger elements first, then by name, or
+ * as they are given. The data starts at a multiple of 8, so each tensor is aligned for a typed array.
  */
 export const make = <T extends Declared>(
   key: string,
   declared: Iterable<T>,
-  metadata: Readonly<Record<string, string>> = {}
+  metadata: Readonly<Record<string, string>> = {},
+  then: "by name" | "as given" = "by name"
 ): Either.Either<Layout<T>, SafetensorsError> =>
   catchInvalid(key, "header", () => {
-    const tensors = order(key, declared)
+    const tensors = order(key, declared, then)
     const entries = Object.keys(metadata).length === 0 ? [] : [metadataEntry(key, metadata)]
     let offset = 0
     for (const { length, tensor: { dtype, name, shape } } of tensors) {
@@ -62,7 +63,11 @@ const encodeHeader = (key: string, text: string): Uint8Array => {
 }
 
 /** Checks the tensors and puts them in the order of their bytes. */
-const order = <T extends Declared>(key: string, declared: Iterable<T>): Layout<T>["tensors"] => {
+const order = <T extends Declared>(
+  key: string,
+  declared: Iterable<T>,
+  then: "by name" | "as given"
+): Layout<T>["tensors"] => {
   const names = new Set<string>()
   const ranked: Array<{ readonly tensor: T; readonly length: number; readonly rank: number }> = []
   for (const tensor of declared) {
@@ -77,7 +82,8 @@ const order = <T extends Declared>(key: string, declared: Iterable<T>): Layout<T
     }
     ranked.push({ tensor, length: byteLength(key, name, dtype, shape), rank: dtype.rank })
   }
-  return ranked.sort((a, b) => b.rank - a.rank || ObjectKey.compare(a.tensor.name, b.tensor.name))
+  const compare = (a: T, b: T) => then === "by name" ? ObjectKey.compare(a.name, b.name) : 0
+  return ranked.sort((a, b) => b.rank - a.rank || compare(a.tensor, b.tensor))
 }
 
 const metadataEntry = (key: string, metadata: Readonly<Record<string, string>>): string => {

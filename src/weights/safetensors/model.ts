@@ -2,6 +2,7 @@
  * Opens models: reads and checks the headers of their files, and nothing else.
  */
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as ByteRange from "../../ByteRange.js"
 import { collect, concat } from "../../internal/bytes.js"
 import type * as Storage from "../../Storage.js"
@@ -55,8 +56,7 @@ export const openFile = (storage: Storage.Service, key: string): Effect.Effect<M
 
 export const openIndex = (storage: Storage.Service, indexKey: string): Effect.Effect<Model, ReadError> =>
   Effect.gen(function*() {
-    const { info, json } = yield* readIndex(storage, indexKey)
-    const { metadata, shards } = yield* ShardIndex.parse(indexKey, json)
+    const { info, metadata, shards } = yield* loadIndex(storage, indexKey)
     const files = new Map<string, FileInfo>()
     const tensors = new Map<string, Header.TensorInfo>()
     const headers = yield* Effect.forEach(
@@ -99,7 +99,10 @@ const readBeginning = (storage: Storage.Service, key: string) =>
     Effect.flatMap(({ info, stream }) => Effect.map(collect(stream), (beginning) => ({ info, beginning }))),
     Effect.scoped,
     // Only of an empty object is this range invalid.
-    Effect.catchTag("InvalidRange", () => Effect.fail(invalid(key, "header size", "the file is empty")))
+    Effect.catchTag(
+      "InvalidRange",
+      () => Effect.fail(invalid(key, "header size", "the file is empty; download it again"))
+    )
   )
 
 /** The JSON of a header that is longer than the first read. */
@@ -109,12 +112,17 @@ const readLongJson = (storage: Storage.Service, info: Storage.ObjectInfo, beginn
     (rest) => concat([beginning.subarray(Header.prefixLength), rest])
   )
 
-const readIndex = (storage: Storage.Service, key: string) =>
+/** Reads the index of a sharded model, but none of its files. */
+export const loadIndex = (
+  storage: Storage.Service,
+  key: string
+): Effect.Effect<ShardIndex.ShardIndex & { readonly info: Storage.ObjectInfo }, ReadError> =>
   storage.open(key).pipe(
     Effect.filterOrFail(
       ({ info }) => info.size <= Header.maxJsonLength,
       ({ info }) => invalid(key, "index", `an index of ${info.size} bytes is over the limit of ${Header.maxJsonLength}`)
     ),
     Effect.flatMap(({ info, stream }) => Effect.map(collect(stream), (json) => ({ info, json }))),
-    Effect.scoped
+    Effect.scoped,
+    Effect.flatMap(({ info, json }) => Either.map(ShardIndex.parse(key, json), (index) => ({ ...index, info })))
   )

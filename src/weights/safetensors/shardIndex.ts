@@ -2,8 +2,9 @@
  * The index of a model in several files, `model.safetensors.index.json`: JSON whose `weight_map` maps the name of each
  * tensor to its file, relative to the folder of the index, and whose `metadata` may hold anything.
  */
-import type * as Either from "effect/Either"
+import * as Either from "effect/Either"
 import * as ObjectKey from "../../ObjectKey.js"
+import { recognize, sentence } from "../internal/fileKind.js"
 import { quoted } from "../internal/text.js"
 import { invalid, type SafetensorsError } from "./errors.js"
 import { readJson } from "./header.js"
@@ -17,7 +18,12 @@ export interface ShardIndex {
 }
 
 export const parse = (key: string, json: Uint8Array): Either.Either<ShardIndex, SafetensorsError> =>
-  readJson(key, "index", json, (reader) => readIndex(key, reader))
+  Either.mapLeft(readJson(key, "index", json, (reader) => readIndex(key, reader)), (error) => {
+    const other = error.field === "index" ? recognize(json) : undefined
+    return other === undefined || other.kind === "json"
+      ? error
+      : invalid(key, "index", sentence(other, "the index of a sharded model"))
+  })
 
 const readIndex = (key: string, reader: JsonReader): ShardIndex => {
   let shards: ReadonlyMap<string, ReadonlySet<string>> | undefined

@@ -25,7 +25,7 @@ export interface TensorOf<D extends Dtype> extends TensorInfo {
   readonly values: ValuesOf<D>
   /**
    * The elements as 32-bit floats: `values` itself if it is a `Float32Array`, else a new array. Integers and 64-bit floats
-   * are rounded, booleans become 0 and 1, a complex number becomes two floats. Elements of less than a byte are unpacked
+   * are rounded once, to the nearest float (of two, to the even one), booleans become 0 and 1, a complex number becomes two floats. Elements of less than a byte are unpacked
    * from the lowest bits up.
    */
   readonly toFloat32: () => Float32Array<ArrayBuffer>

@@ -10,6 +10,7 @@ import { collect } from "../../internal/bytes.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import type * as Storage from "../../Storage.js"
 import { CorruptObject, type LoadError } from "../../StorageError.js"
+import { recognize, sentence } from "../internal/fileKind.js"
 import { quoted, truncated } from "../internal/text.js"
 import type { ModelArtifacts, TrainingConfig, WeightSpec } from "./artifacts.js"
 
@@ -34,8 +35,15 @@ export interface ModelFile {
 export const read = (location: Location): Effect.Effect<ModelFile, LoadError> =>
   Effect.scoped(Effect.gen(function*() {
     const { info, stream } = yield* location.storage.open(location.key)
-    const json = yield* decode(new TextDecoder().decode(yield* collect(stream))).pipe(
-      Effect.mapError((error) => malformed(location, `not a TensorFlow.js model: ${firstIssue(error)}`, error))
+    const bytes = yield* collect(stream)
+    const json = yield* decode(new TextDecoder().decode(bytes)).pipe(
+      Effect.mapError((error) => {
+        const other = recognize(bytes)
+        const reason = other === undefined || other.kind === "json"
+          ? firstIssue(error)
+          : `not a TensorFlow.js model: ${sentence(other, "JSON")}`
+        return malformed(location, reason, error)
+      })
     )
     const { weightsManifest, ...rest } = json
     if (rest.modelTopology === undefined && weightsManifest === undefined) {
@@ -56,14 +64,34 @@ export const read = (location: Location): Effect.Effect<ModelFile, LoadError> =>
     }
   }))
 
+/**
+ * Whether the weights can be a stream. Only `loadGraphModel` reads one, so the model must be a graph, or weights alone,
+ * of which TensorFlow.js makes no model.
+ */
+export const isStreamable = ({ modelTopology }: ModelArtifacts): boolean =>
+  modelTopology === undefined || ("node" in modelTopology && Array.isArray(modelTopology.node))
+
 /** The key of a shard. Its path is relative to the model; downloads of TensorFlow.js start it with `./`. */
 const shardKey = (location: Location, path: string): Effect.Effect<string, CorruptObject> => {
   const name = path.replace(/^\.\//, "")
+  if (isUrl(path)) {
+    // Its query may be a signature.
+    const shown = quoted(
+      /^(?:data|blob):/i.test(path) ? path.slice(0, 20) : path.replace(/[?#].*$/, "").replace(/\/\/[^/]*@/, "//")
+    )
+    return malformed(
+      location,
+      `invalid path of a shard ${shown}: it is a URL; download the shard to the folder of the model, and name it by its ` +
+        "path there"
+    )
+  }
   const reason = ObjectKey.problem(name)
   return reason === undefined
     ? Effect.succeed(location.prefix + name)
     : malformed(location, `invalid path of a shard ${quoted(path)}: ${reason}`)
 }
+
+const isUrl = (path: string): boolean => /^(?:[a-z][a-z\d+.-]*:\/\/|\/\/|data:|blob:)/i.test(path)
 
 // The content is for TensorFlow.js; only that it is an object is checked.
 const opaque = <A extends object>() => Schema.declare((u): u is A => Predicate.isRecord(u))
@@ -71,13 +99,30 @@ const opaque = <A extends object>() => Schema.declare((u): u is A => Predicate.i
 // Some writers use null for what a model does not have.
 const optional = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { exact: true, nullable: true })
 
+const shown = (value: unknown): string => truncated(JSON.stringify(value) ?? "undefined", 40)
+
+const unknownDtype = (dtype: unknown): string =>
+  `TensorFlow.js has no weights of dtype ${shown(dtype)}` + (
+    dtype === "float16" || dtype === "bfloat16"
+      ? "; 16-bit floats are of dtype \"float32\" with quantization { dtype: \"float16\" }, as the converter writes them " +
+        "with --quantize_float16"
+      : " (known: float32, int32, bool, string, complex64)"
+  )
+
 const Spec = Schema.mutable(Schema.Struct({
   name: Schema.String,
   shape: Schema.mutable(Schema.Array(Schema.NonNegativeInt)),
-  dtype: Schema.Literal("float32", "int32", "bool", "string", "complex64"),
+  dtype: Schema.Literal("float32", "int32", "bool", "string", "complex64").annotations({
+    message: ({ actual }) => ({ message: unknownDtype(actual), override: true })
+  }),
   group: optional(Schema.Literal("model", "optimizer")),
   quantization: optional(Schema.mutable(Schema.Struct({
-    dtype: Schema.Literal("uint8", "uint16", "float16"),
+    dtype: Schema.Literal("uint8", "uint16", "float16").annotations({
+      message: ({ actual }) => ({
+        message: `TensorFlow.js has no quantization to ${shown(actual)} (known: uint8, uint16, float16)`,
+        override: true
+      })
+    }),
     scale: optional(Schema.Number),
     min: optional(Schema.Number)
   })))
@@ -103,10 +148,25 @@ const decode = Schema.decode(Schema.parseJson(ModelJson), { onExcessProperty: "p
 
 const firstIssue = (error: ParseResult.ParseError): string => {
   const [issue] = ParseResult.ArrayFormatter.formatErrorSync(error)
-  return issue === undefined ? error.message : truncated([...issue.path, issue.message].join(": "), 200)
+  const path = issue?.path.join(": ") ?? ""
+  return path === ""
+    ? `not a TensorFlow.js model: ${truncated(issue?.message ?? error.message, 200)}`
+    : `invalid model file: ${truncated(`${path}: ${issue?.message ?? ""}`, 300)}`
 }
 
-const malformed = (location: Location, reason: string, cause?: unknown): CorruptObject =>
+const decodeSpecs = Schema.decodeUnknownEither(Schema.Array(Spec))
+
+/** Checks specs that are to be saved, since a model with invalid ones could not be loaded again. */
+export const checkSpecs = (
+  location: Location,
+  specs: ReadonlyArray<WeightSpec>
+): Either.Either<void, CorruptObject> =>
+  Either.mapBoth(decodeSpecs(specs), {
+    onLeft: (error) => corrupt(location, "save", "frame", `weightSpecs: ${firstIssue(error)}`),
+    onRight: () => {}
+  })
+
+export const malformed = (location: Location, reason: string, cause?: unknown): CorruptObject =>
   corrupt(location, "load", "frame", reason, cause)
 
 const valueSizes = { float32: 4, float16: 2, int32: 4, uint16: 2, uint8: 1, bool: 1, complex64: 8, string: 4 }
@@ -127,16 +187,17 @@ const sizeOfStrings = (bytes: DataView, start: number, spec: WeightSpec): number
   return at - start
 }
 
-/** Checks the number of bytes, as far as it is known before the bytes are. */
+/** Checks the number of bytes, as far as it is known before the bytes are. The error says what was `found`. */
 export const checkSize = (
   location: Location,
   operation: string,
   specs: ReadonlyArray<WeightSpec>,
-  size: number
+  size: number,
+  found?: string
 ): Either.Either<void, CorruptObject> => {
   const needed = specs.reduce((sum, spec) => sum + sizeOf(spec), 0)
   const fits = specs.some(isString) ? size >= needed : size === needed
-  return fits ? Either.void : Either.left(wrongSize(location, operation, needed, size))
+  return fits ? Either.void : Either.left(wrongSize(location, operation, needed, size, found))
 }
 
 /** Checks the number of bytes by the bytes themselves. */
@@ -152,8 +213,16 @@ export const checkContent = (
   return needed === bytes.byteLength ? Either.void : Either.left(wrongSize(location, "load", needed, bytes.byteLength))
 }
 
-const wrongSize = (location: Location, operation: string, needed: number, size: number): CorruptObject =>
-  corrupt(location, operation, "size", `the weights take ${needed} bytes, but there are ${size}`)
+const wrongSize = (
+  location: Location,
+  operation: string,
+  needed: number,
+  size: number,
+  found?: string
+): CorruptObject => {
+  const reason = `the weights take ${needed} bytes, but there are ${size}`
+  return corrupt(location, operation, "size", found === undefined ? reason : `${reason}; ${found}`)
+}
 
 const corrupt = (
   { key, storage }: Location,

@@ -8,7 +8,7 @@ import * as Stream from "effect/Stream"
 import * as Struct from "effect/Struct"
 import { concat } from "../../internal/bytes.js"
 import * as ObjectKey from "../../ObjectKey.js"
-import { type LoadError, UnsupportedOperation } from "../../StorageError.js"
+import { isStorageError, type LoadError, UnexpectedStorageError, UnsupportedOperation } from "../../StorageError.js"
 import type { ModelArtifacts, SaveResult } from "./artifacts.js"
 import * as ModelFile from "./modelFile.js"
 
@@ -24,6 +24,7 @@ export const save = (
       const reason = "a binary topology is not supported; pass it as JSON"
       return yield* new UnsupportedOperation({ backend: storage.backend.name, operation: "save", key, reason })
     }
+    yield* ModelFile.checkSpecs(location, artifacts.weightSpecs ?? [])
     const { paths, replaced, size } = yield* saveShards(location, artifacts, shardSize)
     yield* storage.save(key, encodeModel(artifacts, paths))
     const errors = yield* storage.removeAll(replaced).pipe(
@@ -101,15 +102,22 @@ const jsonFields = [
 const jsonSize = (value: object | undefined): number =>
   value === undefined ? 0 : ObjectKey.byteLength(JSON.stringify(value))
 
-const weightsOf = ({ getWeightStream, weightData }: ModelArtifacts): Stream.Stream<Uint8Array, unknown> => {
-  if (weightData !== undefined) {
-    return Stream.map(Stream.fromIterable(Arr.ensure(weightData)), (buffer) => new Uint8Array(buffer))
-  }
-  return getWeightStream === undefined ? Stream.empty : Stream.map(
-    Stream.fromReadableStream({ evaluate: getWeightStream, onError: (cause) => cause }),
+const weightsOf = (artifacts: ModelArtifacts): Stream.Stream<Uint8Array, unknown> => {
+  const { getWeightStream } = artifacts
+  return Stream.map(
+    getWeightStream === undefined
+      // Reading it fails if the artifacts were loaded from a model without weights.
+      ? Stream.fromIterableEffect(Effect.try({
+        try: () => Arr.ensure(artifacts.weightData ?? []),
+        catch: (error) => isStorageError(error) ? error : unreadable(error)
+      }))
+      : Stream.fromReadableStream({ evaluate: getWeightStream, onError: (cause) => cause }),
     (buffer) => new Uint8Array(buffer)
   )
 }
+
+const unreadable = (cause: unknown): UnexpectedStorageError =>
+  new UnexpectedStorageError({ reason: "the weightData of the model cannot be read", cause })
 
 /** The same bytes in arrays of `size` bytes. The last one may be shorter. */
 const rechunk = <Err>(bytes: Stream.Stream<Uint8Array, Err>, size: number): Stream.Stream<Uint8Array, Err> =>

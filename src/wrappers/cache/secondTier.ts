@@ -1,24 +1,30 @@
 /**
  * The second tier of a cache: objects of the origin in a storage of their own, which outlives the process. The least
- * recently used are evicted; after a restart, those saved first.
+ * recently used are evicted; after a restart, those saved first. What an earlier process has saved is read and held against
+ * its checksum once, before any of it is served.
  *
  * Nothing here fails: a failure of the tier is counted, and then it is as if the object were not there.
  */
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { LRUCache } from "lru-cache"
 import * as ByteRange from "../../ByteRange.js"
+import * as Hash from "../../internal/hash.js"
+import * as KeyedLock from "../../internal/keyedLock.js"
+import { Permits } from "../../internal/permits.js"
+import { forEachChunk } from "../../internal/pulling.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import type { ObjectInfo, OpenedObject, SaveData, StorageBackend } from "../../StorageBackend.js"
 import { mapStream, openedBytes } from "../../StorageBackend.js"
-import type { StorageError } from "../../StorageError.js"
+import { CorruptObject, type StorageError } from "../../StorageError.js"
 import type { Counters } from "./counters.js"
 import type { Entry } from "./memoryTier.js"
-import { maxTrailer, readTrailer, toKey, toName, writeTrailer } from "./storedObject.js"
+import { maxTrailer, readTrailer, toKey, toName, trailerSize, writeTrailer } from "./storedObject.js"
 
 /** Something that the tier may have, and the rest of the cache can do without. */
 type Perhaps<A, R = never> = Effect.Effect<Option.Option<A>, never, R>
@@ -31,23 +37,28 @@ interface Stored {
   readonly etag?: string
   /** Once its trailer is known. */
   readonly entry?: Entry
+  /** The SHA-256 that its bytes have not been held against yet. */
+  readonly unchecked?: string
 }
 
 export class SecondTier {
   readonly #backend: StorageBackend
   readonly #capacity: number
   readonly #counters: Counters
+  /** Of whose objects it is the tier. */
+  readonly #origin: string
+  readonly #checking = KeyedLock.make()
   readonly #objects: LRUCache<string, Stored>
   /** The names of what has to be removed. */
   readonly #garbage = new Set<string>()
   /** The keys of what is being saved. */
   readonly #saving = new Set<string>()
-  readonly #exclusively = Effect.unsafeMakeSemaphore(1).withPermits(1)
+  readonly #exclusively = new Permits(1)
   #isListed = false
   #evicted = 0
 
   /** Lists what the storage holds from before. Until that succeeds nothing is kept, since the free space is not known. */
-  readonly #list: Effect.Effect<void> = this.#exclusively(
+  readonly #list: Effect.Effect<void> = this.#exclusively.withPermit(
     Effect.suspend(() =>
       this.#isListed ? Effect.void : Effect.map(
         this.#attempt(Stream.runCollect(this.#backend.entries({}))),
@@ -57,7 +68,7 @@ export class SecondTier {
   )
 
   /** Removes the garbage. Whether all of it is removed; the rest is removed the next time. */
-  readonly #collect: Effect.Effect<boolean> = this.#exclusively(Effect.acquireUseRelease(
+  readonly #collect: Effect.Effect<boolean> = this.#exclusively.withPermit(Effect.acquireUseRelease(
     Effect.sync(() => {
       const names = new Set(this.#garbage)
       this.#garbage.clear()
@@ -74,7 +85,8 @@ export class SecondTier {
       })
   ))
 
-  private constructor(backend: StorageBackend, capacity: number, counters: Counters) {
+  private constructor(origin: string, backend: StorageBackend, capacity: number, counters: Counters) {
+    this.#origin = origin
     this.#backend = backend
     this.#capacity = capacity
     this.#counters = counters
@@ -90,10 +102,17 @@ export class SecondTier {
     })
   }
 
-  /** A tier with what the storage holds from before. `capacity` is in bytes. */
-  static make(backend: StorageBackend, capacity: number, counters: Counters): Effect.Effect<SecondTier> {
-    return Effect.suspend(() => {
-      const tier = new SecondTier(backend, capacity, counters)
+  /** A tier of a storage with what it holds from before. `capacity` is in bytes. */
+  static make(
+    { name, location = name }: StorageBackend,
+    backend: StorageBackend,
+    capacity: number,
+    counters: Counters
+  ): Effect.Effect<SecondTier> {
+    return Effect.flatMap(Hash.make("sha256"), (hash) => {
+      hash.update(new TextEncoder().encode(location))
+      const origin = Encoding.encodeHex(hash.digest().subarray(0, 8))
+      const tier = new SecondTier(origin, backend, capacity, counters)
       return tier.#list.pipe(Effect.zipRight(tier.#collect), Effect.as(tier))
     })
   }
@@ -108,16 +127,17 @@ export class SecondTier {
       const found = this.#objects.get(key)
       if (found?.etag === undefined || found.entry !== undefined) return Effect.succeed(found?.entry)
       const options = { range: ByteRange.last(maxTrailer), ifMatch: found.etag }
-      return Effect.map(this.#attempt(this.#backend.load(toName(key), options)), (end) => {
+      return Effect.gen(this, function*() {
+        const end = yield* this.#attempt(this.#backend.load(toName(key), options))
+        const trailer = Option.isNone(end) ? undefined : yield* readTrailer(key, end.value, found.size)
         const now = this.#objects.peek(key)
         if (now !== found) return now?.entry
-        const info = Option.isNone(end) ? undefined : readTrailer(key, end.value, found.size)
-        if (info === undefined) {
+        if (trailer?.origin !== this.#origin) {
           this.#drop(key, found)
           return undefined
         }
-        const entry = { info, confirmedAt: -Infinity }
-        this.#objects.set(key, { ...found, entry })
+        const entry = { info: trailer.info, confirmedAt: -Infinity }
+        this.#objects.set(key, { ...found, entry, unchecked: trailer.sha256 })
         return entry
       })
     })
@@ -161,7 +181,7 @@ export class SecondTier {
   /** Whether an object like this may be kept. */
   fits(info: ObjectInfo): boolean {
     if (ObjectKey.problem(toName(info.key)) !== undefined || info.size >= this.#capacity) return false
-    const trailer = writeTrailer(info).byteLength
+    const trailer = trailerSize(info, this.#origin)
     return trailer <= maxTrailer && info.size + trailer <= this.#capacity
   }
 
@@ -172,12 +192,11 @@ export class SecondTier {
   save(entry: Entry, data: SaveData, isWanted: () => boolean): Effect.Effect<void> {
     const { key } = entry.info
     const name = toName(key)
-    const trailer = writeTrailer(entry.info)
-    const place: Stored = { size: entry.info.size + trailer.byteLength }
+    const place: Stored = { size: entry.info.size + trailerSize(entry.info, this.#origin) }
     const bytes = data instanceof Uint8Array ? Stream.make(data) : data
     const saving = Effect.flatMap(this.#collect, (isClean) =>
       isClean
-        ? this.#attempt(this.#backend.save(name, Stream.concat(bytes, Stream.make(trailer)), { size: place.size }))
+        ? this.#attempt(this.#backend.save(name, withTrailer(bytes, entry.info, this.#origin), { size: place.size }))
         : Effect.succeedNone)
     return Effect.zipRight(
       this.#list,
@@ -227,13 +246,16 @@ export class SecondTier {
     })
   }
 
-  /** Reads an object that was found, if it is still the same. Where that fails, it is dropped. */
+  /** Reads an object that was found, if it is still the same, and as it was saved. Where that fails, it is dropped. */
   #read<A, R>(
     entry: Entry,
     reading: (name: string, ifMatch: string, drop: Effect.Effect<void>) => Effect.Effect<A, StorageError, R>
   ): Perhaps<A, R> {
-    return Effect.suspend(() => {
-      const { key } = entry.info
+    const { key } = entry.info
+    const check = Effect.suspend(() =>
+      this.#objects.peek(key)?.unchecked === undefined ? Effect.void : this.#checking(key)(this.#check(key))
+    )
+    return Effect.flatMap(check, () => {
       const found = this.#objects.get(key)
       if (found?.etag === undefined || found.entry !== entry) return Effect.succeedNone
       const drop = Effect.sync(() => this.#drop(key, found))
@@ -241,6 +263,34 @@ export class SecondTier {
         this.#attempt(reading(toName(key), found.etag, drop)),
         (result) => Option.isNone(result) ? drop : Effect.void
       )
+    })
+  }
+
+  /** Reads all of an object that an earlier process has saved, and drops it where that is damaged. */
+  #check(key: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const found = this.#objects.peek(key)
+      if (found?.etag === undefined || found.entry === undefined || found.unchecked === undefined) return Effect.void
+      const { entry, etag: ifMatch, unchecked } = found
+      const range = ByteRange.make(0, entry.info.size)
+      const hashing = Effect.scoped(Effect.gen(this, function*() {
+        const hash = yield* Hash.make("sha256")
+        const { reuse, stream } = yield* this.#backend.open(toName(key), { range, ifMatch })
+        yield* forEachChunk(reuse?.(() => true) ?? stream, (bytes) => Hash.update(hash, bytes))
+        if (Encoding.encodeBase64(hash.digest()) === unchecked) return
+        return yield* new CorruptObject({
+          key: toName(key),
+          problem: "checksum",
+          reason: "its bytes have changed since it was saved"
+        })
+      }))
+      return Effect.map(this.#attempt(hashing), (checked) => {
+        if (Option.isNone(checked)) return this.#drop(key, found)
+        if (this.#objects.peek(key) === found) {
+          const { unchecked: _, ...rest } = found
+          this.#objects.set(key, rest)
+        }
+      })
     })
   }
 
@@ -285,6 +335,17 @@ export class SecondTier {
     })
   }
 }
+
+/** The bytes of an object, and the trailer that is known once they have passed. */
+const withTrailer = (
+  bytes: Stream.Stream<Uint8Array>,
+  info: ObjectInfo,
+  origin: string
+): Stream.Stream<Uint8Array> =>
+  Stream.unwrap(Effect.map(Hash.make("sha256"), (hash) => {
+    const trailer = Effect.suspend(() => writeTrailer(info, { origin, sha256: Encoding.encodeBase64(hash.digest()) }))
+    return Stream.concat(Stream.tap(bytes, (piece) => Hash.update(hash, piece)), Stream.fromEffect(trailer))
+  }))
 
 const toRange = ({ endExclusive, start }: ByteRange.ResolvedRange): ByteRange.ByteRange =>
   ByteRange.make(start, endExclusive)

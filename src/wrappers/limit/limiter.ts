@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as FiberRef from "effect/FiberRef"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { granted, Permits } from "./permits.js"
+import { granted, Permits } from "../../internal/permits.js"
 import { byteLimiter, requestLimiter } from "./rateLimiter.js"
 
 export class Limiter {

@@ -2,7 +2,7 @@
  * Rate limiters, by the `Clock`.
  */
 import * as Effect from "effect/Effect"
-import { Permits } from "./permits.js"
+import { Permits } from "../../internal/permits.js"
 
 /** Waits for the next of `perSecond` evenly spaced slots. A fiber that is interrupted while it waits uses no slot. */
 export const requestLimiter = (perSecond: number): Effect.Effect<void> => {

@@ -9,7 +9,7 @@ import * as tls from "node:tls"
 import * as Connections from "../../../src/backends/s3/connections.js"
 import type { Transport } from "../../../src/backends/s3/transport.js"
 import type { Flow, Receiver, Response } from "../../../src/internal/httpCall.js"
-import { certificate } from "../../support/certificate.js"
+import { certificate, trustingAnybody } from "../../support/certificate.js"
 import { bytes, MiB, print } from "../../support/content.js"
 import { eventually } from "../../support/timing.js"
 
@@ -27,20 +27,6 @@ const respond: http.RequestListener = (request, response) => {
     }
   })()).pipe(response)
 }
-
-/** Certificates are not looked at until the scope ends. */
-const trustingAnybody = Effect.acquireRelease(
-  Effect.sync(() => {
-    const before = process.env["NODE_TLS_REJECT_UNAUTHORIZED"]
-    process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = "0"
-    return before
-  }),
-  (before) =>
-    Effect.sync(() => {
-      if (before === undefined) delete process.env["NODE_TLS_REJECT_UNAUTHORIZED"]
-      else process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = before
-    })
-)
 
 /** A server that listens until the scope ends, and who has connected. */
 const listening = (server: net.Server, connection = "connection") =>
@@ -66,7 +52,7 @@ const served = (isSecure: boolean, answer = respond) =>
       isSecure ? "secureConnection" : "connection"
     )
     const { transport } = yield* Effect.acquireRelease(
-      Effect.sync(Connections.make),
+      Effect.suspend(Connections.make),
       ({ close }) => Effect.sync(close)
     )
     yield* trustingAnybody

@@ -77,6 +77,9 @@ const table: ReadonlyArray<
   [507, "XMinioStorageFull", "StorageFull", "no space"],
 
   [403, "InvalidObjectState", "UnsupportedOperation", "restore it"],
+  [409, "ObjectParentIsFile", "UnsupportedOperation", "remove or rename one of them first"],
+  [409, "ExistingObjectIsDirectory", "UnsupportedOperation", "remove or rename one of them first"],
+  [400, "XMinioParentIsObject", "UnsupportedOperation", "remove or rename one of them first"],
   [501, "NotImplemented", "UnsupportedOperation", "does not support this"],
   [501, undefined, "UnsupportedOperation", "does not support this"],
 
@@ -246,7 +249,12 @@ describe("the headers of an object", () => {
     })
     expect(checksumOf({ "x-amz-checksum-sha256": "ungWv48B+pc=-2" })).toBeUndefined()
     expect(checksumOf({ "x-amz-checksum-crc32c": "4waSgw==", "x-amz-checksum-type": "COMPOSITE" })).toBeUndefined()
+    expect(checksumOf({ "x-amz-checksum-crc32c": "4waSgw==", "x-amz-checksum-type": "composite" })).toBeUndefined()
     expect(checksumOf({ "x-amz-checksum-crc32c": "4waSgw==", "x-amz-checksum-type": "FULL_OBJECT" })).toBeDefined()
+    // Without a type or a number, the etag says that the object has parts.
+    const inParts = { "x-amz-checksum-sha256": "ungWv48B+pc=", etag: "\"d41d8cd98f00b204e9800998ecf8427e-2\"" }
+    expect(checksumOf(inParts)).toBeUndefined()
+    expect(checksumOf({ ...inParts, "x-amz-checksum-type": "FULL_OBJECT" })).toBeDefined()
     expect(checksumOf({ "x-amz-checksum-crc32": "y/Q5Jg==" })).toBeUndefined()
   })
 

@@ -1,14 +1,23 @@
 /**
  * The body of a download: one array where the storage can reuse it and nobody else sees the response, in pieces otherwise.
+ * How long caches may keep it, and ranges of nothing.
  */
-import { HttpMiddleware, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
+import { FetchHttpClient, HttpMiddleware, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Layer, Option, Stream } from "effect"
+import { Context, Effect, Layer, Option, Redacted, type Scope, Stream } from "effect"
 import * as http from "node:http"
-import { MemoryStorage, Storage, StorageBackend, WeightServer } from "surfing-weights"
+import {
+  ByteRange,
+  HttpStorage,
+  MemoryStorage,
+  Storage,
+  StorageBackend,
+  type StorageError,
+  WeightServer
+} from "surfing-weights"
 import { bytes, MiB } from "../../support/content.js"
-import { ask, serveOf } from "../../support/weightServer.js"
+import { ask, serve, type Served, serveOf } from "../../support/weightServer.js"
 
 const KiB = 1024
 const content = bytes(4 * MiB + 5)
@@ -118,4 +127,90 @@ describe("the body of a download", () => {
       expect((yield* ask(served, "GET", "/objects/small")).body.length).toBe(60_000)
       expect(seen).toEqual(["Uint8Array"])
     }))
+})
+
+const overMemory = (name: string, body: Effect.Effect<void, unknown, Storage.Storage | Scope.Scope>) =>
+  it.scopedLive(name, () => Effect.provide(body, MemoryStorage.layer()))
+
+describe("cache-control", () => {
+  const fieldsOf = (served: Served, key: string, headers: http.OutgoingHttpHeaders = {}, method = "GET") =>
+    Effect.map(
+      ask(served, method, `/objects/${key}`, headers),
+      ({ headers, status }) => [status, headers["cache-control"], headers.vary] as const
+    )
+
+  const withObjects = (options: WeightServer.Options) =>
+    Effect.gen(function*() {
+      const served = yield* serve(options)
+      const plain = yield* served.storage.save("plain", new Uint8Array(10))
+      yield* served.storage.save("own", new Uint8Array(10), { attributes: { cacheControl: "public, max-age=5" } })
+      return { served, etag: `"${plain.etag}"` }
+    })
+
+  overMemory(
+    "of an object is its own, or that of the options, or asks caches to ask each time",
+    Effect.gen(function*() {
+      const forever = "public, max-age=31536000, immutable"
+      const { etag, served } = yield* withObjects({ cacheControl: forever })
+      expect(yield* fieldsOf(served, "plain")).toEqual([200, forever, undefined])
+      expect(yield* fieldsOf(served, "plain", {}, "HEAD")).toEqual([200, forever, undefined])
+      expect(yield* fieldsOf(served, "plain", { range: "bytes=0-3" })).toEqual([206, forever, undefined])
+      expect(yield* fieldsOf(served, "plain", { "if-none-match": etag })).toEqual([304, forever, undefined])
+      expect(yield* fieldsOf(served, "plain", { "if-none-match": etag }, "HEAD")).toEqual([304, forever, undefined])
+      expect(yield* fieldsOf(served, "own")).toEqual([200, "public, max-age=5", undefined])
+      expect(yield* fieldsOf(served, "own", { "if-none-match": "*" })).toEqual([304, "public, max-age=5", undefined])
+      expect(yield* fieldsOf(served, "missing")).toEqual([404, undefined, undefined])
+      // It is not taken for an attribute of the object.
+      expect((yield* ask(served, "GET", "/objects/plain")).headers["x-object-attributes"]).toBeUndefined()
+
+      const { served: byDefault } = yield* withObjects({})
+      expect(yield* fieldsOf(byDefault, "plain")).toEqual([200, "no-cache", undefined])
+      expect(yield* fieldsOf(byDefault, "own")).toEqual([200, "public, max-age=5", undefined])
+    })
+  )
+
+  overMemory(
+    "lets no shared cache give objects to others where tokens are required",
+    Effect.gen(function*() {
+      const token = Redacted.make("reader-0123456789abcdef")
+      const auth = { tokens: [{ token, scope: "read" as const }] }
+      for (const cacheControl of ["public, max-age=60", "max-age=60", "private, s-maxage=60", "private, PUBLIC"]) {
+        const { option, reason } = yield* Effect.flip(withObjects({ auth, cacheControl })) as Effect.Effect<
+          StorageError.InvalidOptions
+        >
+        expect([option, reason]).toEqual(["cacheControl", expect.stringContaining("private")])
+      }
+      const { served } = yield* withObjects({ auth, cacheControl: "private, max-age=60" })
+      const authorization = `Bearer ${Redacted.value(token)}`
+      expect(yield* fieldsOf(served, "plain", { authorization })).toEqual([200, "private, max-age=60", "authorization"])
+      expect(yield* fieldsOf(served, "own", { authorization })).toEqual([200, "public, max-age=5", "authorization"])
+      expect(yield* Effect.flip(withObjects({ cacheControl: "max-age=60\r\nx: y" }))).toMatchObject({
+        option: "cacheControl"
+      })
+    })
+  )
+})
+
+describe("ranges of an empty object", () => {
+  overMemory(
+    "are not satisfiable, but for its last bytes, which are all of it",
+    Effect.gen(function*() {
+      const served = yield* serve()
+      yield* served.storage.save("empty", new Uint8Array(0))
+      const get = (range: string) =>
+        Effect.map(
+          ask(served, "GET", "/objects/empty", { range }),
+          ({ headers, status }) => [range, status, headers["content-range"]]
+        )
+      for (const range of ["bytes=0-", "bytes=0-0", "bytes=1-", "bytes=0-99", "bytes=-0"]) {
+        expect(yield* get(range)).toEqual([range, 416, "bytes */0"])
+      }
+      expect(yield* get("bytes=-5")).toEqual(["bytes=-5", 200, undefined])
+      const client = yield* HttpStorage.make({ url: served.url })
+      expect((yield* client.load("empty", { range: ByteRange.last(5) })).length).toBe(0)
+      expect(yield* Effect.flip(client.load("empty", { range: ByteRange.from(0) }))).toMatchObject({
+        _tag: "InvalidRange"
+      })
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
 })

@@ -1,6 +1,6 @@
 /**
  * A fixed number of permits, granted first come, first served. Effect's semaphore lets a fiber that asks just when a permit
- * is released go before those that wait.
+ * is released go before those that wait, and each release wakes all of them, which for thousands takes all memory.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"

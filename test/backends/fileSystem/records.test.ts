@@ -257,9 +257,10 @@ describe("attributes of files", () => {
         yield* save("old")
         const { unlink } = fs
         const cutOff = (file: string, done: fs.NoParamCallback) =>
-          file.endsWith("/old") ? done(Object.assign(new Error("broken"), { code: "EIO" })) : unlink(file, done)
+          /\/(?:old|new)$/.test(file) ? done(Object.assign(new Error("broken"), { code: "EIO" })) : unlink(file, done)
         const move = Storage.move("old", "new", { ifNoneMatch: "*" })
-        yield* Effect.flip(replacing({ unlink: cutOff })(move))
+        const { message } = yield* failure(replacing({ unlink: cutOff })(move))
+        expect(message).toContain("the object is now at \"new\", but could not be removed from \"old\"")
         expect(yield* Storage.list()).toEqual(["new", "old"])
         expect((yield* failure(move)).tag).toBe("ObjectAlreadyExists")
         expect(yield* versionOf("new")).toBe("1")
@@ -327,6 +328,8 @@ describe("attributes of files", () => {
       Effect.gen(function*() {
         const root = fs.realpathSync(directory)
         const storage = yield* FileSystemStorage.make({ directory })
+        // The first save tries what the file system does to times.
+        yield* storage.save("before", bytes("x"))
         for (const key of ["first", "second"]) {
           const steps: Array<string> = []
           const { fsync, rename } = fs
