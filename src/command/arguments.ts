@@ -24,7 +24,10 @@ export const complete = (
   environment: Environment
 ): Effect.Effect<ReadonlyArray<string>, UsageError> =>
   Effect.gen(function*() {
-    const [name, ...rest] = args
+    // Options may stand before the command, too.
+    const place = args.findIndex((arg) => !arg.startsWith("-"))
+    const name = args[place]
+    const rest = args.filter((_, i) => i !== place)
     const definition = definitions.find((definition) => definition.name === name)
     if (name === undefined || definition === undefined) return args
     const given = split(rest)

@@ -19,10 +19,7 @@ export const mv = (input: { readonly from: string; readonly to: string }) =>
     if (object !== undefined) return yield* moveObject(from, object, to)
     yield* Places.refuseOverlap(from, to)
     if (Places.isOneStorage(from, to)) return yield* renameFolder(from, to)
-    const folder = yield* Places.folderOf(from)
-    // Nothing is removed by its time alone.
-    yield* transfer(folder, yield* Places.folderOf(to), { checksum: true }, (event) =>
-      event._tag === "Copied" || event._tag === "Unchanged" ? folder.remove(event.key) : Effect.void)
+    yield* transfer(yield* Places.folderOf(from), yield* Places.folderOf(to), { move: true })
   })
 
 const moveObject = (from: Places.Place, object: Storage.ObjectInfo, to: Places.Place) =>

@@ -17,10 +17,16 @@ export interface Transferred {
 
 export class Tracker implements Transferred {
   bytes = 0
-  /** The bytes that were there already where copies were resumed. */
+  /** The bytes that were there already. */
   skipped = 0
   files = 0
   total: number | undefined
+
+  /** Takes out bytes that need not be transferred. */
+  skip(bytes: number): void {
+    this.skipped += bytes
+    if (this.total !== undefined) this.total -= bytes
+  }
 
   /** The same storage, whose saved bytes count; where the save of a broken-off copy is resumed, that is printed. */
   readonly counting = (storage: Storage.Service): Effect.Effect<Storage.Service, never, Output.Output> =>
@@ -31,8 +37,7 @@ export class Tracker implements Transferred {
           if (operation !== "save") return Effect.void
           this.bytes += bytes
           if (bytes > 0 || transferred === 0) return Effect.void
-          this.skipped += transferred
-          if (this.total !== undefined) this.total -= transferred
+          this.skip(transferred)
           return Effect.provideService(
             Output.event(
               { event: "resumed", key, position: transferred, size: total },

@@ -99,7 +99,7 @@ const report = (
 ): number => {
   const failure = Option.getOrUndefined(Cause.failureOption(cause))
   if (ValidationError.isValidationError(failure)) {
-    const [command = ""] = args
+    const command = args.find((arg) => !arg.startsWith("-")) ?? ""
     const help = commands.some(({ definition }) => definition.name === command) ? `${command} --help` : "--help"
     const message = withoutColours(HelpDoc.toAnsiText(failure.error)).trim().replace(/\s*\n\s*/g, "; ")
     complain(`surfing-weights: ${message}; see surfing-weights ${help}`)

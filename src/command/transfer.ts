@@ -29,8 +29,7 @@ export const concurrency = 16
 export const transfer = (
   from: Storage.Service,
   to: Storage.Service,
-  options: StorageMirror.Options,
-  then: (event: StorageMirror.Event) => Effect.Effect<void, StorageError> = () => Effect.void
+  options: StorageMirror.Options
 ): Effect.Effect<void, StorageError | CommandFailed | UsageError, Output.Output> =>
   Effect.gen(function*() {
     const settings = yield* Output.Output
@@ -43,7 +42,7 @@ export const transfer = (
       Effect.gen(function*() {
         count(counts, event)
         tracker.files = counts.copied
-        yield* then(event)
+        if (event._tag === "Unchanged") tracker.skip(event.size)
         if (event._tag === "Failed") yield* Output.warn(event.error.message)
         if (settings.json || (isDry && event._tag !== "Unchanged")) {
           yield* Output.event(toJson(event, isDry), describe(event))
@@ -52,7 +51,7 @@ export const transfer = (
 
     const sync = Stream.runForEach(StorageMirror.sync(from, yield* tracker.counting(to), whole), note)
     const outcome = yield* Effect.either(
-      isDry ? sync : Progress.show(tracker, sync, estimate(from, to, whole, tracker))
+      isDry ? sync : Progress.show(tracker, sync, estimate(from, whole, tracker))
     )
     if (Either.isLeft(outcome) && counts.failed === 0) return yield* Effect.fail(outcome.left)
     yield* Output.event({ event: isDry ? "plan" : "done", ...counts }, summarize(counts, isDry))
@@ -68,23 +67,19 @@ export const transfer = (
 /** Finds out how many bytes there are to copy. It is an estimate: objects are copied while it is made. */
 const estimate = (
   from: Storage.Service,
-  to: Storage.Service,
-  options: StorageMirror.Options,
+  { filter = () => true, prefix }: StorageMirror.Options,
   tracker: Progress.Tracker
 ): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    const before = tracker.bytes
-    return StorageMirror.sync(from, to, { ...options, checksum: false, dryRun: true }).pipe(
-      Stream.runFold(0, (sum, event) => event._tag === "Copied" ? sum + event.size : sum),
-      Effect.match({
-        onSuccess: (remaining) => {
-          tracker.total = before + remaining - tracker.skipped
-        },
-        // Without it there is no time left to show; the transfer itself tells what is wrong.
-        onFailure: () => {}
-      })
-    )
-  })
+  from.entries({ prefix }).pipe(
+    Stream.runFold(0, (sum, { key, size }) => filter(key) ? sum + size : sum),
+    Effect.match({
+      onSuccess: (total) => {
+        tracker.total = total - tracker.skipped
+      },
+      // Without it there is no time left to show; the transfer itself tells what is wrong.
+      onFailure: () => {}
+    })
+  )
 
 const count = (counts: Counts, event: StorageMirror.Event): void => {
   switch (event._tag) {

@@ -5,9 +5,9 @@
  *   number nor with their size.
  * - A copy is in `to` whole or not at all. It must have the size of the original and, where both stores have a checksum of the
  *   same kind, its checksum; otherwise the copy is removed again.
- * - Each object is looked up in `from` again before its copy is done, and before it is removed from `to`. An object that
- *   was overwritten meanwhile is not copied, since the copy would look newer than its replacement; one that exists is not
- *   removed.
+ * - Each object that took longer than a second to read, or is larger than 1 MiB, is looked up in `from` again before its copy is
+ *   done, and each before it is removed from `to`. An object that was overwritten meanwhile is not copied, since the copy would
+ *   look newer than its replacement; one that exists is not removed.
  * - Attributes are copied where both storages keep them. Objects that differ in attributes only count as the same.
  * - However a sync ends, its copies are complete, and running it again does the rest.
  * - The copy of an object of more than 64 MiB that was interrupted, or whose process was killed, is resumed where `to` can do that
@@ -26,6 +26,7 @@
  */
 import * as Chunk from "effect/Chunk"
 import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Mailbox from "effect/Mailbox"
@@ -64,6 +65,11 @@ export interface Options {
    * Default: false.
    */
   readonly delete?: boolean | undefined
+  /**
+   * Whether to remove each object from `from` once `to` has the same, unless it was overwritten meanwhile: then it fails with
+   * `PreconditionFailed`, if `from` can remove by etag. Times do not decide then, as with `checksum`. Default: false.
+   */
+  readonly move?: boolean | undefined
   /** How many objects are copied or removed at once. Default: 4. */
   readonly concurrency?: number | undefined
   /** Whether to report what would be done, in key order, and do nothing. Default: false. */
@@ -199,6 +205,7 @@ interface Settings {
   readonly filter?: ((key: string) => boolean) | undefined
   readonly checksum: boolean
   readonly delete: boolean
+  readonly move: boolean
   readonly concurrency: number
   readonly dryRun: boolean
 }
@@ -208,6 +215,7 @@ const schema: Schema.Schema<Settings, Options> = Schema.Struct({
   filter: Schema.optional(callback<(key: string) => boolean>()),
   checksum: Schema.optionalWith(boolean, { default: () => false }),
   delete: Schema.optionalWith(boolean, { default: () => false }),
+  move: Schema.optionalWith(boolean, { default: () => false }),
   concurrency: Schema.optionalWith(count(), { default: () => 4 }),
   dryRun: Schema.optionalWith(boolean, { default: () => false })
 })
@@ -215,13 +223,15 @@ const schema: Schema.Schema<Settings, Options> = Schema.Struct({
 const checkCapabilities = (
   from: Storage.Service,
   to: Storage.Service,
-  { dryRun }: Settings
+  { dryRun, move }: Settings
 ): Effect.Effect<void, E.UnsupportedOperation> => {
   const refuse = ({ backend }: Storage.Service, reason: string) =>
     Effect.fail(new E.UnsupportedOperation({ backend: backend.name, operation: "sync", reason }))
   if (!from.backend.capabilities.list) return refuse(from, "listing is not supported")
   if (!to.backend.capabilities.list) return refuse(to, "listing is not supported")
-  return dryRun || to.backend.capabilities.write ? Effect.void : refuse(to, "the storage is read-only")
+  const isReadOnly = ({ backend }: Storage.Service) => !dryRun && !backend.capabilities.write
+  if (move && isReadOnly(from)) return refuse(from, "the storage is read-only")
+  return isReadOnly(to) ? refuse(to, "the storage is read-only") : Effect.void
 }
 
 /** What is to be done, in key order. */
@@ -232,9 +242,12 @@ const stepsOf = (
 ): Stream.Stream<Step, E.ListError> => {
   const copied = (source: Storage.ObjectInfo): Step => ({
     event: Event.Copied({ key: source.key, size: source.size }),
-    work: copy(from, to, source)
+    work: settings.move ? Effect.zipRight(copy(from, to, source), removeOriginal(from, source)) : copy(from, to, source)
   })
-  const unchanged = ({ key, size }: Storage.ObjectInfo): Step => ({ event: Event.Unchanged({ key, size }) })
+  const unchanged = (source: Storage.ObjectInfo): Step => {
+    const event = Event.Unchanged({ key: source.key, size: source.size })
+    return settings.move ? { event, work: removeOriginal(from, source) } : { event }
+  }
   const removed = ({ key }: Storage.ObjectInfo): Step => ({
     event: Event.Removed({ key }),
     work: remove(from, to, key)
@@ -242,7 +255,7 @@ const stepsOf = (
   const decided = (source: Storage.ObjectInfo, isSame: boolean): Step => isSame ? unchanged(source) : copied(source)
   const compared = (source: Storage.ObjectInfo, target: Storage.ObjectInfo): Step => {
     const isSame = sameContent(source, target)
-    if (isSame !== undefined || !settings.checksum) return decided(source, isCurrent(source, target))
+    if (isSame !== undefined || !comparesBytes(settings)) return decided(source, isCurrent(source, target))
     const decide = Effect.match(haveSameBytes(from, to, source, target), {
       onSuccess: (isSame) => decided(source, isSame),
       onFailure: (error): Step => ({
@@ -263,10 +276,13 @@ const stepsOf = (
     Stream.filterMap(([, step]) => step)
   )
   // Without it, steps stay a page at a time.
-  return settings.checksum
+  return comparesBytes(settings)
     ? Stream.mapEffect(steps, (step) => step.decide ?? Effect.succeed(step), { concurrency: settings.concurrency })
     : steps
 }
+
+/** Whether bytes are read where nothing else shows if they are the same. */
+const comparesBytes = ({ checksum, move }: Settings): boolean => checksum || move
 
 /** What is to be done about a key, if anything, and the event when it is done. */
 interface Step {
@@ -323,20 +339,24 @@ const copy = (
 /** The objects that are held in memory, `concurrency` at a time, so that one request reads them. */
 const smallSize = 1024 * 1024
 
+/** What was read within this time needs no second look: for small objects, that would be half of the requests. */
+const longRead = Duration.seconds(1)
+
 const copySmall = (from: Storage.Service, to: Storage.Service, listed: Storage.ObjectInfo, toKey: string) =>
   Effect.gen(function*() {
     const { etag, key, size } = listed
     // Closed before the save begins: under a `StorageLimit`, to wait for a permit of one storage while holding one of the other
     // could be a deadlock.
-    const { bytes, info } = yield* from.open(key, { ifMatch: etag }).pipe(
+    const [duration, { bytes, info }] = yield* from.open(key, { ifMatch: etag }).pipe(
       Effect.flatMap(({ bytes, info, stream }) =>
         Effect.map(bytes === undefined ? intoArray(stream, size) : Effect.succeed(bytes), (bytes) => ({ bytes, info }))
       ),
       Effect.scoped,
       Effect.catchTag("PreconditionFailed", () => Effect.fail(changed(from, key))),
-      Effect.zipLeft(currentInfo(from, listed)),
-      Effect.mapError(whenRead)
+      Effect.mapError(whenRead),
+      Effect.timed
     )
+    if (Duration.greaterThan(duration, longRead)) yield* Effect.mapError(currentInfo(from, listed), whenRead)
     const attributes = keepsAttributes(from, to) ? meaningful(info.attributes) : undefined
     const saved = yield* Effect.mapError(to.save(toKey, bytes, { size, attributes }), whenWritten)
     return { original: info, saved }
@@ -437,6 +457,13 @@ const remove = (from: Storage.Service, to: Storage.Service, key: string): Effect
   Effect.filterOrFail(from.exists(key), (exists) => !exists, () => changed(from, key)).pipe(
     Effect.mapError(whenRead),
     Effect.zipRight(Effect.mapError(to.remove(key), whenWritten))
+  )
+
+/** Removes an object that was copied, unless another has taken its place. */
+const removeOriginal = (from: Storage.Service, { etag, key }: Storage.ObjectInfo): Effect.Effect<void, Failure> =>
+  Effect.mapError(
+    from.remove(key, from.backend.capabilities.conditionalRemove ? { ifMatch: etag } : {}),
+    whenWritten
   )
 
 const changed = ({ backend }: Storage.Service, key: string) =>

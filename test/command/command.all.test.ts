@@ -3,28 +3,18 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { spawn } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { print, program, run, start } from "../support/command.js"
+import { outcomeOf, print, program, run, start } from "../support/command.js"
+import { bucketUrls, credentials as env } from "../support/commandS3.js"
 import { bytes, MiB } from "../support/content.js"
 import { temporaryDirectory, temporaryFiles } from "../support/directory.js"
+import { canMount } from "../support/fileSystem.js"
 import { isInstalled } from "../support/programs.js"
-import { makeBucket, server, unfinishedUploads } from "../support/s3Bucket.js"
-
-const env = {
-  AWS_ACCESS_KEY_ID: server.accessKeyId,
-  AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
-  AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: "true"
-}
-
-/** The URL of a key in a new bucket. */
-const newBucket = Effect.map(makeBucket, (bucket) => ({
-  bucket,
-  urlOf: (key: string) => `s3://${bucket}/${key}?endpoint=${server.endpoint}&region=${server.region}`
-}))
+import { server, unfinishedUploads } from "../support/s3Bucket.js"
 
 /** A directory with small files, and some of 9 MiB. */
 const source = (small: number, large: number) =>
@@ -52,7 +42,7 @@ const digestsOf = (directory: string): ReadonlyMap<string, string> =>
 describe("surfing-weights on S3", () => {
   it.scopedLive("copies, lists, describes, moves and removes, with odd keys", () =>
     Effect.gen(function*() {
-      const { bucket, urlOf } = yield* newBucket
+      const { bucket, urlOf } = yield* bucketUrls
       const directory = yield* source(3, 1)
       fs.writeFileSync(path.join(directory, "100% é+#?.bin"), "odd")
       const of = (...args: ReadonlyArray<string>) => print(args, { env })
@@ -79,7 +69,7 @@ describe("surfing-weights on S3", () => {
 
   it.scopedLive("syncs a thousand small objects both ways, and then finds nothing to do", () =>
     Effect.gen(function*() {
-      const { urlOf } = yield* newBucket
+      const { urlOf } = yield* bucketUrls
       const directory = yield* source(1000, 0)
       const target = yield* temporaryDirectory
       expect(yield* print(["sync", directory, urlOf("a")], { env })).toMatch(/^1000 objects copied/)
@@ -100,15 +90,81 @@ describe("surfing-weights on many files", () => {
     }))
 })
 
+describe("surfing-weights on a large file", () => {
+  it.scopedLive.runIf(process.platform === "linux")(
+    "copies 5 GiB, with no more memory than for a small one",
+    () =>
+      Effect.gen(function*() {
+        const directory = yield* temporaryDirectory
+        const file = path.join(directory, "from.bin")
+        const size = 5 * 1024 * MiB + 1
+        const marks = [0, 2 ** 31 - 2, 2 ** 32 - 2, size - 4]
+        yield* Effect.acquireUseRelease(
+          Effect.sync(() => fs.openSync(file, "w")),
+          (descriptor) => Effect.sync(() => marks.forEach((at, i) => fs.writeSync(descriptor, `${i}abc`, at))),
+          (descriptor) => Effect.sync(() => fs.closeSync(descriptor))
+        )
+        const child = yield* start(["cp", "from.bin", "to.bin"], { cwd: directory })
+        let peak = 0
+        const watch = setInterval(() => peak = Math.max(peak, peakOf(child.pid)), 100)
+        const { code, stdout } = yield* Effect.ensuring(outcomeOf(child), Effect.sync(() => clearInterval(watch)))
+        expect([code, stdout.toString()]).toEqual([0, "copied 5.00 GiB to to.bin\n"])
+        expect(execFileSync("cmp", [file, path.join(directory, "to.bin")]).toString()).toBe("")
+        expect(peak).toBeGreaterThan(50 * MiB)
+        expect(peak).toBeLessThan(384 * MiB)
+      })
+  )
+})
+
+/** The most memory that a process has had so far, in bytes; 0 once it has ended. */
+const peakOf = (pid: number | undefined): number => {
+  try {
+    return Number(/^VmHWM:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) * 1024
+  } catch {
+    return 0
+  }
+}
+
+describe.skipIf(!canMount)("surfing-weights on a full disk", () => {
+  it.scopedLive("says so in one line, and leaves what was there", () =>
+    Effect.gen(function*() {
+      const directory = yield* source(0, 1)
+      const disk = yield* temporaryDirectory
+      yield* Effect.acquireRelease(
+        Effect.sync(() => execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", disk])),
+        () => Effect.sync(() => execFileSync("umount", ["-l", disk]))
+      )
+      yield* print(["cp", "-", path.join(disk, "large-0")], { input: bytes(1000) })
+      const before = digestsOf(disk)
+      for (const args of [["cp", path.join(directory, "large-0"), `${disk}/`], ["sync", directory, disk]]) {
+        const { code, stderr } = yield* run(args)
+        const full = /^surfing-weights: save "large-0" on .*: the file system of .* is full; free some space$/
+        expect([args[0], code, stderr.trimEnd().split("\n")]).toEqual([args[0], 1, [expect.stringMatching(full)]])
+        expect(digestsOf(disk)).toEqual(before)
+        expect(temporaryFiles(disk)).toEqual([])
+      }
+    }))
+})
+
+/** A folder with the shards of a model, and a file that is none of it. */
+const shards = Effect.map(temporaryDirectory, (directory) => {
+  const names = Array.from({ length: 4 }, (_, i) => `model-0000${i + 1}-of-00004.safetensors`)
+  for (const [i, name] of names.entries()) fs.writeFileSync(path.join(directory, name), bytes(9 * MiB, i))
+  const index = { weight_map: Object.fromEntries(names.map((name, i) => [`layer.${i}.weight`, name])) }
+  fs.writeFileSync(path.join(directory, "model.safetensors.index.json"), JSON.stringify(index))
+  fs.writeFileSync(path.join(directory, "config.json"), "{}")
+  return directory
+})
+
 describe("surfing-weights that is killed", () => {
-  for (const command of ["cp", "sync"]) {
+  for (const command of ["cp", "sync", "pull"]) {
     it.scopedLive(`leaves only whole files in ${command}, and goes on when it is run again`, () =>
       Effect.gen(function*() {
-        const directory = yield* source(300, 3)
+        const directory = yield* (command === "pull" ? shards : source(300, 3))
         const expected = digestsOf(directory)
         const target = yield* temporaryDirectory
         let seen = 0
-        for (let kills = 0; kills < 12; kills++) {
+        for (let kills = 0; kills < 12 || (seen === 0 && kills < 50); kills++) {
           const child = yield* start([command, directory, target])
           const exited = once(child, "exit")
           // From before it begins to when it has copied most.

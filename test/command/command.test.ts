@@ -183,6 +183,19 @@ describe("surfing-weights", { concurrent: true }, () => {
       expect(fs.existsSync(path.join(directory, "none"))).toBe(false)
     }))
 
+  it.scopedLive("takes common options before the command as well as after it", () =>
+    Effect.gen(function*() {
+      const directory = yield* folderOf(model)
+      const json = yield* print(["--json", "du", directory])
+      expect(json).toBe(yield* print(["du", directory, "--json"]))
+      expect(lines(json)).toHaveLength(1)
+      const wrong = yield* run(["--loud", "du", directory])
+      expect([wrong.code, wrong.stderr]).toEqual([
+        2,
+        expect.stringMatching(/^surfing-weights: du has no option --loud; /)
+      ])
+    }))
+
   it.scopedLive("takes options from the arguments, the environment and a file, in that order", () =>
     Effect.gen(function*() {
       const directory = yield* folderOf({ ...model, "options.json": "{\"ls\":{\"recursive\":true},\"json\":true}" })

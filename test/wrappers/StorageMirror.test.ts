@@ -132,6 +132,38 @@ describe("StorageMirror.sync", () => {
       expect(yield* objectsOf(to)).toEqual({ a: "one", "b/c": "three", empty: "" })
     }))
 
+  it.effect("moves: removes what `to` has now or had before, by its bytes and not by its time", () =>
+    Effect.gen(function*() {
+      const from = yield* memoryOf({ a: "one", b: "two", c: "new" })
+      yield* TestClock.adjust("1 minute")
+      const to = yield* memoryOf({ b: "two", c: "old" })
+      expect(yield* eventsOf(from, to, { move: true, dryRun: true })).toEqual([
+        Copied({ key: "a", size: 3 }),
+        Unchanged({ key: "b", size: 3 }),
+        Copied({ key: "c", size: 3 })
+      ])
+      expect(yield* from.list()).toEqual(["a", "b", "c"])
+      expect(tags(yield* eventsOf(from, to, { move: true })).sort()).toEqual(["Copied a", "Copied c", "Unchanged b"])
+      expect(yield* from.list()).toEqual([])
+      expect(yield* objectsOf(to)).toEqual({ a: "one", b: "two", c: "new" })
+    }))
+
+  it.effect("moves: keeps an original that was overwritten while it was copied", () =>
+    Effect.gen(function*() {
+      const from = yield* memoryOf({ a: "one", b: "one" })
+      const to = altered(yield* MemoryStorage.make(), (inner) => ({
+        save: (key, data, options) =>
+          Effect.zipRight(
+            key === "a" ? Effect.orDie(from.save("a", text("two"))) : Effect.void,
+            inner.save(key, data, options)
+          )
+      }))
+      const { events, failure } = yield* run(StorageMirror.sync(from, to, { move: true }))
+      expect(tags(events).sort()).toEqual(["Copied b", "Failed a"])
+      expect(failure).toMatchObject({ _tag: "PreconditionFailed", key: "a" })
+      expect(yield* objectsOf(from)).toEqual({ a: "two" })
+    }))
+
   it.effect("ignores what a filter does not select on both sides, also where it removes", () =>
     Effect.gen(function*() {
       const from = yield* memoryOf({ "a.bin": "one", "a.txt": "two" })
@@ -528,32 +560,63 @@ describe("StorageMirror.sync, when something fails", () => {
       expect(yield* to.list()).toEqual([])
     }))
 
-  it.effect("does not keep a copy of an object that was overwritten meanwhile, since it would look newer", () =>
-    Effect.gen(function*() {
-      const memory = yield* memoryOf({ a: "one" })
-      const from = altered(memory, (inner) => ({
-        open: (key, options) =>
-          Effect.tap(inner.open(key, options), () => inner.save("a", text("two"), {}).pipe(Effect.orDie))
-      }))
-      const to = yield* memoryOf({ a: "zero" })
-      const { events, failure } = yield* run(StorageMirror.sync(from, to))
-      expect(tags(events)).toEqual(["Failed a"])
-      expect(failure).toMatchObject({ _tag: "PreconditionFailed", backend: "Memory", key: "a" })
-      expect(yield* objectsOf(to)).toEqual({ a: "zero" })
-      yield* TestClock.adjust("1 minute")
-      expect(tags(yield* eventsOf(memory, to))).toEqual(["Copied a"])
-      expect(yield* objectsOf(to)).toEqual({ a: "two" })
+  const large = `one${" ".repeat(1024 * 1024)}`
+
+  /** The same storage, in which something happens to each object that is opened, and then time passes. */
+  const disturbed = (
+    storage: Storage.Service,
+    change: (inner: StorageBackend.StorageBackend) => Effect.Effect<unknown, StorageError.StorageError>,
+    seconds: number
+  ) =>
+    altered(storage, (inner) => ({
+      open: (key, options) =>
+        Effect.tap(inner.open(key, options), () =>
+          Effect.zipRight(Effect.orDie(change(inner)), TestClock.adjust(seconds * 1000)))
     }))
 
-  it.effect("does not keep a copy of an object that was removed meanwhile", () =>
+  it.effect.each([
+    { what: "is large", content: large, seconds: 0 },
+    { what: "took long to read", content: "one", seconds: 2 }
+  ])(
+    "does not keep a copy of an object that $what and was overwritten meanwhile, since it would look newer",
+    ({ content, seconds }) =>
+      Effect.gen(function*() {
+        const memory = yield* memoryOf({ a: content })
+        const replacement = content.replace("one", "two")
+        const from = disturbed(memory, (inner) => inner.save("a", text(replacement), {}), seconds)
+        const to = yield* memoryOf({ a: "zero" })
+        const { events, failure } = yield* run(StorageMirror.sync(from, to))
+        expect(tags(events)).toEqual(["Failed a"])
+        expect(failure).toMatchObject({ _tag: "PreconditionFailed", backend: "Memory", key: "a" })
+        expect(yield* objectsOf(to)).toEqual({ a: "zero" })
+        yield* TestClock.adjust("1 minute")
+        expect(tags(yield* eventsOf(memory, to))).toEqual(["Copied a"])
+        expect(yield* objectsOf(to)).toEqual({ a: replacement })
+      })
+  )
+
+  it.effect.each([
+    { what: "is large", content: large, seconds: 0 },
+    { what: "took long to read", content: "one", seconds: 2 }
+  ])(
+    "does not keep a copy of an object that $what and was removed meanwhile",
+    ({ content, seconds }) =>
+      Effect.gen(function*() {
+        const from = disturbed(yield* memoryOf({ a: content }), (inner) => inner.remove("a", {}), seconds)
+        const to = yield* MemoryStorage.make()
+        const { failure } = yield* run(StorageMirror.sync(from, to))
+        expect(failure).toMatchObject({ _tag: "ObjectNotFound", key: "a" })
+        expect(yield* to.list()).toEqual([])
+      })
+  )
+
+  it.effect("asks `from` once for each small object", () =>
     Effect.gen(function*() {
-      const from = altered(yield* memoryOf({ a: "one" }), (inner) => ({
-        open: (key, options) => Effect.tap(inner.open(key, options), () => Effect.orDie(inner.remove(key, {})))
-      }))
-      const to = yield* MemoryStorage.make()
-      const { failure } = yield* run(StorageMirror.sync(from, to))
-      expect(failure).toMatchObject({ _tag: "ObjectNotFound", key: "a" })
-      expect(yield* to.list()).toEqual([])
+      const log: Array<string> = []
+      yield* Stream.runDrain(
+        StorageMirror.sync(recording(yield* memoryOf({ a: "one" }), log), yield* MemoryStorage.make())
+      )
+      expect(log).toEqual(["entries ", "open a"])
     }))
 
   it.effect("removes a copy whose checksum or size differs from the original", () =>
