@@ -151,20 +151,25 @@ export class Getter {
     })
   }
 
-  /** Asks for an object, or for `part` of the range that is wanted, by a call that is closed with the scope. */
-  open(key: string, options: LoadOptions, part = options.range): Effect.Effect<Opened, E.LoadError, Scope.Scope> {
+  /** Asks for an object, or for `part` of the range that is wanted, by a call that is closed with the scope; `plan` as for `get`. */
+  open(
+    key: string,
+    options: LoadOptions,
+    part: ByteRange.ByteRange | undefined,
+    plan: Plan
+  ): Effect.Effect<Opened, E.LoadError, Scope.Scope> {
     return this.#unlessUnmatchable(
       key,
       options,
       Effect.flatMap(
         Effect.acquireRelease(this.#bucket.call(this.#toRequest(key, options, part)), (call) => call.close),
         (call) =>
-          this.#begin(call, key, options, part).pipe(
+          this.#begin(call, key, options, part, plan).pipe(
             // A failed attempt must not hold its connection for as long as the scope lives.
             Effect.onError(() => call.close),
             Effect.flatMap((outcome) =>
               outcome instanceof RetryWith
-                ? this.open(key, outcome.options, partAfter(outcome, options, part))
+                ? this.open(key, outcome.options, partAfter(outcome, options, part), plan)
                 : Effect.succeed(outcome)
             )
           )

@@ -19,12 +19,13 @@ import {
   mapStream,
   type ObjectInfo,
   opened,
+  openedBytes,
   type OpenedObject,
   type StreamOptions
 } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
 import * as Checksums from "./checksums.js"
-import type { Getter, Opened } from "./get.js"
+import type { Getter, Opened, Plan } from "./get.js"
 import type { Bucket } from "./request.js"
 import { isOfWhole, toInfo } from "./responses.js"
 
@@ -231,13 +232,28 @@ export class Reader {
     options: StreamOptions,
     part: ByteRange.ByteRange | undefined
   ): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
-    return Effect.map(this.#getter.open(key, options, part), ({ call, headers, range, size }) =>
-      opened({
-        info: toInfo(key, headers, size),
-        range,
-        stream: call === undefined ? Stream.empty : call.stream(options.chunkSize),
-        reuse: call?.reuse
-      }))
+    return Effect.suspend(() => {
+      const largest = Math.min(smallSize, options.chunkSize ?? smallSize)
+      let small: Bytes | undefined
+      let filled = 0
+      const plan: Plan = {
+        target: ({ range }) => small = lengthOf(range) <= largest ? new Uint8Array(lengthOf(range)) : undefined,
+        progress: (count) => {
+          filled = count
+        }
+      }
+      return Effect.flatMap(this.#getter.open(key, options, part, plan), ({ call, headers, range, size }) => {
+        const info = toInfo(key, headers, size)
+        if (call === undefined) return Effect.succeed(openedBytes(info, range, new Uint8Array(0)))
+        if (small === undefined) {
+          return Effect.succeed(opened({ info, range, stream: call.stream(options.chunkSize), reuse: call.reuse }))
+        }
+        const bytes = small.subarray(0, filled)
+        const begun = filled === 0 ? Stream.empty : Stream.make(bytes)
+        const stream = Stream.concat(begun, call.failure ?? Stream.empty)
+        return Effect.as(call.close, opened({ info, range, bytes, stream }))
+      })
+    })
   }
 
   /** Reads the first part over one connection, and the others ahead of the reader. */
@@ -251,6 +267,7 @@ export class Reader {
       )
       const { info } = first
       const range = yield* rangeWithin(options.range, info.size)
+      if (first.range.endExclusive === range.endExclusive) return first
       const load = (part: ByteRange.ResolvedRange) =>
         Effect.suspend(() => {
           const target = new Uint8Array(lengthOf(part))
@@ -335,6 +352,9 @@ export class Reader {
     )
   }
 }
+
+/** The bodies that are read at once when an object is opened, in bytes: a stream costs twice as much as such a request. */
+const smallSize = 64 * 1024
 
 const lengthOf = ({ endExclusive, start }: ByteRange.ResolvedRange): number => endExclusive - start
 

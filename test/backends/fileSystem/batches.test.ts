@@ -16,15 +16,18 @@ type Readv = (descriptor: number, arrays: ReadonlyArray<Uint8Array>, position: n
 
 const MiB = 1024 * 1024
 
-/** Counts the bytes that are read. */
+/** Counts the bytes that are read, and the calls that have not returned. */
 const counting = () => {
   const { readv } = fs
-  const counted: Readv = (descriptor, arrays, position, done) =>
+  const counted: Readv = (descriptor, arrays, position, done) => {
+    reads.running++
     readv(descriptor, arrays, position, (error, count) => {
+      reads.running--
       reads.bytes += count
       done(error, count)
     })
-  const reads = { bytes: 0, counted: replacing({ readv: counted }) }
+  }
+  const reads = { bytes: 0, running: 0, counted: replacing({ readv: counted }) }
   return reads
 }
 
@@ -95,9 +98,11 @@ describe("the chunks of a file", () => {
             const pulls = yield* Effect.replicateEffect(Stream.toPull(Storage.stream("k")), streams)
             // Opened by the first one, and reads ahead from the second on.
             yield* Effect.forEach(pulls, (pull) => pull, { concurrency: "unbounded" })
+            while (reads.running > 0) yield* Effect.sleep(10)
             reads.bytes = 0
             for (let i = 0; i < 8; i++) yield* Effect.forEach(pulls, (pull) => pull, { concurrency: "unbounded" })
-            yield* Effect.sleep(50)
+            do yield* Effect.sleep(10)
+            while (reads.running > 0)
             return reads.bytes / streams
           }))
         yield* reads.counted(Effect.gen(function*() {
