@@ -4,7 +4,8 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
 import { build } from "esbuild"
-import { execFile } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
+import { once } from "node:events"
 import { cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { basename, dirname, join, relative, resolve } from "node:path"
@@ -166,6 +167,26 @@ console.log(await Effect.runPromise(Effect.all([saved, keys]).pipe(Effect.provid
     expect(await command("--version")).toBe(`${manifest.version}\n`)
     expect(await command("cp", "weights.bin", "copies/")).toBe("copied 7 B to copies/weights.bin\n")
     expect(await command("cat", "copies/weights.bin")).toBe("weights")
+  })
+
+  it.each([
+    ["the container", "Dockerfile", /^CMD (\[.*\])$/m],
+    ["the service of systemd", "surfing-weights.service", /^ExecStart=(.*)$/m]
+  ])("has the program that %s starts, which a signal ends well", async (_, file, pattern) => {
+    const line = pattern.exec(await readFile(join(root, "examples", file), "utf8"))?.[1] ?? ""
+    const [, program = "", ...args] = line.startsWith("[") ? JSON.parse(line) as Array<string> : line.split(" ")
+    const installed = program.replace(/^\/opt\/weights\//, "")
+    const served = args.map((arg) => /^\/(srv\/)?weights$/.test(arg) ? join(consumer, "served") : arg)
+    await mkdir(join(consumer, "served"), { recursive: true })
+    const server = spawn(process.execPath, [installed, ...served, "--port", "0"], { cwd: consumer })
+    const exited = once(server, "exit")
+    let log = ""
+    server.stderr.on("data", (text: Buffer) => {
+      const wasListening = log.includes("listening on")
+      log += text.toString()
+      if (!wasListening && log.includes("listening on")) server.kill("SIGTERM")
+    })
+    expect([await exited, log]).toEqual([[0, null], expect.stringContaining("served")])
   })
 
   it.each([
