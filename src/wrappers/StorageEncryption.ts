@@ -328,6 +328,7 @@ const makeBackend = (
     entries: (options) => Stream.map(inner.entries(options), plainInfo),
     remove: inner.remove
   }, {
+    load: (key, options) => reader.load(key, options),
     loadRanges: (key, ranges, options) => reader.loadRanges(key, ranges, options),
     head: (key) => Effect.map(inner.head(key), plainInfo),
     keys: inner.keys,

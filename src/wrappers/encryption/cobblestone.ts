@@ -10,12 +10,12 @@
  * An input key of 16 bytes makes it Cobblestone-128, one of 32 bytes Cobblestone-256.
  */
 import { concat as concatenated } from "../../internal/bytes.js"
+import * as Aead from "./aead.js"
 
 type Bytes = Uint8Array<ArrayBuffer>
-type AesKey = Awaited<ReturnType<typeof crypto.subtle.importKey>>
 
 export const chunkSize = 16 * 1024
-export const tagSize = 16
+const { tagSize } = Aead
 export const sealedChunkSize = chunkSize + tagSize
 
 const saltSize = 24
@@ -44,12 +44,12 @@ export const openedSize = (sealed: number): { readonly size: number; readonly is
 export class Message {
   /** Salt and commitment, with which the message begins. */
   readonly header: Bytes
-  readonly #key: AesKey
+  readonly #aead: Aead.Aead
   readonly #baseNonce: Bytes
 
-  private constructor(header: Bytes, key: AesKey, baseNonce: Bytes) {
+  private constructor(header: Bytes, aead: Aead.Aead, baseNonce: Bytes) {
     this.header = header
-    this.#key = key
+    this.#aead = aead
     this.#baseNonce = baseNonce
   }
 
@@ -68,24 +68,25 @@ export class Message {
     const length = inputKey.byteLength
     const info = concat(encode(`c2sp.org/chunked-encryption@v1+AEAD_AES_${length * 8}_GCM\0`), salt, encode(context))
     const derived = await expand(inputKey, info, length + nonceSize + commitmentSize)
-    const key = await crypto.subtle.importKey("raw", derived.slice(0, length), "AES-GCM", false, ["encrypt", "decrypt"])
+    const aead = await Aead.make(derived.slice(0, length))
     const header = concat(salt, derived.subarray(length + nonceSize))
-    return new Message(header, key, derived.slice(length, length + nonceSize))
+    return new Message(header, aead, derived.slice(length, length + nonceSize))
   }
 
-  /** Encrypts a chunk. It is copied at once, and may then be changed. */
-  async seal(index: number, chunk: Uint8Array): Promise<Uint8Array> {
-    return new Uint8Array(await crypto.subtle.encrypt({ name: "AES-GCM", iv: this.#nonce(index) }, this.#key, chunk))
+  /** Encrypts chunks that follow one another. They are copied at once, and may then be changed. */
+  async seal(index: number, chunks: ReadonlyArray<Uint8Array>): Promise<Bytes> {
+    return concatenated(await this.#aead.seal(this.#pieces(index, chunks)))
   }
 
-  /** Decrypts a chunk; nothing, where it is not authentic. It is copied at once, and may then be changed. */
-  async open(index: number, sealed: Uint8Array): Promise<Uint8Array | undefined> {
-    try {
-      return new Uint8Array(await crypto.subtle.decrypt({ name: "AES-GCM", iv: this.#nonce(index) }, this.#key, sealed))
-    } catch (error) {
-      if (error instanceof Error && error.name === "OperationError") return undefined
-      throw error
-    }
+  /** Decrypts chunks that follow one another, up to one that is not authentic. They are copied at once, and may then be changed. */
+  async open(index: number, sealed: ReadonlyArray<Uint8Array>): Promise<ReadonlyArray<Uint8Array>> {
+    const opened = await this.#aead.open(this.#pieces(index, sealed))
+    const end = opened.indexOf(undefined)
+    return opened.slice(0, end === -1 ? opened.length : end).filter((chunk) => chunk !== undefined)
+  }
+
+  #pieces(index: number, chunks: ReadonlyArray<Uint8Array>): ReadonlyArray<Aead.Piece> {
+    return chunks.map((bytes, i) => ({ bytes, nonce: this.#nonce(index + i) }))
   }
 
   /** The base nonce with the index, as a number in big-endian order, XORed into its end. */
@@ -102,7 +103,7 @@ export class Message {
 /** Encrypts a message of less than a chunk. */
 export const sealSmall = async (inputKey: Uint8Array, context: string, bytes: Uint8Array): Promise<Bytes> => {
   const message = await Message.create(inputKey, context)
-  return concat(message.header, await message.seal(0, bytes))
+  return concat(message.header, await message.seal(0, [bytes]))
 }
 
 /** Decrypts a message of less than a chunk; nothing, where it is not authentic. */
@@ -112,7 +113,8 @@ export const openSmall = async (
   sealed: Uint8Array
 ): Promise<Uint8Array | undefined> => {
   const message = await Message.read(inputKey, sealed.subarray(0, headerSize), context)
-  return message?.open(0, sealed.subarray(headerSize))
+  const [bytes] = message === undefined ? [] : await message.open(0, [sealed.subarray(headerSize)])
+  return bytes
 }
 
 /** HKDF-Expand with SHA-512 (RFC 5869, section 2.3), which Web Crypto has only together with HKDF-Extract. */

@@ -8,7 +8,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { LRUCache } from "lru-cache"
 import * as ByteRange from "../../ByteRange.js"
-import { collect, intoArray } from "../../internal/bytes.js"
+import { allocate, collect, concat } from "../../internal/bytes.js"
 import { coalesce, cut } from "../../internal/ranges.js"
 import type { LoadOptions, ObjectInfo, OpenedObject, StorageBackend, StreamOptions } from "../../StorageBackend.js"
 import { checkLoad, openedBytes } from "../../StorageBackend.js"
@@ -52,10 +52,16 @@ export class Reader {
   }
 
   open(key: string, options: StreamOptions): Effect.Effect<Opened, E.LoadError, Scope.Scope> {
-    const { range } = options
-    return range === undefined || (beginsInFirstChunk(range) && !this.#known.has(key))
-      ? this.#openFromHeader(key, options)
-      : this.#using(key, options, (known) => this.#openRange(key, known, range, options))
+    return Effect.flatMap(this.#find(key, options), (found) => {
+      const { info, range } = found
+      return found.isInMemory
+        ? Effect.map(loadAll(found), (bytes) => openedBytes(info, range, bytes))
+        : Effect.succeed({ info, range, stream: found.decrypt(joined) })
+    })
+  }
+
+  load(key: string, options: LoadOptions): Effect.Effect<Bytes, E.LoadError> {
+    return Effect.scoped(Effect.flatMap(this.#find(key, options), loadAll))
   }
 
   loadRanges(
@@ -67,61 +73,73 @@ export class Reader {
       Effect.gen(this, function*() {
         const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(known.info, { ...options, range }))
         const reads = coalesce(resolved)
-        const loaded = yield* Effect.forEach(reads, (read) => this.#loadRange(key, known, read, options), {
-          concurrency: 8
-        })
+        const loaded = yield* Effect.forEach(
+          reads,
+          (read) => Effect.scoped(Effect.flatMap(this.#findChunks(key, known, read, options), loadAll)),
+          { concurrency: 8 }
+        )
         return resolved.map((range) => cut(range, reads, loaded))
       }))
   }
 
+  #find(key: string, options: StreamOptions): Effect.Effect<Found, E.LoadError, Scope.Scope> {
+    const { range } = options
+    return range === undefined || (beginsInFirstChunk(range) && !this.#known.has(key))
+      ? this.#findFromHeader(key, options)
+      : this.#using(
+        key,
+        options,
+        (known) =>
+          Effect.flatMap(checkLoad(known.info, { range }), (range) => this.#findChunks(key, known, range, options))
+      )
+  }
+
   /** Reads the header, and the bytes that follow it, with one request. */
-  #openFromHeader(key: string, options: StreamOptions): Effect.Effect<Opened, E.LoadError, Scope.Scope> {
+  #findFromHeader(key: string, options: StreamOptions): Effect.Effect<Found, E.LoadError, Scope.Scope> {
     return Effect.gen(this, function*() {
       const opened = yield* this.#openStored(key, { ...options, range: options.range && fromHeader(options.range) })
       const info = yield* checkedInfo(opened.info)
       const range = yield* checkLoad(info, { range: options.range })
-      const decrypted = Effect.flatMap(Stream.toPull(storedStream(opened)), (pull) =>
+      const read = (join: Join) =>
         Effect.gen(this, function*() {
+          const pull = yield* Stream.toPull(storedStream(opened))
           const first = yield* pullAtLeast(pull, Header.chunksAt)
           const known = yield* this.#know(key, info, first)
-          const rest = prepend(first.subarray(Header.chunksAt), pull)
-          return decrypt(known, range, rest, 0, options.chunkSize)
-        }))
-      return yield* describe(opened, info, range, Stream.unwrapScoped(decrypted))
+          return decrypt(known, range, prepend(first.subarray(Header.chunksAt), pull), 0, options.chunkSize, join)
+        })
+      return {
+        info,
+        range,
+        isInMemory: opened.bytes !== undefined,
+        decrypt: (join) => Stream.unwrapScoped(read(join))
+      }
     })
   }
 
   /** Opens the chunks of a range of the version that is known. */
-  #openRange(
+  #findChunks(
     key: string,
     known: Known,
-    wanted: ByteRange.ByteRange,
+    range: ByteRange.ResolvedRange,
     options: StreamOptions
-  ): Effect.Effect<Opened, E.LoadError, Scope.Scope> {
-    return Effect.gen(this, function*() {
-      const { info } = known
-      const range = yield* checkLoad(info, { range: wanted })
-      const first = Cobblestone.chunkAt(range.start)
-      const last = range.endExclusive === info.size ? info.size : range.endExclusive - 1
-      const stored = ByteRange.make(storedAt(first), storedAt(Cobblestone.chunkAt(last) + 1))
-      const opened = yield* this.#inner.open(key, { ...options, range: stored, ifMatch: info.etag })
-      const pull = Stream.toPull(storedStream(opened))
-      const stream = Effect.map(pull, (pull) => decrypt(known, range, pull, first, options.chunkSize))
-      return yield* describe(opened, info, range, Stream.unwrapScoped(stream))
-    })
-  }
-
-  #loadRange(
-    key: string,
-    known: Known,
-    { endExclusive, start }: ByteRange.ResolvedRange,
-    { bypassCache, ifNoneMatch }: LoadOptions
-  ): Effect.Effect<Bytes, E.LoadError> {
-    const wanted = known.info.size === 0 ? ByteRange.last(1) : ByteRange.make(start, endExclusive)
-    return Effect.scoped(Effect.flatMap(
-      this.#openRange(key, known, wanted, { bypassCache, ifNoneMatch }),
-      ({ bytes, stream }) => bytes === undefined ? intoArray(stream, endExclusive - start) : Effect.succeed(bytes)
-    ))
+  ): Effect.Effect<Found, E.LoadError, Scope.Scope> {
+    const { info } = known
+    const first = Cobblestone.chunkAt(range.start)
+    const last = Cobblestone.chunkAt(range.endExclusive === info.size ? info.size : range.endExclusive - 1)
+    const stored = ByteRange.make(storedAt(first), storedAt(last + 1))
+    return Effect.map(
+      this.#inner.open(key, { ...options, range: stored, ifMatch: info.etag }),
+      (opened): Found => ({
+        info,
+        range,
+        isInMemory: opened.bytes !== undefined,
+        decrypt: (join) =>
+          Stream.unwrapScoped(Effect.map(
+            Stream.toPull(storedStream(opened)),
+            (pull) => decrypt(known, range, pull, first, options.chunkSize, join)
+          ))
+      })
+    )
   }
 
   /** Uses the version that is known, or the current one where that is another. */
@@ -198,16 +216,45 @@ const fromHeader = (range: ByteRange.ByteRange): ByteRange.ByteRange =>
 const storedStream = ({ bytes, reuse, stream }: OpenedObject): OpenedObject["stream"] =>
   bytes !== undefined ? Stream.make(bytes) : reuse?.(() => true) ?? stream
 
-/** An opened range, decrypted at once where its stored bytes are in memory. */
-const describe = (
-  { bytes }: OpenedObject,
-  info: ObjectInfo,
-  range: ByteRange.ResolvedRange,
-  stream: OpenedObject["stream"]
-): Effect.Effect<Opened, E.LoadError> =>
-  bytes === undefined
-    ? Effect.succeed({ info, range, stream })
-    : Effect.map(intoArray(stream, range.endExclusive - range.start), (bytes) => openedBytes(info, range, bytes))
+/** Makes one array of the bytes of several chunks, which begin at a position in the range. */
+type Join = (parts: ReadonlyArray<Uint8Array>, position: number) => Bytes
+
+const joined: Join = (parts) => concat(parts)
+
+/** A range that is open, and still encrypted. */
+interface Found {
+  readonly info: ObjectInfo
+  readonly range: ByteRange.ResolvedRange
+  readonly isInMemory: boolean
+  readonly decrypt: (join: Join) => OpenedObject["stream"]
+}
+
+/** Decrypts a range into one array. */
+const loadAll = ({ decrypt, range }: Found): Effect.Effect<Bytes, E.LoadError> =>
+  Effect.flatMap(Effect.suspend(() => allocate(range.endExclusive - range.start)), (target) => {
+    let loaded = 0
+    const put: Join = (parts, position) => {
+      let at = position
+      for (const part of parts) {
+        target.set(part, at)
+        at += part.byteLength
+      }
+      loaded += at - position
+      return none
+    }
+    const wrong = () =>
+      new E.CorruptObject({
+        problem: "truncated",
+        reason: `the body ended after ${loaded} of ${target.byteLength} bytes`
+      })
+    return Effect.filterOrFail(
+      Effect.as(Stream.runDrain(decrypt(put)), target),
+      () => loaded === target.byteLength,
+      wrong
+    )
+  })
+
+const none = new Uint8Array(0)
 
 /** The bytes of a range, from the stored chunks from `first` on. */
 const decrypt = (
@@ -215,30 +262,23 @@ const decrypt = (
   { endExclusive, start }: ByteRange.ResolvedRange,
   stored: Pull<E.LoadError>,
   first: number,
-  largest = Infinity
+  largest = Infinity,
+  join: Join
 ): OpenedObject["stream"] =>
   pipeline(stored, {
     pieceSize: Cobblestone.sealedChunkSize,
     atOnce: Math.max(1, Math.min(chunksAtOnce, Math.floor(largest / Cobblestone.chunkSize))),
     lastMayBeEmpty: false,
     run: async (sealed, index) => {
-      const chunks = await Promise.all(sealed.map((chunk, i) => message.open(index + i, chunk)))
-      const from = index * Cobblestone.chunkSize
-      const whole = new Uint8Array(Math.max(0, Math.min(endExclusive, from + sizeOf(sealed)) - Math.max(start, from)))
-      let at = from
-      for (const [i, chunk] of chunks.entries()) {
-        if (chunk === undefined) return Either.left(notAuthentic(index + i))
-        const part = chunk.subarray(Math.max(0, start - at), Math.max(0, endExclusive - at))
-        whole.set(part, Math.max(0, at - Math.max(start, from)))
-        at += chunk.byteLength
-      }
-      return Either.right(whole)
+      const chunks = await message.open(index, sealed)
+      if (chunks.length < sealed.length) return Either.left(notAuthentic(index + chunks.length))
+      const parts = chunks.map((chunk, i) => {
+        const at = (index + i) * Cobblestone.chunkSize
+        return chunk.subarray(Math.max(0, start - at), Math.max(0, endExclusive - at))
+      })
+      return Either.right(join(parts, Math.max(0, index * Cobblestone.chunkSize - start)))
     }
   }, first)
-
-/** How many bytes there are in some encrypted chunks. */
-const sizeOf = (sealed: ReadonlyArray<Uint8Array>): number =>
-  sealed.reduce((sum, { byteLength }) => sum + byteLength - Cobblestone.tagSize, 0)
 
 const notAuthentic = (index: number): E.CorruptObject =>
   corrupt("checksum", `chunk ${index} of the object is damaged, or is not the last one although the object ends there`)

@@ -6,7 +6,7 @@ import * as Either from "effect/Either"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
-import { collect, concat, intoArray } from "../../internal/bytes.js"
+import { collect, intoArray } from "../../internal/bytes.js"
 import { unexpected } from "../../internal/errors.js"
 import { withSource } from "../../internal/source.js"
 import type { ObjectInfo, SaveData, SaveOptions, StorageBackend } from "../../StorageBackend.js"
@@ -80,8 +80,5 @@ const encrypt = (message: Cobblestone.Message, data: Stream.Stream<Uint8Array>):
       pieceSize: Cobblestone.chunkSize,
       atOnce: chunksAtOnce,
       lastMayBeEmpty: true,
-      run: async (chunks, index) => {
-        const sealed = await Promise.all(chunks.map((chunk, i) => message.seal(index + i, chunk)))
-        return Either.right(concat(sealed))
-      }
+      run: async (chunks, index) => Either.right(await message.seal(index, chunks))
     }, 0)))
