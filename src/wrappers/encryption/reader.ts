@@ -97,7 +97,10 @@ export class Reader {
   /** Reads the header, and the bytes that follow it, with one request. */
   #findFromHeader(key: string, options: StreamOptions): Effect.Effect<Found, E.LoadError, Scope.Scope> {
     return Effect.gen(this, function*() {
-      const opened = yield* this.#openStored(key, { ...options, range: options.range && fromHeader(options.range) })
+      const opened = yield* openFromStart(this.#inner, key, {
+        ...options,
+        range: options.range && fromHeader(options.range)
+      })
       const info = yield* checkedInfo(opened.info)
       const range = yield* checkLoad(info, { range: options.range })
       const read = (join: Join) =>
@@ -160,15 +163,10 @@ export class Reader {
   #readHeader(key: string, options: LoadOptions): Effect.Effect<Known, E.LoadError> {
     const range = ByteRange.make(0, Header.chunksAt)
     return Effect.scoped(Effect.gen(this, function*() {
-      const opened = yield* this.#openStored(key, { ...options, range })
+      const opened = yield* openFromStart(this.#inner, key, { ...options, range })
       const info = yield* checkedInfo(opened.info)
       return yield* this.#know(key, info, opened.bytes ?? (yield* collect(opened.stream)))
     }))
-  }
-
-  #openStored(key: string, options: StreamOptions): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> {
-    // Every range that is asked for begins at the first byte.
-    return Effect.catchTag(this.#inner.open(key, options), "InvalidRange", () => Effect.fail(impossible(0)))
   }
 
   /** Derives the keys of an object from its first bytes. */
@@ -190,6 +188,14 @@ export class Reader {
     })
   }
 }
+
+/** Opens a range that begins at the first byte of the stored object, which an object without bytes does not have. */
+export const openFromStart = (
+  inner: StorageBackend,
+  key: string,
+  options: StreamOptions
+): Effect.Effect<OpenedObject, E.LoadError, Scope.Scope> =>
+  Effect.catchTag(inner.open(key, options), "InvalidRange", () => Effect.fail(impossible(0)))
 
 const corrupt = (problem: "checksum" | "frame", reason: string): E.CorruptObject =>
   new E.CorruptObject({ problem, reason })

@@ -15,7 +15,7 @@ import * as Cobblestone from "./cobblestone.js"
 import * as Header from "./header.js"
 import type { MasterKeys } from "./masterKeys.js"
 import { pipeline } from "./pipeline.js"
-import { plainInfo } from "./reader.js"
+import { openFromStart, plainInfo } from "./reader.js"
 
 type Bytes = Uint8Array<ArrayBuffer>
 
@@ -51,16 +51,14 @@ export class Saver {
    */
   rewrap(key: string): Effect.Effect<boolean, RewrapError> {
     return Effect.scoped(Effect.gen(this, function*() {
-      const { bytes, info, stream } = yield* this.#inner.open(key, { range: ByteRange.make(0, Header.headerSize) })
-      const header = yield* Effect.flatMap(
-        bytes === undefined ? collect(stream) : Effect.succeed(bytes),
-        (bytes) => Effect.promise(() => Header.decode(bytes))
-      )
+      const opened = yield* openFromStart(this.#inner, key, { range: ByteRange.make(0, Header.headerSize) })
+      const first = opened.bytes ?? (yield* collect(opened.stream))
+      const header = yield* Effect.promise(() => Header.decode(first))
       if (typeof header === "string") return yield* new E.CorruptObject({ problem: "frame", reason: header })
       if (header.id === this.#keys.current.id) return false
       const wrapped = yield* this.#keys.wrap(yield* this.#keys.unwrap(header, key), key)
       const start = yield* Effect.promise(() => Header.encode(wrapped))
-      const { attributes, etag: ifMatch, size } = info
+      const { attributes, etag: ifMatch, size } = opened.info
       const rest = yield* this.#inner.open(key, { range: ByteRange.from(Header.headerSize), ifMatch })
       yield* withSource(
         Stream.concat(Stream.make(start), rest.stream),
