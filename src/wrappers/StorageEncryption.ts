@@ -313,6 +313,21 @@ const rewrapping = ({ backend }: Storage.Service, saver: Saver): Encryption["rew
       : Effect.fail(new E.UnsupportedOperation({ reason: "ifMatch on a save is not supported" }))
   }).pipe(Effect.mapError((error) => withPlace(error, { backend: backend.name, operation: "rewrap", key })))
 
+/** Those of a store may change: it finds out what its server does not support. */
+const withoutPresign = (inner: StorageBackend.StorageBackend): StorageBackend.Capabilities => ({
+  ...inner.capabilities,
+  presign: false,
+  get createOnly() {
+    return inner.capabilities.createOnly
+  },
+  get compareAndSwap() {
+    return inner.capabilities.compareAndSwap
+  },
+  get conditionalRemove() {
+    return inner.capabilities.conditionalRemove
+  }
+})
+
 const makeBackend = (
   inner: StorageBackend.StorageBackend,
   reader: Reader,
@@ -322,7 +337,7 @@ const makeBackend = (
     name: `Encryption(${inner.name})`,
     // Whoever keeps the plain bytes must not serve them for the encrypted ones.
     location: `Encryption(${inner.location ?? inner.name})`,
-    capabilities: { ...inner.capabilities, presign: false },
+    capabilities: withoutPresign(inner),
     open: (key, options) => reader.open(key, options),
     save: (key, data, options) => saver.save(key, data, options),
     entries: (options) => Stream.map(inner.entries(options), plainInfo),

@@ -47,6 +47,32 @@ describe("StorageEncryption", () => {
       }
     }))
 
+  it.effect("learns with its store what the server does not support", () =>
+    Effect.gen(function*() {
+      const { backend } = yield* MemoryStorage.make()
+      let isKnown = false
+      const capabilities = {
+        ...backend.capabilities,
+        get createOnly() {
+          return !isKnown
+        },
+        get compareAndSwap() {
+          return !isKnown
+        },
+        get conditionalRemove() {
+          return !isKnown
+        }
+      }
+      const storage = yield* StorageEncryption.make(Storage.make({ ...backend, capabilities }), {
+        keys: [keyOf("test")]
+      })
+      for (const learned of [false, true]) {
+        isKnown = learned
+        const { compareAndSwap, conditionalRemove, createOnly } = storage.backend.capabilities
+        expect([createOnly, compareAndSwap, conditionalRemove]).toEqual([!learned, !learned, !learned])
+      }
+    }))
+
   it.effect("gives the store a header, the id of the master key, and no byte of the object", () =>
     Effect.gen(function*() {
       const { storage, store } = yield* setup(keyOf("2026-11"))
@@ -110,7 +136,7 @@ describe("StorageEncryption", () => {
       expect(calls.map(({ args: [, data] }) => data instanceof Uint8Array)).toEqual([false, false, true])
     }))
 
-  it.live.prop(
+  it.effect.prop(
     "reads any range of an object of any size, which is saved in any pieces",
     [
       FastCheck.oneof(FastCheck.nat(70_000), FastCheck.nat(4).map((chunks) => chunks * chunkSize)),
@@ -243,6 +269,51 @@ describe("StorageEncryption, what a read costs", () => {
           _tag: "ObjectNotModified"
         })
       }
+    }))
+})
+
+describe("StorageEncryption, an object that is overwritten between two requests", () => {
+  const range = ByteRange.make(20_000, 20_005)
+
+  /** A store whose object is overwritten before each of the first reads of its chunks. */
+  const overwriting = (times: number) =>
+    Effect.gen(function*() {
+      const { storage, store } = yield* setup()
+      yield* storage.save("k", bytes(50_000, 0))
+      let version = 0
+      const changing = StorageBackend.intercept(store.backend, { name: "Changing" })
+      const inner = Storage.make({
+        ...changing,
+        open: (key, options) =>
+          options.range?._tag === "Bounded" && options.range.start > 0 && version < times
+            ? Effect.suspend(() => storage.save(key, bytes(50_000, ++version))).pipe(
+              Effect.orDie,
+              Effect.zipRight(changing.open(key, options))
+            )
+            : changing.open(key, options)
+      })
+      return { storage: yield* StorageEncryption.make(inner, { keys: [keyOf("test")] }), store }
+    })
+
+  it.effect("is read again, so that all bytes are of one version", () =>
+    Effect.gen(function*() {
+      for (const read of ["load", "stream", "loadRanges"] as const) {
+        const { storage } = yield* overwriting(3)
+        const [loaded] = read === "loadRanges"
+          ? yield* storage.loadRanges("k", [range, ByteRange.last(1)])
+          : [yield* read === "load" ? storage.load("k", { range }) : gather(storage.stream("k", { range }))]
+        expectSame(loaded, bytes(50_000, 3).slice(20_000, 20_005))
+      }
+    }))
+
+  it.effect("fails with PreconditionFailed where one version was asked for, or it never rests", () =>
+    Effect.gen(function*() {
+      const { storage, store } = yield* overwriting(1)
+      const { etag } = yield* store.head("k")
+      const loading = storage.load("k", { range, ifMatch: etag })
+      expect(yield* Effect.flip(loading)).toMatchObject({ _tag: "PreconditionFailed", key: "k" })
+      const restless = yield* overwriting(Infinity)
+      expect(yield* Effect.flip(restless.storage.load("k", { range }))).toMatchObject({ _tag: "PreconditionFailed" })
     }))
 })
 

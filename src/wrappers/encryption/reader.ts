@@ -61,7 +61,7 @@ export class Reader {
   }
 
   load(key: string, options: LoadOptions): Effect.Effect<Bytes, E.LoadError> {
-    return Effect.scoped(Effect.flatMap(this.#find(key, options), loadAll))
+    return ofOneVersion(options, Effect.scoped(Effect.flatMap(this.#find(key, options), loadAll)))
   }
 
   loadRanges(
@@ -153,7 +153,7 @@ export class Reader {
   ): Effect.Effect<A, E.LoadError, R> {
     return Effect.suspend(() => {
       const { bypassCache = false, ifMatch } = options
-      const current = Effect.flatMap(this.#readHeader(key, options), use)
+      const current = ofOneVersion(options, Effect.flatMap(this.#readHeader(key, options), use))
       const known = this.#known.get(key)
       if (known === undefined || bypassCache || (ifMatch !== undefined && ifMatch !== known.info.etag)) return current
       return Effect.catchTags(use(known), { PreconditionFailed: () => current, InvalidRange: () => current })
@@ -205,6 +205,17 @@ const impossible = (size: number): E.CorruptObject =>
 
 const checkedInfo = (info: ObjectInfo): Either.Either<ObjectInfo, E.CorruptObject> =>
   Header.plainSize(info.size).isPossible ? Either.right(plainInfo(info)) : Either.left(impossible(info.size))
+
+/** Begins again where the object is overwritten between two requests, unless one version of it was asked for. */
+const ofOneVersion = <A, R>(
+  { ifMatch }: LoadOptions,
+  read: Effect.Effect<A, E.LoadError, R>
+): Effect.Effect<A, E.LoadError, R> =>
+  ifMatch === undefined
+    ? Effect.retry(read, { times: mostChanges, while: ({ _tag }) => _tag === "PreconditionFailed" })
+    : read
+
+const mostChanges = 10
 
 /** Where a chunk begins in the stored object. */
 const storedAt = (chunk: number): number => Header.chunksAt + chunk * Cobblestone.sealedChunkSize
