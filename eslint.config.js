@@ -18,6 +18,7 @@ const rooms = {
   backends: { fileSystem: ["FileSystemStorage"], http: ["HttpStorage"], s3: ["S3Storage"] },
   wrappers: {
     cache: ["StorageCache"],
+    encryption: ["StorageEncryption"],
     failover: ["StorageFailover"],
     limit: ["StorageLimit"],
     mirror: ["StorageMirror"]

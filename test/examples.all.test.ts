@@ -34,6 +34,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   ],
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
   "edge-client.ts": ["From the server: ", "The server is down; from the disk: ", "Not on the disk: StorageUnavailable"],
+  "encryption.ts": ["the disk and the bucket have encrypted bytes only", "master key \"2026-12\", which is not among"],
   "failover.ts": ["only the first 3 tried the bucket", "Writes fail: save \"layer_1.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",

@@ -1,5 +1,5 @@
 /**
- * Runs the contract over memory, files, HTTP and S3, in whichever runtime runs it. It fails with what does not hold. The S3
+ * Runs the contract over memory, files, encryption, HTTP and S3, in whichever runtime runs it. It fails with what does not hold. The S3
  * server is that of the environment: `S3_SERVER` is an `S3Server` as JSON, and `SKIPPED` the names of rules it cannot keep.
  */
 import { CreateBucketCommand } from "@aws-sdk/client-s3"
@@ -9,7 +9,7 @@ import * as HttpServer from "@effect/platform/HttpServer"
 import { Console, Data, Effect, FastCheck, Layer, Logger, Redacted } from "effect"
 import { randomUUID } from "node:crypto"
 import { createServer } from "node:http"
-import { HttpStorage, MemoryStorage, S3Storage, WeightServer } from "surfing-weights"
+import { HttpStorage, MemoryStorage, S3Storage, StorageEncryption, WeightServer } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 import { leftovers, storageOnDirectory } from "../support/directory.js"
 import { experienced } from "../support/experienced.js"
@@ -24,6 +24,11 @@ const overHttp = Layer.unwrapScoped(
   Layer.provide(NodeHttpServer.layerServer(() => createServer(), { host: "127.0.0.1", port: 0 })),
   Layer.provide(FetchHttpClient.layer),
   Layer.provide(MemoryStorage.layer())
+)
+
+const encrypted = Layer.provide(
+  StorageEncryption.layer({ keys: [{ id: "test", secret: Redacted.make(new Uint8Array(32)) }] }),
+  MemoryStorage.layer()
 )
 
 const onBucket = (server: S3Server) =>
@@ -52,6 +57,7 @@ const keeps = <R, E>(name: string, options: StorageContract.Options<R, E>, skipp
 const main = Effect.gen(function*() {
   yield* keeps("memory", { layer: MemoryStorage.layer() })
   yield* keeps("files", { layer: storageOnDirectory({ durability: "relaxed" }), leftovers })
+  yield* keeps("encryption", { layer: encrypted })
   yield* keeps("HTTP", { layer: overHttp })
   const server = JSON.parse(process.env["S3_SERVER"] ?? "") as S3Server
   const skipped = JSON.parse(process.env["SKIPPED"] ?? "[]") as ReadonlyArray<string>

@@ -25,7 +25,7 @@ const skipped = server.kind === "emulator" ? Object.keys(emulatorCannot) : []
 
 const run = promisify(execFile)
 
-describe("memory, files, HTTP and S3 keep their promises", () => {
+describe("memory, files, encryption, HTTP and S3 keep their promises", () => {
   beforeAll(() => run("npx", ["tsx", "test/support/install.ts", "test/runtimes"], { cwd: root }))
 
   for (const [name, command, args] of runtimes) {
@@ -55,6 +55,7 @@ describe("memory, files, HTTP and S3 keep their promises", () => {
           expect(stdout.match(/^.* passed with \d{2,} rules$/gm)?.map((line) => line.split(" ")[0])).toEqual([
             "memory",
             "files",
+            "encryption",
             "HTTP",
             "S3"
           ])

@@ -1,0 +1,68 @@
+/**
+ * Encrypts weights before they leave the machine: a cache on disk and a bucket have nothing but encrypted bytes. Then rotates the
+ * master key. Two memory storages take the place of the disk and the bucket.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { Console, Effect, Layer, Redacted, Stream } from "effect"
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict"
+import { randomBytes } from "node:crypto"
+import { ByteRange, MemoryStorage, Storage, StorageCache, StorageEncryption } from "surfing-weights"
+
+const MiB = 1024 * 1024
+
+const main = Effect.gen(function*() {
+  const disk = yield* MemoryStorage.make()
+  const bucket = yield* MemoryStorage.make()
+  const Disk = Layer.succeed(Storage.Storage, disk)
+  const Bucket = Layer.succeed(Storage.Storage, bucket)
+  // What `openssl rand -base64 32` prints.
+  const secret = Redacted.make(randomBytes(32).toString("base64"))
+  const newSecret = Redacted.make(randomBytes(32).toString("base64"))
+
+  // #region layer
+  const Cached = StorageCache.layer({ capacity: 64 * MiB, tier: { layer: Disk, capacity: 1024 * MiB } }).pipe(
+    Layer.provide(Bucket)
+  )
+  // Outside the cache, whose second tier then has encrypted bytes, too.
+  const Weights = StorageEncryption.layer({ keys: [{ id: "2026-11", secret }] }).pipe(Layer.provide(Cached))
+  // #endregion
+
+  const weights = new Uint8Array(randomBytes(MiB))
+  yield* Effect.gen(function*() {
+    yield* Storage.save("bert/layer_0.bin", weights)
+    deepStrictEqual(yield* Storage.load("bert/layer_0.bin"), weights)
+    const { size } = yield* Storage.head("bert/layer_0.bin")
+    const row = yield* Storage.load("bert/layer_0.bin", { range: ByteRange.make(500_000, 500_100) })
+    deepStrictEqual(row, weights.slice(500_000, 500_100))
+    yield* Console.log(`saved and loaded ${size} bytes`)
+  }).pipe(Effect.provide(Weights))
+  for (const store of [disk, bucket]) {
+    for (const key of yield* store.list()) {
+      ok(!Buffer.from(yield* store.load(key)).includes(Buffer.from(weights.subarray(0, 32))))
+    }
+  }
+  yield* Console.log("the disk and the bucket have encrypted bytes only")
+
+  // #region rotate
+  // New objects get the first key; the others are for older objects.
+  const rotate = Effect.gen(function*() {
+    const { rewrap } = yield* StorageEncryption.StorageEncryption
+    yield* Stream.runForEach(Storage.entries(), ({ key }) => rewrap(key))
+  }).pipe(
+    Effect.provide(
+      StorageEncryption.layer({ keys: [{ id: "2026-12", secret: newSecret }, { id: "2026-11", secret }] })
+    ),
+    Effect.provide(Bucket)
+  )
+  // #endregion
+
+  yield* rotate
+  const rotated = yield* StorageEncryption.make(bucket, { keys: [{ id: "2026-12", secret: newSecret }] })
+  deepStrictEqual(yield* rotated.load("bert/layer_0.bin"), weights)
+  const former = yield* StorageEncryption.make(bucket, { keys: [{ id: "2026-11", secret }] })
+  const error = yield* Effect.flip(former.load("bert/layer_0.bin"))
+  strictEqual(error._tag, "AccessDenied")
+  yield* Console.log(`the former key: ${error.message}`)
+})
+
+NodeRuntime.runMain(main)
