@@ -5,6 +5,8 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { exactly } from "../../internal/bytes.js"
+import * as Deflate from "./compressed/deflate.js"
+import * as Encoder from "./compressed/encoder.js"
 import type { Dtype } from "./dtypes.js"
 import { bytesOf, type TypedArray } from "./elements.js"
 import { invalid, type SafetensorsError } from "./errors.js"
@@ -27,21 +29,30 @@ export interface TensorSource<Err = never, R = never> {
   readonly data: TypedArray | Stream.Stream<Uint8Array, Err, R>
 }
 
-type Data<Err, R> = Uint8Array | Stream.Stream<Uint8Array, Err, R>
-
 /** The bytes of a file with these tensors, and their number. */
 export const encode = <Err, R>(
   key: string,
   tensors: Iterable<TensorSource<Err, R>>,
-  metadata: Readonly<Record<string, string>> | undefined
+  { compress = false, metadata = {} }: {
+    readonly compress?: boolean | undefined
+    readonly metadata?: Readonly<Record<string, string>> | undefined
+  }
 ): Effect.Effect<
   { readonly size: number; readonly bytes: Stream.Stream<Uint8Array, Err | SafetensorsError, R> },
-  SafetensorsError
+  Err | SafetensorsError,
+  R
 > =>
   Effect.gen(function*() {
-    const layout = yield* Layout.make(key, tensors, metadata)
-    const data = yield* Effect.forEach(layout.tensors, ({ length, tensor }) => dataOf(key, tensor, length))
-    return { size: layout.size, bytes: concatAll([layout.header, ...data]) }
+    const { header, size, tensors: ordered } = yield* Layout.make(key, tensors, metadata)
+    const data = yield* Effect.forEach(ordered, ({ length, tensor }) => dataOf(key, tensor, length))
+    const plain = { size, bytes: concatAll([header, ...data]) }
+    if (!compress) return plain
+    const sources = ordered.flatMap(({ length, tensor: { dtype, name, shape } }, i) => {
+      const bytes = data[i]
+      return bytes === undefined ? [] : [{ name, dtype, shape, length, data: bytes }]
+    })
+    const encoded = yield* Encoder.encode(yield* Deflate.load, key, { size, header, tensors: sources, metadata })
+    return encoded.size < size ? { size: encoded.size, bytes: concatAll(encoded.data) } : plain
   })
 
 /** The bytes of a tensor, checked to be `length`. */
@@ -49,7 +60,7 @@ const dataOf = <Err, R>(
   key: string,
   { data, dtype, name }: TensorSource<Err, R>,
   length: number
-): Effect.Effect<Data<Err | SafetensorsError, R>, SafetensorsError> => {
+): Effect.Effect<Encoder.Data<Err | SafetensorsError, R>, SafetensorsError> => {
   const fail = (reason: string) => invalid(key, "data", reason, name)
   const wrongLength = (actual: number) => fail(`the data has ${actual} bytes, but dtype and shape take ${length}`)
   if (Stream.StreamTypeId in data) return Effect.succeed(exactly(data, length, wrongLength))
@@ -59,7 +70,7 @@ const dataOf = <Err, R>(
 }
 
 /** One after another. Arrays between two streams are one chunk of the stream. */
-const concatAll = <Err, R>(pieces: ReadonlyArray<Data<Err, R>>): Stream.Stream<Uint8Array, Err, R> => {
+export const concatAll = <Err, R>(pieces: ReadonlyArray<Encoder.Data<Err, R>>): Stream.Stream<Uint8Array, Err, R> => {
   const runs: Array<Array<Uint8Array> | Stream.Stream<Uint8Array, Err, R>> = []
   for (const piece of pieces) {
     const last = runs.at(-1)
