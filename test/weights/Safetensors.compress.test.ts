@@ -246,7 +246,11 @@ describe("Safetensors.save with compress", () => {
     Effect.gen(function*() {
       const storage = yield* MemoryStorage.make()
       const bytes = new Uint8Array(1000)
-      for (const chunks of [[bytes], [bytes, bytes], [bytes, bytes, bytes.subarray(0, 1)], [new Uint8Array(2001)]]) {
+      for (
+        const chunks of [[bytes], [bytes, bytes], [new Uint8Array(1999), bytes], [bytes, bytes, bytes.subarray(0, 1)], [
+          new Uint8Array(2001)
+        ]]
+      ) {
         const source: Safetensors.TensorSource = {
           name: "w",
           dtype: "U8",

@@ -10,6 +10,7 @@ import { withPlace } from "../../internal/errors.js"
 import { coalesce } from "../../internal/ranges.js"
 import { readAhead } from "../../internal/readAhead.js"
 import type { LoadError } from "../../StorageError.js"
+import * as ByteReader from "./compressed/byteReader.js"
 import * as Compressed from "./compressed/reader.js"
 import { invalid, type SafetensorsError } from "./errors.js"
 import * as Header from "./header.js"
@@ -64,6 +65,44 @@ export const loadMany = (
 interface Slot {
   readonly tensor: Header.TensorInfo
   bytes: Uint8Array
+}
+
+/** The bytes of tensors one after the other. Neighbours of one file are read together. */
+export const bytesOf = (
+  model: Model,
+  tensors: ReadonlyArray<Header.TensorInfo>
+): Stream.Stream<Uint8Array, LoadError> =>
+  Stream.flatMap(Stream.fromIterable(runsOf(tensors)), ({ endExclusive, key, start, tensors: [first, ...others] }) => {
+    if (first?.codec === undefined) {
+      return model.storage.stream(key, { range: ByteRange.make(start, endExclusive), ...ifMatch(model, key) })
+    }
+    return Stream.mapError(
+      Compressed.stream(model.deflate, [first, ...others], reading(model, key)),
+      (error) => withFile(model, key, error)
+    )
+  })
+
+/** Tensors whose bytes are adjacent in a file. */
+interface Run extends ByteRange.ResolvedRange {
+  readonly key: string
+  readonly tensors: ReadonlyArray<Header.TensorInfo>
+}
+
+const runsOf = (tensors: ReadonlyArray<Header.TensorInfo>): ReadonlyArray<Run> => {
+  const runs: Array<Run> = []
+  for (const tensor of tensors) {
+    const { codec, key, range: { endExclusive, start } } = tensor
+    const last = runs.at(-1)
+    if (start === endExclusive) continue
+    const isCoded = codec !== undefined
+    const wasCoded = last?.tensors[0]?.codec !== undefined
+    if (last?.key === key && last.endExclusive === start && isCoded === wasCoded) {
+      runs[runs.length - 1] = { ...last, endExclusive, tensors: [...last.tensors, tensor] }
+    } else {
+      runs.push({ key, start, endExclusive, tensors: [tensor] })
+    }
+  }
+  return runs
 }
 
 /** The tensors of these names, or all, in the order of their bytes, with `prefetch` reads ahead of the consumer. */
@@ -139,7 +178,7 @@ const elementsIn = (
   const stored = Compressed.storedTensor(
     tensor,
     ({ endExclusive, start }) =>
-      Stream.make(bytes.subarray(start - tensor.range.start, endExclusive - tensor.range.start))
+      ByteReader.make(Stream.make(bytes.subarray(start - tensor.range.start, endExclusive - tensor.range.start)))
   )
   return stored === undefined
     ? Effect.succeed(bytes)
@@ -147,22 +186,24 @@ const elementsIn = (
 }
 
 const loadElements = (
-  { deflate, storage }: Model,
+  model: Model,
   key: string,
   tensor: Compressed.StoredTensor<LoadError>,
   range: ByteRange.ResolvedRange
 ): Effect.Effect<Uint8Array, LoadError> =>
-  Effect.mapError(
-    Compressed.load(deflate, tensor, range),
-    (error) =>
-      error.backend === "" ? withPlace(error, { backend: storage.backend.name, operation: "load", key }) : error
-  )
+  Effect.mapError(Compressed.load(model.deflate, tensor, range), (error) => withFile(model, key, error))
+
+/** A failure of decoding, which does not know where the bytes are from. */
+const withFile = ({ storage }: Model, key: string, error: LoadError): LoadError =>
+  error.backend === "" ? withPlace(error, { backend: storage.backend.name, operation: "load", key }) : error
 
 /** Reads a range of an object: larger ones as a stream, so that blocks are decoded while others are on their way. */
-const reading = (model: Model, key: string) => (range: ByteRange.ResolvedRange): Stream.Stream<Uint8Array, LoadError> =>
-  range.endExclusive - range.start <= maxReadSize
-    ? Stream.fromEffect(loadBytes(model, key, range))
-    : model.storage.stream(key, { range: toByteRange(range), ...ifMatch(model, key) })
+const reading = (model: Model, key: string): ByteReader.Read<LoadError> => (range) =>
+  ByteReader.make(
+    range.endExclusive - range.start <= maxReadSize
+      ? Stream.fromEffect(loadBytes(model, key, range))
+      : model.storage.stream(key, { range: toByteRange(range), ...ifMatch(model, key) })
+  )
 
 const loadBytes = (model: Model, key: string, range: ByteRange.ResolvedRange): Effect.Effect<Uint8Array, LoadError> =>
   isEmpty(range)

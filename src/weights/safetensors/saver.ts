@@ -47,20 +47,24 @@ export const encode = <Err, R>(
     const data = yield* Effect.forEach(ordered, ({ length, tensor }) => dataOf(key, tensor, length))
     const plain = { size, bytes: concatAll([header, ...data]) }
     if (!compress) return plain
-    const sources = ordered.flatMap(({ length, tensor: { dtype, name, shape } }, i) => {
-      const bytes = data[i]
-      return bytes === undefined ? [] : [{ name, dtype, shape, length, data: bytes }]
+    const encoded = yield* Encoder.encode(yield* Deflate.load, key, {
+      size,
+      header,
+      tensors: ordered.map(({ length, tensor: { dtype, name, shape } }) => ({ name, dtype, shape, length })),
+      metadata,
+      read: (tensor) => concatAll(data.slice(tensor))
     })
-    const encoded = yield* Encoder.encode(yield* Deflate.load, key, { size, header, tensors: sources, metadata })
-    return encoded.size < size ? { size: encoded.size, bytes: concatAll(encoded.data) } : plain
+    return encoded.size < size ? encoded : plain
   })
+
+type Data<Err, R> = Uint8Array | Stream.Stream<Uint8Array, Err, R>
 
 /** The bytes of a tensor, checked to be `length`. */
 const dataOf = <Err, R>(
   key: string,
   { data, dtype, name }: TensorSource<Err, R>,
   length: number
-): Effect.Effect<Encoder.Data<Err | SafetensorsError, R>, SafetensorsError> => {
+): Effect.Effect<Data<Err | SafetensorsError, R>, SafetensorsError> => {
   const fail = (reason: string) => invalid(key, "data", reason, name)
   const wrongLength = (actual: number) => fail(`the data has ${actual} bytes, but dtype and shape take ${length}`)
   if (Stream.StreamTypeId in data) return Effect.succeed(exactly(data, length, wrongLength))
@@ -70,7 +74,7 @@ const dataOf = <Err, R>(
 }
 
 /** One after another. Arrays between two streams are one chunk of the stream. */
-export const concatAll = <Err, R>(pieces: ReadonlyArray<Encoder.Data<Err, R>>): Stream.Stream<Uint8Array, Err, R> => {
+const concatAll = <Err, R>(pieces: ReadonlyArray<Data<Err, R>>): Stream.Stream<Uint8Array, Err, R> => {
   const runs: Array<Array<Uint8Array> | Stream.Stream<Uint8Array, Err, R>> = []
   for (const piece of pieces) {
     const last = runs.at(-1)

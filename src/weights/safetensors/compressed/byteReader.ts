@@ -5,9 +5,10 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { ResolvedRange } from "../../../ByteRange.js"
 import { concat } from "../../../internal/bytes.js"
 
-export interface ByteReader<out E, out R> {
+export interface ByteReader<out E, out R = never> {
   /** The next bytes: `length` many, or fewer if the stream ends. They are a view of a chunk where they lie in one. */
   readonly take: (length: number) => Effect.Effect<Uint8Array, E, R>
   /** What is left of the stream. */
@@ -45,6 +46,35 @@ export const make = <E, R>(
     }
   })
 
+/** Reads a range of something. */
+export type Read<E> = (range: ResolvedRange) => Effect.Effect<ByteReader<E>, never, Scope.Scope>
+
+/** Reads ranges that follow one another out of a single one that spans `ranges`. Each is read before the next is asked for. */
+export const inTurn = <E>(
+  read: Read<E>,
+  ranges: ReadonlyArray<ResolvedRange>
+): Effect.Effect<Read<E>, never, Scope.Scope> => {
+  const [first] = ranges
+  const last = ranges.at(-1)
+  if (first === undefined || last === undefined) return Effect.succeed(read)
+  return Effect.map(read({ start: first.start, endExclusive: last.endExclusive }), ({ rest, take }) => {
+    let at = first.start
+    const takeNext = (length: number) =>
+      Effect.suspend(() => {
+        at += length
+        return take(length)
+      })
+    return (range) =>
+      Effect.succeed({
+        take: (length) =>
+          Effect.suspend(() =>
+            range.start > at ? Effect.zipRight(takeNext(range.start - at), takeNext(length)) : takeNext(length)
+          ),
+        rest: range.endExclusive === last.endExclusive ? rest : Stream.empty
+      })
+  })
+}
+
 /** The stream in pieces of these lengths, which are read to its end: one that is longer or shorter has to fail by itself. */
 export const pieces = <E, R>(
   stream: Stream.Stream<Uint8Array, E, R>,
@@ -58,21 +88,34 @@ export const pieces = <E, R>(
 /** Bytes that have been read ahead. */
 class Buffered {
   private chunks: Array<Uint8Array> = []
+  /** The first chunk of which something is left. */
+  private first = 0
   length = 0
 
   add(bytes: Uint8Array): void {
+    if (bytes.byteLength === 0) return
+    if (this.first === this.chunks.length) {
+      this.chunks = []
+      this.first = 0
+    }
     this.chunks.push(bytes)
     this.length += bytes.byteLength
   }
 
   take(length: number): Uint8Array {
-    const [first = empty] = this.chunks
-    if (first.byteLength < length && this.chunks.length > 1) this.chunks = [concat(this.chunks)]
-    const [whole = empty] = this.chunks
-    const taken = whole.subarray(0, length)
-    this.chunks[0] = whole.subarray(taken.byteLength)
-    this.length -= taken.byteLength
-    return taken
+    const parts: Array<Uint8Array> = []
+    for (let missing = Math.min(length, this.length); missing > 0;) {
+      const chunk = this.chunks[this.first] ?? empty
+      const part = chunk.subarray(0, missing)
+      parts.push(part)
+      missing -= part.byteLength
+      this.length -= part.byteLength
+      // What has been taken must not be kept here.
+      this.chunks[this.first] = part.byteLength < chunk.byteLength ? chunk.subarray(part.byteLength) : empty
+      if (part.byteLength === chunk.byteLength) this.first++
+    }
+    const [whole = empty] = parts
+    return parts.length > 1 ? concat(parts) : whole
   }
 }
 

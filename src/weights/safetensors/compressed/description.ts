@@ -66,6 +66,22 @@ interface DescribedTensor {
 export const isCompressed = (metadata: Readonly<Record<string, string>>): boolean =>
   Layout.compressionNames.some((name) => Object.hasOwn(metadata, name))
 
+/**
+ * The size of the original file, by the first bytes of a file that was compressed here: `beginningLength` are enough. `undefined`
+ * if it was not.
+ */
+export const originalSize = (beginning: Uint8Array): number | undefined => {
+  const [, size] =
+    /^.{8}\{"__metadata__":\{"surfing-weights\/compression":"\{\\"version\\":\d+,\\"size\\":(\d{1,16}),/s.exec(
+      latin1.decode(beginning.subarray(0, beginningLength))
+    ) ?? []
+  return size === undefined ? undefined : Number(size)
+}
+
+export const beginningLength = 128
+
+const latin1 = new TextDecoder("latin1")
+
 /** The metadata without the entries of a compressed file. */
 export const withoutEntries = (metadata: Readonly<Record<string, string>>): Readonly<Record<string, string>> => {
   const { [entryName]: _, [guideName]: __, ...others } = metadata

@@ -15,26 +15,23 @@ import * as ByteReader from "./byteReader.js"
 import { concurrency, type Deflate } from "./deflate.js"
 import * as Description from "./description.js"
 
-/** The bytes of a tensor. A stream may be run twice. */
-export type Data<Err, R> = Uint8Array | Stream.Stream<Uint8Array, Err, R>
-
-/** A tensor of the original file. */
-export interface Source<Err, R> extends Layout.Declared {
-  /** In bytes; `data` must have as many. */
-  readonly length: number
-  readonly data: Data<Err, R>
-}
-
 /** The original file: its header, its tensors in their order, and its metadata. */
 export interface Original<Err, R> extends Description.Original {
-  readonly tensors: ReadonlyArray<Source<Err, R>>
+  readonly tensors: ReadonlyArray<Tensor>
   readonly metadata: Readonly<Record<string, string>>
+  /** The bytes of all tensors from this one on, and no others. It may be run twice. */
+  readonly read: (tensor: number) => Stream.Stream<Uint8Array, Err, R>
 }
 
-/** A file that is to be written: its size, and its bytes one after the other. */
+/** A tensor of the original file; its length is in bytes. */
+export interface Tensor extends Layout.Declared {
+  readonly length: number
+}
+
+/** A file that is to be written. */
 export interface Encoded<Err, R> {
   readonly size: number
-  readonly data: ReadonlyArray<Data<Err | SafetensorsError, R>>
+  readonly bytes: Stream.Stream<Uint8Array, Err | SafetensorsError, R>
 }
 
 /** How many encoded bytes are kept. */
@@ -46,111 +43,119 @@ export const encode = <Err, R>(
   original: Original<Err, R>
 ): Effect.Effect<Encoded<Err, R>, Err | SafetensorsError, R> =>
   Effect.gen(function*() {
-    const measured = yield* measure(deflate, original.tensors)
-    const stored = measured.map(({ entries, source }) => {
-      const length = Blocks.storedLength(entries)
-      return { tensor: length === 0 ? source : { name: source.name, dtype: "U8" as const, shape: [length] }, length }
-    })
-    const metadata = Object.entries(Description.withoutEntries(original.metadata))
-    const derived = yield* Layout.inOrder(
+    const measured = yield* measure(deflate, original)
+    const { header, size } = yield* Layout.inOrder(
       key,
-      original.tensors.map((tensor) => ({ tensor, length: tensor.length })),
-      metadata
+      measured.map(({ entries, tensor }) => {
+        const length = Blocks.storedLength(entries)
+        return { tensor: length === 0 ? tensor : { name: tensor.name, dtype: "U8" as const, shape: [length] }, length }
+      }),
+      yield* metadataOf(deflate, key, original)
     )
-    const description = yield* Description.entries(
-      deflate,
-      original,
-      original.tensors.filter(({ length }) => length > 0),
-      isEqual(derived.header, original.header)
-    )
-    const { header, size } = yield* Layout.inOrder(key, stored, [...description, ...metadata])
-    return { size, data: [header, ...measured.flatMap((tensor) => dataOf(deflate, key, tensor))] }
+    const left = measured.findIndex(({ isKept }) => !isKept)
+    const kept = left === -1 ? measured : measured.slice(0, left)
+    const pieces = [header, ...kept.flatMap(({ blocks, entries }) => framed(entries, blocks))]
+    const beginning = Stream.fromChunk(Chunk.unsafeFromArray(pieces))
+    const rest = left === -1 ? Stream.empty : encodeAgain(deflate, key, measured.slice(left), original.read(left))
+    return { size, bytes: Stream.concat(beginning, rest) }
   })
 
-const isEqual = (a: Uint8Array, b: Uint8Array): boolean =>
-  a.byteLength === b.byteLength && a.every((byte, i) => byte === b[i])
+const metadataOf = <Err, R>(
+  deflate: Deflate,
+  key: string,
+  { header, metadata, size, tensors }: Original<Err, R>
+): Effect.Effect<ReadonlyArray<readonly [name: string, value: string]>, SafetensorsError> =>
+  Effect.gen(function*() {
+    const others = Object.entries(Description.withoutEntries(metadata))
+    const derived = yield* Layout.inOrder(key, tensors.map((tensor) => ({ tensor, length: tensor.length })), others)
+    const isDerived = derived.header.byteLength === header.byteLength &&
+      derived.header.every((byte, i) => byte === header[i])
+    const described = tensors.filter(({ length }) => length > 0)
+    return [...(yield* Description.entries(deflate, { header, size }, described, isDerived)), ...others]
+  })
 
 /** A tensor whose blocks have been encoded once. */
-interface Measured<Err, R> {
-  readonly source: Source<Err, R>
+interface Measured {
+  readonly tensor: Tensor
   /** None if it has no elements: it is stored as it is. */
-  readonly entries: ReadonlyArray<Blocks.Entry>
-  /** The stored blocks, unless that would be too many. */
-  readonly kept: ReadonlyArray<Uint8Array> | undefined
+  readonly entries: Array<Blocks.Entry>
+  /** The stored blocks, if they are kept. */
+  readonly blocks: Array<Uint8Array>
+  isKept: boolean
 }
 
 const measure = <Err, R>(
   deflate: Deflate,
-  sources: ReadonlyArray<Source<Err, R>>
-): Effect.Effect<ReadonlyArray<Measured<Err, R>>, Err, R> =>
+  { read, tensors }: Original<Err, R>
+): Effect.Effect<ReadonlyArray<Measured>, Err, R> =>
   Effect.suspend(() => {
+    const measured = tensors.map((tensor): Measured => ({ tensor, entries: [], blocks: [], isKept: true }))
     let left = maxKept
-    const tensors = sources.map((source) => ({
-      source,
-      entries: Array.of<Blocks.Entry>(),
-      kept: Array.of<Uint8Array>()
-    }))
-    return Stream.fromIterable(tensors).pipe(
-      Stream.flatMap((tensor) => Stream.map(blocksOf(tensor.source), (elements) => ({ tensor, elements }))),
-      Stream.mapEffect(
-        ({ elements, tensor }) =>
-          Effect.map(Blocks.encode(deflate, tensor.source.dtype, elements), (encoded) => ({ tensor, encoded })),
-        { concurrency }
-      ),
-      Stream.runForEach(({ encoded: { crc32, pieces, size }, tensor: { entries, kept } }) =>
+    return encodeBlocks(deflate, measured, read(0)).pipe(
+      Stream.runForEach(({ encoded: { crc32, pieces, size }, measured }) =>
         Effect.sync(() => {
-          entries.push({ size, crc32 })
+          measured.entries.push({ size, crc32 })
           left -= size
-          if (left >= 0) kept.push(...pieces)
+          measured.isKept &&= left >= 0
+          if (measured.isKept) measured.blocks.push(...pieces)
+          else measured.blocks.length = 0
         })
       ),
-      Effect.map(() =>
-        tensors.map(({ entries, kept, source }) => ({
-          source,
-          entries,
-          kept: entries.reduce((left, { size }) => left - size, sumOf(kept)) === 0 ? kept : undefined
-        }))
-      )
+      Effect.as(measured)
     )
   })
 
-const blocksOf = <Err, R>(source: Source<Err, R>): Stream.Stream<Uint8Array, Err, R> => {
-  const { data } = source
-  const blocks = Array.from({ length: Blocks.countOf(source) }, (_, block) => Blocks.elementsOf(source, block))
-  return data instanceof Uint8Array
-    ? Stream.map(
-      Stream.rechunk(Stream.fromIterable(blocks), 1),
-      ({ endExclusive, start }) => data.subarray(start, endExclusive)
-    )
-    : ByteReader.pieces(data, blocks.map(({ endExclusive, start }) => endExclusive - start))
+interface EncodedBlock {
+  readonly measured: Measured
+  readonly block: number
+  readonly encoded: Blocks.Encoded
 }
 
-const sumOf = (pieces: ReadonlyArray<Uint8Array>): number => pieces.reduce((sum, { byteLength }) => sum + byteLength, 0)
-
-/** The bytes that a tensor is stored in. */
-const dataOf = <Err, R>(
+/** The blocks of tensors from their bytes, in order. */
+const encodeBlocks = <Err, R>(
   deflate: Deflate,
-  key: string,
-  { entries, kept, source }: Measured<Err, R>
-): ReadonlyArray<Data<Err | SafetensorsError, R>> => [
-  Blocks.encodeIndex(entries),
-  ...(kept ?? [encodeAgain(deflate, key, source, entries)]),
-  Blocks.padding(entries)
-]
+  tensors: ReadonlyArray<Measured>,
+  bytes: Stream.Stream<Uint8Array, Err, R>
+): Stream.Stream<EncodedBlock, Err, R> => {
+  const blocks = tensors.flatMap((measured) =>
+    Array.from({ length: Blocks.countOf(measured.tensor) }, (_, block) => ({ measured, block }))
+  )
+  const lengths = blocks.map(({ block, measured }) => {
+    const { endExclusive, start } = Blocks.elementsOf(measured.tensor, block)
+    return endExclusive - start
+  })
+  return Stream.zipWithIndex(ByteReader.pieces(bytes, lengths)).pipe(
+    Stream.mapEffect(([elements, i]) => {
+      const place = blocks[i]
+      return place === undefined
+        ? Effect.dieMessage("bug: more blocks than lengths")
+        : Effect.map(
+          Blocks.encode(deflate, place.measured.tensor.dtype, elements),
+          (encoded) => ({ ...place, encoded })
+        )
+    }, { concurrency })
+  )
+}
 
+/** The bytes in which a tensor is stored. */
+const framed = (entries: ReadonlyArray<Blocks.Entry>, blocks: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> =>
+  entries.length === 0 ? [] : [Blocks.encodeIndex(entries), ...blocks, Blocks.padding(entries)]
+
+/** The bytes in which tensors are stored that were not kept. */
 const encodeAgain = <Err, R>(
   deflate: Deflate,
   key: string,
-  source: Source<Err, R>,
-  entries: ReadonlyArray<Blocks.Entry>
+  tensors: ReadonlyArray<Measured>,
+  bytes: Stream.Stream<Uint8Array, Err, R>
 ): Stream.Stream<Uint8Array, Err | SafetensorsError, R> =>
-  Stream.zipWithIndex(blocksOf(source)).pipe(
-    Stream.mapEffect(([elements, block]) =>
-      Effect.flatMap(Blocks.encode(deflate, source.dtype, elements), ({ crc32, pieces, size }) =>
-        size === entries[block]?.size && crc32 === entries[block].crc32
-          ? Effect.succeed(Chunk.unsafeFromArray(pieces))
-          : Effect.fail(invalid(key, "data", "the stream has other bytes when it is run again", source.name))), {
-      concurrency
+  encodeBlocks(deflate, tensors, bytes).pipe(
+    Stream.mapEffect(({ block, encoded: { crc32, pieces, size }, measured: { entries, tensor } }) => {
+      if (size !== entries[block]?.size || crc32 !== entries[block].crc32) {
+        return Effect.fail(invalid(key, "data", "the stream has other bytes when it is run again", tensor.name))
+      }
+      const before = block === 0 ? [Blocks.encodeIndex(entries)] : []
+      const after = block === entries.length - 1 ? [Blocks.padding(entries)] : []
+      return Effect.succeed(Chunk.unsafeFromArray([...before, ...pieces, ...after]))
     }),
     Stream.flattenChunks
   )

@@ -15,13 +15,13 @@ import { lengthOf } from "./description.js"
 /** A compressed tensor, and how to read the bytes in which it is stored; ranges are within these. */
 export interface StoredTensor<E> extends Blocks.Coded {
   readonly stored: number
-  readonly read: (range: ResolvedRange) => Stream.Stream<Uint8Array, E>
+  readonly read: ByteReader.Read<E>
 }
 
 /** A tensor that is compressed; `undefined` if it is not. */
 export const storedTensor = <E>(
   tensor: TensorInfo,
-  read: (range: ResolvedRange) => Stream.Stream<Uint8Array, E>
+  read: ByteReader.Read<E>
 ): StoredTensor<E> | undefined => {
   const { codec, dtype, name, range: { endExclusive, start } } = tensor
   if (codec === undefined) return undefined
@@ -61,16 +61,34 @@ export const load = <E>(
       )
   )
 
-/** The same as a stream, a block at a time. */
-export const stream = <E>(
+/** The same, block by block: each is an effect that decodes it, so that blocks of several tensors can be decoded at once. */
+export const decoders = <E>(
   deflate: Deflate,
   tensor: StoredTensor<E>,
   range: ResolvedRange
+): Stream.Stream<Effect.Effect<Uint8Array<ArrayBuffer>, CorruptObject>, E | CorruptObject> =>
+  Stream.map(storedBlocks(tensor, range), ({ block, bytes }) => decode(deflate, tensor, block, bytes, range))
+
+/** The elements of tensors that are stored one after the other, with one call of `read`. */
+export const stream = <E>(
+  deflate: Deflate,
+  tensors: ReadonlyArray<TensorInfo>,
+  read: ByteReader.Read<E>
 ): Stream.Stream<Uint8Array<ArrayBuffer>, E | CorruptObject> =>
-  Stream.mapEffect(
-    storedBlocks(tensor, range),
-    ({ block, bytes }) => decode(deflate, tensor, block, bytes, range),
-    { concurrency }
+  Stream.unwrapScoped(
+    Effect.map(
+      ByteReader.inTurn(
+        read,
+        tensors.map(({ range }) => range)
+      ),
+      (read) =>
+        Stream.flatMap(Stream.fromIterable(tensors), (tensor) => {
+          const stored = storedTensor(tensor, read)
+          return stored === undefined
+            ? Stream.empty
+            : decoders(deflate, stored, { start: 0, endExclusive: stored.length })
+        }).pipe(Stream.mapEffect((decode) => decode, { concurrency }))
+    )
   )
 
 /** The elements of a block that are in the range. */
@@ -104,7 +122,7 @@ const storedBlocks = <E>(
     const { length, read, stored } = tensor
     const indexLength = Blocks.indexLength(tensor)
     const isDirect = stored <= directLength || range.endExclusive - range.start === length
-    const beginning = yield* ByteReader.make(read({ start: 0, endExclusive: isDirect ? stored : indexLength }))
+    const beginning = yield* read({ start: 0, endExclusive: isDirect ? stored : indexLength })
     const index = yield* Blocks.decodeIndex(tensor, yield* beginning.take(indexLength), stored)
     const blocks = index.filter(({ block }) => {
       const { endExclusive, start } = Blocks.elementsOf(tensor, block)
@@ -116,7 +134,7 @@ const storedBlocks = <E>(
     if (isDirect) yield* beginning.take(first.start - indexLength)
     const source = isDirect
       ? beginning
-      : yield* ByteReader.make(read({ start: first.start, endExclusive: last.start + last.size }))
+      : yield* read({ start: first.start, endExclusive: last.start + last.size })
     return Stream.concat(
       Stream.mapEffect(
         Stream.fromIterable(blocks),
