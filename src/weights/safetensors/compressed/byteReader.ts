@@ -8,18 +8,26 @@ import * as Stream from "effect/Stream"
 import type { ResolvedRange } from "../../../ByteRange.js"
 import { concat } from "../../../internal/bytes.js"
 
-export interface ByteReader<out E, out R = never> {
+export interface ByteReader<out E, out R = never, out B extends ArrayBufferLike = ArrayBufferLike> {
   /** The next bytes: `length` many, or fewer if the stream ends. They are a view of a chunk where they lie in one. */
-  readonly take: (length: number) => Effect.Effect<Uint8Array, E, R>
+  readonly take: (length: number) => Effect.Effect<Uint8Array<B>, E, R>
   /** What is left of the stream. */
-  readonly rest: Stream.Stream<Uint8Array, E, R>
+  readonly rest: Stream.Stream<Uint8Array<B>, E, R>
 }
 
-export const make = <E, R>(
-  stream: Stream.Stream<Uint8Array, E, R>
-): Effect.Effect<ByteReader<E, R>, never, R | Scope.Scope> =>
+/** One that can also be looked into. */
+export interface PeekingReader<out E, out R = never, out B extends ArrayBufferLike = ArrayBufferLike>
+  extends ByteReader<E, R, B>
+{
+  /** What `take` would take, which it leaves there. */
+  readonly peek: (length: number) => Effect.Effect<Uint8Array<B>, E, R>
+}
+
+export const make = <E, R, B extends ArrayBufferLike>(
+  stream: Stream.Stream<Uint8Array<B>, E, R>
+): Effect.Effect<PeekingReader<E, R, B | ArrayBuffer>, never, R | Scope.Scope> =>
   Effect.map(Stream.toPull(stream), (pull) => {
-    const buffer = new Buffered()
+    const buffer = new Buffered<B>()
     let isEnded = false
     const fill = (length: number): Effect.Effect<void, E, R> =>
       Effect.suspend(() =>
@@ -39,8 +47,9 @@ export const make = <E, R>(
       )
     return {
       take: (length) => Effect.map(fill(length), () => buffer.take(length)),
+      peek: (length) => Effect.map(fill(length), () => buffer.peek(length)),
       rest: Stream.concat(
-        Stream.suspend(() => buffer.length === 0 ? Stream.empty : Stream.make(buffer.take(buffer.length))),
+        Stream.suspend(() => Stream.fromIterable(buffer.takeAll())),
         Stream.suspend(() => isEnded ? Stream.empty : Stream.repeatEffectChunkOption(pull))
       )
     }
@@ -86,13 +95,13 @@ export const pieces = <E, R>(
   )
 
 /** Bytes that have been read ahead. */
-class Buffered {
-  private chunks: Array<Uint8Array> = []
+class Buffered<B extends ArrayBufferLike> {
+  private chunks: Array<Uint8Array<B | ArrayBuffer>> = []
   /** The first chunk of which something is left. */
   private first = 0
   length = 0
 
-  add(bytes: Uint8Array): void {
+  add(bytes: Uint8Array<B>): void {
     if (bytes.byteLength === 0) return
     if (this.first === this.chunks.length) {
       this.chunks = []
@@ -102,8 +111,8 @@ class Buffered {
     this.length += bytes.byteLength
   }
 
-  take(length: number): Uint8Array {
-    const parts: Array<Uint8Array> = []
+  take(length: number): Uint8Array<B | ArrayBuffer> {
+    const parts: Array<Uint8Array<B | ArrayBuffer>> = []
     for (let missing = Math.min(length, this.length); missing > 0;) {
       const chunk = this.chunks[this.first] ?? empty
       const part = chunk.subarray(0, missing)
@@ -116,6 +125,22 @@ class Buffered {
     }
     const [whole = empty] = parts
     return parts.length > 1 ? concat(parts) : whole
+  }
+
+  peek(length: number): Uint8Array<B | ArrayBuffer> {
+    const chunk = this.chunks[this.first] ?? empty
+    return chunk.byteLength >= Math.min(length, this.length)
+      ? chunk.subarray(0, length)
+      : concat(this.chunks.slice(this.first)).subarray(0, length)
+  }
+
+  /** The chunks as they came. */
+  takeAll(): ReadonlyArray<Uint8Array<B | ArrayBuffer>> {
+    const left = this.chunks.slice(this.first)
+    this.chunks = []
+    this.first = 0
+    this.length = 0
+    return left
   }
 }
 

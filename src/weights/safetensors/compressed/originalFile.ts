@@ -2,16 +2,18 @@
  * The original file of a compressed one, byte for byte.
  */
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import type { ResolvedRange } from "../../../ByteRange.js"
 import { copyOf, intoArray } from "../../../internal/bytes.js"
-import type { CorruptObject } from "../../../StorageError.js"
-import { type UnsupportedOperation } from "../../../StorageError.js"
-import type { SafetensorsError } from "../errors.js"
+import { CorruptObject, type UnsupportedOperation } from "../../../StorageError.js"
+import { sniffLength } from "../../internal/fileKind.js"
+import { SafetensorsError } from "../errors.js"
 import * as Header from "../header.js"
 import * as ByteReader from "./byteReader.js"
 import { concurrency, type Deflate } from "./deflate.js"
 import * as Description from "./description.js"
+import * as Encoder from "./encoder.js"
 import * as Reader from "./reader.js"
 
 /** A compressed file whose header has been read. */
@@ -40,6 +42,60 @@ export const open = (
     const { original, tensors } = yield* Description.resolve(deflate, key, parsed)
     return original && { original, tensors }
   })
+
+/** Whether a file that starts like this may be a safetensors file. */
+export const mayBeFile = (beginning: Uint8Array): boolean =>
+  beginning.byteLength > Header.prefixLength && Either.isRight(Header.jsonLength("", beginning, Infinity))
+
+/** A compressed file that is to be written. */
+export interface EncodedFile<E> {
+  readonly size: number
+  readonly bytes: Stream.Stream<Uint8Array, E | CorruptObject>
+}
+
+/** How to read a file that is to be compressed; what `read` returns may be run twice. */
+export interface Source<E> {
+  /** So many bytes at its start. */
+  readonly header: (length: number) => Effect.Effect<Uint8Array, E>
+  /** From there to its end. */
+  readonly read: (start: number) => Stream.Stream<Uint8Array, E>
+}
+
+/** Compresses a file of `size` bytes; `undefined` if it is no safetensors file. */
+export const encode = <E>(
+  deflate: Deflate,
+  key: string,
+  size: number,
+  { header: load, read }: Source<E>
+): Effect.Effect<EncodedFile<E> | undefined, E | CorruptObject> =>
+  Effect.gen(function*() {
+    const length = yield* Effect.either(headerLength(key, yield* load(Math.min(size, sniffLength)), size))
+    if (Either.isLeft(length)) return undefined
+    const header = yield* load(length.right)
+    const parsed = Header.parse(key, header.subarray(Header.prefixLength), size)
+    if (Either.isLeft(parsed)) return undefined
+    const { metadata, tensors } = parsed.right
+    const sources = Array.from(
+      tensors.values(),
+      ({ dtype, name, range, shape }) => ({ dtype, name, shape, range, length: range.endExclusive - range.start })
+    )
+    const encoded = yield* Encoder.encode(deflate, key, {
+      size,
+      header,
+      metadata,
+      tensors: sources,
+      read: (tensor) => {
+        const start = sources[tensor]?.range.start ?? size
+        return start < size ? read(start) : Stream.empty
+      }
+    })
+    return { size: encoded.size, bytes: Stream.mapError(encoded.bytes, toCorrupt) }
+  }).pipe(Effect.mapError(toCorrupt))
+
+const toCorrupt = <E>(error: E | SafetensorsError): Exclude<E, SafetensorsError> | CorruptObject =>
+  error instanceof SafetensorsError
+    ? new CorruptObject({ problem: "frame", reason: error.message })
+    : error as Exclude<E, SafetensorsError>
 
 /** A range of the original file. Whole tensors are read together, with one call of `read`. */
 export const stream = <E>(
