@@ -17,6 +17,12 @@ const examples = readdirSync(join(root, "examples")).filter((file) => file.endsW
 // What each has to say, among other things. An example that is not here has to say something.
 const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "cache-in-front-of-s3.ts": ["From memory: ", "After a restart, from disk: ", "1 hits, 0 misses so far"],
+  "compression.ts": [
+    "Saved in 66.",
+    "a row of it: 1 x 512",
+    "layer_0: 524376 bytes, stored in 34",
+    "Stored in 66."
+  ],
   "credentials.ts": [
     "Given as an option: GIVEN",
     "From Config: CONFIG",

@@ -72,7 +72,8 @@ export interface Model {
   /** The chunks by name, in the order of the manifest. */
   readonly chunks: ReadonlyMap<string, ChunkInfo>
   /**
-   * Loads a chunk into an array that the caller owns, unless the storage is a cache that shares its arrays.
+   * Loads a chunk into an array that the caller owns, unless the storage is a cache that shares its arrays. A chunk that was
+   * compressed is the file that it was before; its size and SHA-256 in the manifest are those of the object.
    *
    * A chunk with the wrong size or SHA-256 is loaded once more, bypassing all caches. If it is still wrong, the load fails
    * with `CorruptObject` and the problem `size` or `checksum`. An unknown name is a `ModelChunksError`.
@@ -137,6 +138,11 @@ export interface SplitOptions {
    * tensors tell the order. Default: the names tell it for the whole model.
    */
   readonly order?: ReadonlyArray<string> | undefined
+  /**
+   * Whether to compress the chunks, as `Safetensors.save` does. A chunk of more than 256 MiB is then read from the source twice.
+   * Default: false.
+   */
+  readonly compress?: boolean | undefined
 }
 
 /**
@@ -186,7 +192,7 @@ export const split = (options: SplitOptions): Effect.Effect<Manifest, ModelError
     const { by, order } = yield* Either.mapLeft(decodeSplit(options), toError(folder, options.source))
     // What knows the order of models is loaded when one is split.
     const { split } = yield* Effect.promise(() => import("./modelChunks/splitter.js"))
-    return yield* split(folder, options.source, by, order)
+    return yield* split(folder, options.source, by, order, options.compress ?? false)
   })
 
 /**

@@ -23,13 +23,15 @@ import * as Stream from "effect/Stream"
 import * as Storage from "../Storage.js"
 import { type SaveError, UnsupportedOperation } from "../StorageError.js"
 import { integer } from "./internal/options.js"
-import type { SafetensorsError } from "./safetensors/errors.js"
+import { isCompressed } from "./safetensors/compressed/description.js"
+import { invalid, type SafetensorsError } from "./safetensors/errors.js"
 import { jsonLength, parse, prefixLength, type TensorInfo } from "./safetensors/header.js"
 import { type FileInfo, type Model, openFile, openIndex, type ReadError } from "./safetensors/model.js"
 import * as Reader from "./safetensors/reader.js"
 import { encode, type TensorSource } from "./safetensors/saver.js"
 import { make as makeTensor, type Tensor } from "./safetensors/tensor.js"
 
+export type { Codec } from "./safetensors/compressed/blocks.js"
 export type { Dtype } from "./safetensors/dtypes.js"
 export type { Arrays, TypedArray } from "./safetensors/elements.js"
 export { SafetensorsError } from "./safetensors/errors.js"
@@ -99,6 +101,12 @@ export interface SafetensorsFile {
 export interface SaveOptions extends Omit<Storage.SaveOptions, "size"> {
   /** The `__metadata__` of the file, such as `{ format: "pt" }`. Default: none. */
   readonly metadata?: Readonly<Record<string, string>> | undefined
+  /**
+   * Whether to compress the tensors, without loss: weights of 16 bits take about two thirds of their size, those of 32 bits
+   * five sixths. `open` reads the file as any other, and checks the bytes; other readers of the format see tensors of bytes. A file
+   * that does not get smaller is saved as it is. Streams of data are run twice where the tensors have more than 256 MiB. Default: false.
+   */
+  readonly compress?: boolean | undefined
 }
 
 /**
@@ -166,7 +174,10 @@ export const decode = (
 ): Either.Either<ReadonlyMap<string, Tensor>, SafetensorsError> =>
   Either.gen(function*() {
     const end = prefixLength + (yield* jsonLength(key, bytes, bytes.byteLength))
-    const { tensors } = yield* parse(key, bytes.subarray(prefixLength, end), bytes.byteLength)
+    const { metadata, tensors } = yield* parse(key, bytes.subarray(prefixLength, end), bytes.byteLength)
+    if (isCompressed(metadata)) {
+      return yield* Either.left(invalid(key, "header", "the file is compressed; read it with Safetensors.open"))
+    }
     return new Map([...tensors].map(([name, tensor]) => {
       const { endExclusive, start } = tensor.range
       return [name, makeTensor(tensor, bytes.subarray(start, endExclusive))]
@@ -199,9 +210,9 @@ export const save = <Err = never, R = never>(
   options: SaveOptions = {}
 ): Effect.Effect<Storage.ObjectInfo, SaveError | SafetensorsError | Err, R | Storage.Storage> =>
   Effect.gen(function*() {
-    const { metadata, ...conditions } = options
+    const { compress, metadata, ...conditions } = options
     const collected = Stream.StreamTypeId in tensors ? yield* Stream.runCollect(tensors) : tensors
-    const { bytes, size } = yield* encode(key, collected, metadata)
+    const { bytes, size } = yield* encode(key, collected, { compress, metadata })
     return yield* Storage.save(key, bytes, { ...conditions, size })
   })
 

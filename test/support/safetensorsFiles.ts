@@ -108,7 +108,11 @@ const set = FastCheck.record({
 })
 
 /** Saves, opens and reads random tensors. */
-export const roundTrips = (make: Effect.Effect<Storage.Service, unknown>, numRuns: number) =>
+export const roundTrips = (
+  make: Effect.Effect<Storage.Service, unknown>,
+  numRuns: number,
+  options: Safetensors.SaveOptions = {}
+) =>
   Effect.promise(() =>
     FastCheck.assert(
       FastCheck.asyncProperty(set, ({ metadata, tensors }) =>
@@ -120,7 +124,7 @@ export const roundTrips = (make: Effect.Effect<Storage.Service, unknown>, numRun
               ? Stream.rechunk(Stream.fromIterable(Array.from(bytes, (byte) => new Uint8Array([byte]))), 3)
               : bytes
           }))
-          const info = yield* on(storage, Safetensors.save("a/model", sources, { metadata }))
+          const info = yield* on(storage, Safetensors.save("a/model", sources, { ...options, metadata }))
           const file = yield* on(storage, Safetensors.open("a/model"))
           expect(file.info.etag).toBe(info.etag)
           expect(file.info.size).toBe(info.size)

@@ -5,11 +5,14 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
+import { withPlace } from "../../internal/errors.js"
 import { hashOf } from "../../internal/hash.js"
 import { readAhead } from "../../internal/readAhead.js"
-import { type CorruptObject, exhausted, type LoadError } from "../../StorageError.js"
+import { CorruptObject, exhausted, type LoadError, type UnsupportedOperation } from "../../StorageError.js"
 import { unshared } from "../internal/arrays.js"
 import { quoted, quotedList } from "../internal/text.js"
+import * as Deflate from "../safetensors/compressed/deflate.js"
+import * as OriginalFile from "../safetensors/compressed/originalFile.js"
 import { bypassingCaches, type Folder, invalid, type ModelChunksError } from "./folder.js"
 import { checkDigest, checkSize, type ChunkInfo, type Manifest } from "./manifest.js"
 
@@ -107,7 +110,7 @@ const loadChunk = (folder: Folder, chunk: ChunkInfo): Effect.Effect<Uint8Array<A
       const bytes = yield* storage.load(prefix + chunk.key)
       yield* checkSize(folder, chunk, bytes.byteLength, bytes)
       yield* checkDigest(folder, chunk, yield* hashOf(newHash, bytes))
-      return unshared(bytes)
+      return yield* decompress(folder, chunk, unshared(bytes))
     })
   return Effect.catchIf(attempt(folder), isDamaged, (error) =>
     attempt(bypassingCaches(folder)).pipe(
@@ -115,6 +118,25 @@ const loadChunk = (folder: Folder, chunk: ChunkInfo): Effect.Effect<Uint8Array<A
       Effect.zipLeft(Effect.logWarning("A cache had a damaged chunk; it was loaded again from the storage", error))
     ))
 }
+
+/** The file that was compressed, if the chunk is one. */
+const decompress = (
+  { prefix, storage }: Folder,
+  { key, name }: ChunkInfo,
+  bytes: Uint8Array<ArrayBuffer>
+): Effect.Effect<Uint8Array<ArrayBuffer>, CorruptObject | UnsupportedOperation> =>
+  Effect.flatMap(Deflate.load, (deflate) => OriginalFile.ofBytes(deflate, prefix + key, bytes)).pipe(
+    Effect.catchTag(
+      "SafetensorsError",
+      ({ message }) =>
+        Effect.fail(
+          new CorruptObject({ problem: "frame", reason: `chunk ${quoted(name)} cannot be decoded: ${message}` })
+        )
+    ),
+    Effect.mapError((error) =>
+      withPlace(error, { backend: storage.backend.name, operation: "load", key: prefix + key })
+    )
+  )
 
 const isDamaged = (error: LoadError): error is CorruptObject =>
   error._tag === "CorruptObject" && error.problem !== "truncated"

@@ -4,16 +4,18 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
-import * as ByteRange from "../../ByteRange.js"
 import { hexDigest } from "../../internal/hash.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import type { LoadError, SaveError, StorageError } from "../../StorageError.js"
 import type { InvalidOption } from "../internal/options.js"
 import { quoted, quotedList } from "../internal/text.js"
+import { lengthOf } from "../safetensors/compressed/description.js"
+import * as Encoder from "../safetensors/compressed/encoder.js"
 import type { SafetensorsError } from "../safetensors/errors.js"
 import type { TensorInfo } from "../safetensors/header.js"
 import * as Layout from "../safetensors/layout.js"
 import * as Model from "../safetensors/model.js"
+import * as Reader from "../safetensors/reader.js"
 import { checkWritable, type Folder, invalid, type ModelChunksError } from "./folder.js"
 import * as ForwardOrder from "./forwardOrder.js"
 import * as Grouping from "./grouping.js"
@@ -26,7 +28,8 @@ export const split = (
   folder: Folder,
   source: string,
   by: SplitBy,
-  order: ReadonlyArray<string> | undefined
+  order: ReadonlyArray<string> | undefined,
+  compress: boolean
 ): Effect.Effect<Manifest.Manifest, StorageError | SafetensorsError | ModelChunksError> =>
   Effect.gen(function*() {
     yield* checkWritable(folder, source)
@@ -38,7 +41,7 @@ export const split = (
     const plans = yield* Either.all(groups.map((group) => planChunk(folder, model, group)))
 
     yield* folder.storage.remove(folder.manifestKey)
-    const chunks = yield* Effect.forEach(plans, (plan) => writeChunk(folder, model, plan))
+    const chunks = yield* Effect.forEach(plans, (plan) => writeChunk(folder, model, plan, compress))
     return yield* Manifest.write(folder, chunks)
   })
 
@@ -73,14 +76,13 @@ const group = (
   return typeof by === "function" ? Grouping.byName(sorted, by) : Grouping.bySize(sorted, by.bytes, lengthOf)
 }
 
-const lengthOf = ({ range }: TensorInfo): number => range.endExclusive - range.start
-
 /** A chunk that is to be written. */
 interface ChunkPlan {
   readonly name: string
   /** After the prefix. */
   readonly key: string
   readonly layout: Layout.Layout<TensorInfo>
+  readonly metadata: Readonly<Record<string, string>>
 }
 
 const planChunk = (
@@ -101,23 +103,21 @@ const planChunk = (
   }
   const metadata: Record<string, string> = {}
   for (const file of new Set(tensors.map((tensor) => files.get(tensor.key)))) Object.assign(metadata, file?.metadata)
-  return Either.map(Layout.make(target, tensors, metadata, "as given"), (layout) => ({ name, key, layout }))
+  return Either.map(Layout.make(target, tensors, metadata, "as given"), (layout) => ({ name, key, layout, metadata }))
 }
 
 /** Streams the bytes of a chunk from the source into its object, and hashes them on the way. */
 const writeChunk = (
   { newHash, prefix, storage }: Folder,
-  { files }: Model.Model,
-  { key, layout: { header, size, tensors }, name }: ChunkPlan
-): Effect.Effect<Manifest.ChunkInfo, LoadError | SaveError> =>
+  model: Model.Model,
+  plan: ChunkPlan,
+  compress: boolean
+): Effect.Effect<Manifest.ChunkInfo, LoadError | SaveError | SafetensorsError> =>
   Effect.gen(function*() {
+    const { key, layout: { tensors }, name } = plan
     const hash = newHash()
-    const data = Stream.flatMap(Stream.fromIterable(runsOf(tensors)), ({ endExclusive, key, start }) => {
-      const file = files.get(key)
-      const range = ByteRange.make(start, endExclusive)
-      return storage.stream(key, { range, ...(file !== undefined && { ifMatch: file.info.etag }) })
-    })
-    const hashed = Stream.mapChunks(Stream.concat(Stream.make(header), data), (pieces) => {
+    const { bytes, size } = yield* contentOf(model, prefix + key, plan, compress)
+    const hashed = Stream.mapChunks(bytes, (pieces) => {
       for (const bytes of pieces) hash.update(bytes)
       return pieces
     })
@@ -131,19 +131,20 @@ const writeChunk = (
     })
   })
 
-/** Bytes of a source file that go into a chunk as they are. */
-interface Run extends ByteRange.ResolvedRange {
-  readonly key: string
-}
-
-/** The bytes of tensors in the order of the chunk. Those that are adjacent in the source too are one run. */
-const runsOf = (tensors: ChunkPlan["layout"]["tensors"]): ReadonlyArray<Run> => {
-  const runs: Array<Run> = []
-  for (const { tensor: { key, range: { endExclusive, start } } } of tensors) {
-    const last = runs.at(-1)
-    if (start === endExclusive) continue
-    if (last?.key === key && last.endExclusive === start) runs[runs.length - 1] = { ...last, endExclusive }
-    else runs.push({ key, start, endExclusive })
-  }
-  return runs
+/** The file of a chunk; as it is if compression does not make it smaller. */
+const contentOf = (
+  model: Model.Model,
+  key: string,
+  { layout: { header, size, tensors }, metadata }: ChunkPlan,
+  compress: boolean
+): Effect.Effect<Encoder.Encoded<LoadError, never>, LoadError | SafetensorsError> => {
+  const read = (first: number) => Reader.bytesOf(model, tensors.slice(first).map(({ tensor }) => tensor))
+  const plain = { size, bytes: Stream.concat(Stream.make(header), read(0)) }
+  const declared = tensors.map(({ length, tensor: { dtype, name, shape } }) => ({ name, dtype, shape, length }))
+  return compress
+    ? Effect.map(
+      Encoder.encode(model.deflate, key, { size, header, tensors: declared, metadata, read }),
+      (encoded) => encoded.size < size ? encoded : plain
+    )
+    : Effect.succeed(plain)
 }

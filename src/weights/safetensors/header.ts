@@ -9,6 +9,7 @@ import * as Either from "effect/Either"
 import type { ResolvedRange } from "../../ByteRange.js"
 import { recognize, sentence } from "../internal/fileKind.js"
 import { quoted } from "../internal/text.js"
+import type { Codec } from "./compressed/blocks.js"
 import * as Dtypes from "./dtypes.js"
 import { type Field, invalid, SafetensorsError } from "./errors.js"
 import { JsonError, JsonReader } from "./jsonReader.js"
@@ -28,6 +29,8 @@ export interface TensorInfo {
   readonly key: string
   /** Its bytes in that object. Empty if the tensor has no elements. */
   readonly range: ResolvedRange
+  /** How these bytes are compressed. Default: not at all. */
+  readonly codec?: Codec | undefined
 }
 
 export interface Header {
@@ -75,6 +78,13 @@ export const jsonLength = (
 
 const again = "download it again"
 
+/** The length of the JSON as the bytes before it. */
+export const encodeLength = (length: number): Uint8Array => {
+  const bytes = new Uint8Array(prefixLength)
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true)
+  return bytes
+}
+
 /** The header from the JSON of a file of `size` bytes. */
 export const parse = (key: string, json: Uint8Array, size: number): Either.Either<Header, SafetensorsError> =>
   readJson(key, "header", json, (reader) => readHeader(key, reader, prefixLength + json.byteLength, size))
@@ -94,8 +104,16 @@ export const readJson = <A>(
   } catch {
     return Either.left(invalid(key, field, "invalid UTF-8"))
   }
-  return catchInvalid(key, field, () => read(new JsonReader(text)))
+  return readText(key, field, text, read)
 }
+
+/** The same for text. */
+export const readText = <A>(
+  key: string,
+  field: Field,
+  text: string,
+  read: (reader: JsonReader) => A
+): Either.Either<A, SafetensorsError> => catchInvalid(key, field, () => read(new JsonReader(text)))
 
 /** What `run` throws of these two kinds as a failure. */
 export const catchInvalid = <A>(key: string, field: Field, run: () => A): Either.Either<A, SafetensorsError> =>

@@ -96,6 +96,27 @@ export class JsonReader {
     return numbers
   }
 
+  /** A whole number of at least 0, in plain digits. */
+  integer(): number {
+    const { text } = this
+    this.peek()
+    const start = this.at
+    let value = 0
+    for (;;) {
+      const digit = text.charCodeAt(this.at) - zero
+      if (!(digit >= 0 && digit <= 9)) break
+      value = value * 10 + digit
+      this.at++
+    }
+    const next = text[this.at]
+    if (this.at === start || next === "." || next === "e" || next === "E") {
+      this.fail("expected a whole number of at least 0 in plain digits")
+    }
+    if (text.charCodeAt(start) === zero && this.at > start + 1) this.fail("invalid JSON: leading zero in a number")
+    if (value > Number.MAX_SAFE_INTEGER) this.fail("integer larger than 2^53 - 1")
+    return value
+  }
+
   /** Skips a value of any kind and returns its text. */
   skipValue(): string {
     this.peek()
@@ -154,26 +175,6 @@ export class JsonReader {
     }
     if (typeof value !== "string") this.fail("invalid JSON: invalid escape in a string")
     if (/\p{Surrogate}/u.test(value)) this.fail("lone surrogate in a string")
-    return value
-  }
-
-  private integer(): number {
-    const { text } = this
-    this.peek()
-    const start = this.at
-    let value = 0
-    for (;;) {
-      const digit = text.charCodeAt(this.at) - zero
-      if (!(digit >= 0 && digit <= 9)) break
-      value = value * 10 + digit
-      this.at++
-    }
-    const next = text[this.at]
-    if (this.at === start || next === "." || next === "e" || next === "E") {
-      this.fail("expected a whole number of at least 0 in plain digits")
-    }
-    if (text.charCodeAt(start) === zero && this.at > start + 1) this.fail("invalid JSON: leading zero in a number")
-    if (value > Number.MAX_SAFE_INTEGER) this.fail("integer larger than 2^53 - 1")
     return value
   }
 

@@ -6,7 +6,7 @@ import * as ObjectKey from "../../ObjectKey.js"
 import { quoted } from "../internal/text.js"
 import * as Dtypes from "./dtypes.js"
 import { invalid, type SafetensorsError } from "./errors.js"
-import { byteLength, catchInvalid, maxJsonLength, metadataName, prefixLength } from "./header.js"
+import { byteLength, catchInvalid, encodeLength, maxJsonLength, metadataName, prefixLength } from "./header.js"
 
 /** A tensor to write. */
 export interface Declared {
@@ -33,21 +33,37 @@ export const make = <T extends Declared>(
   then: "by name" | "as given" = "by name"
 ): Either.Either<Layout<T>, SafetensorsError> =>
   catchInvalid(key, "header", () => {
-    const tensors = order(key, declared, then)
-    const entries = Object.keys(metadata).length === 0 ? [] : [metadataEntry(key, metadata)]
-    let offset = 0
-    for (const { length, tensor: { dtype, name, shape } } of tensors) {
-      const end = offset + length
-      entries.push(
-        `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${offset},${end}]}`
-      )
-      offset = end
-    }
-    const header = encodeHeader(key, `{${entries.join()}}`)
-    const size = header.byteLength + offset
-    if (!Number.isSafeInteger(size)) throw invalid(key, "data", "the tensors have too many bytes (more than 2^53 - 1)")
-    return { header, tensors, size }
+    const reserved = compressionNames.find((name) => Object.hasOwn(metadata, name))
+    if (reserved !== undefined) throw invalid(key, metadataName, `${quoted(reserved)} is reserved`)
+    return layOut(key, order(key, declared, then), Object.entries(metadata))
   })
+
+/** The layout of a file with these tensors in this order, and with these metadata in this order. */
+export const inOrder = <T extends Declared>(
+  key: string,
+  tensors: Layout<T>["tensors"],
+  metadata: ReadonlyArray<readonly [name: string, value: string]>
+): Either.Either<Layout<T>, SafetensorsError> => catchInvalid(key, "header", () => layOut(key, tensors, metadata))
+
+const layOut = <T extends Declared>(
+  key: string,
+  tensors: Layout<T>["tensors"],
+  metadata: ReadonlyArray<readonly [name: string, value: string]>
+): Layout<T> => {
+  const entries = metadata.length === 0 ? [] : [metadataEntry(key, metadata)]
+  let offset = 0
+  for (const { length, tensor: { dtype, name, shape } } of tensors) {
+    const end = offset + length
+    entries.push(
+      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${offset},${end}]}`
+    )
+    offset = end
+  }
+  const header = encodeHeader(key, `{${entries.join()}}`)
+  const size = header.byteLength + offset
+  if (!Number.isSafeInteger(size)) throw invalid(key, "data", "the tensors have too many bytes (more than 2^53 - 1)")
+  return { header, tensors, size }
+}
 
 /** The length of the JSON, and the JSON padded to a multiple of 8 bytes. */
 const encodeHeader = (key: string, text: string): Uint8Array => {
@@ -57,7 +73,7 @@ const encodeHeader = (key: string, text: string): Uint8Array => {
     throw invalid(key, "header size", `a header of ${length} bytes is over the limit of ${maxJsonLength}`)
   }
   const header = new Uint8Array(prefixLength + length).fill(0x20)
-  new DataView(header.buffer).setBigUint64(0, BigInt(length), true)
+  header.set(encodeLength(length))
   header.set(json, prefixLength)
   return header
 }
@@ -86,15 +102,19 @@ const order = <T extends Declared>(
   return ranked.sort((a, b) => b.rank - a.rank || compare(a.tensor, b.tensor))
 }
 
-const metadataEntry = (key: string, metadata: Readonly<Record<string, string>>): string => {
-  for (const [name, value] of Object.entries(metadata)) {
+const metadataEntry = (key: string, metadata: ReadonlyArray<readonly [name: string, value: string]>): string => {
+  const entries = metadata.map(([name, value]) => {
     if (typeof value !== "string") throw invalid(key, metadataName, `the value of ${quoted(name)} must be a string`)
     if (loneSurrogate.test(name) || loneSurrogate.test(value)) {
       throw invalid(key, metadataName, `lone surrogate in ${quoted(name)} or its value`)
     }
-  }
-  return `"${metadataName}":${JSON.stringify(metadata)}`
+    return `${JSON.stringify(name)}:${JSON.stringify(value)}`
+  })
+  return `"${metadataName}":{${entries.join()}}`
 }
+
+/** The names of the metadata of a compressed file: what `compressed/description.ts` describes, and where people read of it. */
+export const compressionNames = ["surfing-weights/compression", "surfing-weights/guide"] as const
 
 const loneSurrogate = /\p{Surrogate}/u
 

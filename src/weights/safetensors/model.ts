@@ -8,6 +8,8 @@ import { collect, concat } from "../../internal/bytes.js"
 import type * as Storage from "../../Storage.js"
 import type { LoadError } from "../../StorageError.js"
 import { quoted } from "../internal/text.js"
+import * as Deflate from "./compressed/deflate.js"
+import * as Description from "./compressed/description.js"
 import { invalid, type SafetensorsError } from "./errors.js"
 import * as Header from "./header.js"
 import * as ShardIndex from "./shardIndex.js"
@@ -34,6 +36,7 @@ export interface FileInfo {
 /** A model in one file or several, and the storage to read it from. */
 export interface Model extends FileInfo {
   readonly storage: Storage.Service
+  readonly deflate: Deflate.Deflate
   readonly files: ReadonlyMap<string, FileInfo>
   /** By name, in the order of their bytes, shard after shard. */
   readonly tensors: ReadonlyMap<string, Header.TensorInfo>
@@ -46,8 +49,9 @@ export const shardConcurrency = 8
 const firstReadSize = 128 * 1024
 
 export const openFile = (storage: Storage.Service, key: string): Effect.Effect<Model, ReadError> =>
-  Effect.map(readHeader(storage, key), ({ info, metadata, tensors }) => ({
+  Effect.map(readHeader(storage, key), ({ deflate, info, metadata, tensors }) => ({
     storage,
+    deflate,
     info,
     metadata,
     tensors,
@@ -74,7 +78,7 @@ export const openIndex = (storage: Storage.Service, indexKey: string): Effect.Ef
       }
       for (const [name, tensor] of header.tensors) if (header.names.has(name)) tensors.set(name, tensor)
     }
-    return { storage, info, metadata, files, tensors }
+    return { storage, deflate: yield* Deflate.load, info, metadata, files, tensors }
   })
 
 /** An index ends in `.json`. */
@@ -84,14 +88,19 @@ export const open = (storage: Storage.Service, key: string): Effect.Effect<Model
 const readHeader = (
   storage: Storage.Service,
   key: string
-): Effect.Effect<Header.Header & { readonly info: Storage.ObjectInfo }, ReadError> =>
+): Effect.Effect<
+  Header.Header & { readonly info: Storage.ObjectInfo; readonly deflate: Deflate.Deflate },
+  ReadError
+> =>
   Effect.gen(function*() {
+    const deflate = yield* Deflate.load
     const { beginning, info } = yield* readBeginning(storage, key)
     const end = Header.prefixLength + (yield* Header.jsonLength(key, beginning, info.size))
     const json = end <= beginning.byteLength
       ? beginning.subarray(Header.prefixLength, end)
       : yield* readLongJson(storage, info, beginning, end)
-    return { info, ...(yield* Header.parse(key, json, info.size)) }
+    const header = yield* Description.resolve(deflate, key, yield* Header.parse(key, json, info.size))
+    return { info, deflate, tensors: header.tensors, metadata: header.metadata }
   })
 
 const readBeginning = (storage: Storage.Service, key: string) =>

@@ -6,9 +6,12 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
+import { withPlace } from "../../internal/errors.js"
 import { coalesce } from "../../internal/ranges.js"
 import { readAhead } from "../../internal/readAhead.js"
 import type { LoadError } from "../../StorageError.js"
+import * as ByteReader from "./compressed/byteReader.js"
+import * as Compressed from "./compressed/reader.js"
 import { invalid, type SafetensorsError } from "./errors.js"
 import * as Header from "./header.js"
 import { type Model, type ReadError, shardConcurrency } from "./model.js"
@@ -23,10 +26,14 @@ export const loadSlice = (
   start: number,
   endExclusive: number
 ): Effect.Effect<Tensor.Tensor, ReadError> =>
-  find(model, name).pipe(
-    Effect.flatMap((tensor) => Header.slice(tensor, start, endExclusive)),
-    Effect.flatMap((slice) => loadTensor(model, slice))
-  )
+  Effect.gen(function*() {
+    const tensor = yield* find(model, name)
+    const stored = Compressed.storedTensor(tensor, reading(model, tensor.key))
+    if (stored === undefined) return yield* loadTensor(model, yield* Header.slice(tensor, start, endExclusive))
+    const elements = { ...tensor, range: { start: 0, endExclusive: stored.length } }
+    const slice = yield* Header.slice(elements, start, endExclusive)
+    return Tensor.make({ ...slice, range: tensor.range }, yield* loadElements(model, tensor.key, stored, slice.range))
+  })
 
 /** Several tensors, in the order of the names. */
 export const loadMany = (
@@ -40,9 +47,14 @@ export const loadMany = (
     yield* Effect.forEach(
       byKey,
       ([key, slots]) =>
-        Effect.map(
+        Effect.flatMap(
           model.storage.loadRanges(key, slots.map(({ tensor }) => toByteRange(tensor.range)), ifMatch(model, key)),
-          (arrays) => slots.forEach((slot, i) => slot.bytes = arrays[i] ?? slot.bytes)
+          Effect.forEach((bytes, i) => {
+            const slot = slots[i]
+            return slot === undefined ? Effect.void : Effect.map(elementsIn(model, slot.tensor, bytes), (elements) => {
+              slot.bytes = elements
+            })
+          }, { discard: true })
         ),
       { concurrency: shardConcurrency, discard: true }
     )
@@ -53,6 +65,44 @@ export const loadMany = (
 interface Slot {
   readonly tensor: Header.TensorInfo
   bytes: Uint8Array
+}
+
+/** The bytes of tensors one after the other. Neighbours of one file are read together. */
+export const bytesOf = (
+  model: Model,
+  tensors: ReadonlyArray<Header.TensorInfo>
+): Stream.Stream<Uint8Array, LoadError> =>
+  Stream.flatMap(Stream.fromIterable(runsOf(tensors)), ({ endExclusive, key, start, tensors: [first, ...others] }) => {
+    if (first?.codec === undefined) {
+      return model.storage.stream(key, { range: ByteRange.make(start, endExclusive), ...ifMatch(model, key) })
+    }
+    return Stream.mapError(
+      Compressed.stream(model.deflate, [first, ...others], reading(model, key)),
+      (error) => withFile(model, key, error)
+    )
+  })
+
+/** Tensors whose bytes are adjacent in a file. */
+interface Run extends ByteRange.ResolvedRange {
+  readonly key: string
+  readonly tensors: ReadonlyArray<Header.TensorInfo>
+}
+
+const runsOf = (tensors: ReadonlyArray<Header.TensorInfo>): ReadonlyArray<Run> => {
+  const runs: Array<Run> = []
+  for (const tensor of tensors) {
+    const { codec, key, range: { endExclusive, start } } = tensor
+    const last = runs.at(-1)
+    if (start === endExclusive) continue
+    const isCoded = codec !== undefined
+    const wasCoded = last?.tensors[0]?.codec !== undefined
+    if (last?.key === key && last.endExclusive === start && isCoded === wasCoded) {
+      runs[runs.length - 1] = { ...last, endExclusive, tensors: [...last.tensors, tensor] }
+    } else {
+      runs.push({ key, start, endExclusive, tensors: [tensor] })
+    }
+  }
+  return runs
 }
 
 /** The tensors of these names, or all, in the order of their bytes, with `prefetch` reads ahead of the consumer. */
@@ -94,15 +144,66 @@ const planReads = (tensors: ReadonlyArray<Header.TensorInfo>): ReadonlyArray<Rea
     })
   })
 
-const loadRead = (model: Model, { key, range, tensors }: Read): Effect.Effect<Chunk.Chunk<Tensor.Tensor>, LoadError> =>
-  Effect.map(loadBytes(model, key, range), (bytes) =>
-    Chunk.unsafeFromArray(tensors.map((tensor) => {
-      const { endExclusive, start } = tensor.range
-      return Tensor.make(tensor, bytes.subarray(start - range.start, endExclusive - range.start))
-    })))
+const loadRead = (
+  model: Model,
+  { key, range, tensors }: Read
+): Effect.Effect<Chunk.Chunk<Tensor.Tensor>, LoadError> => {
+  const [first] = tensors
+  if (first?.codec !== undefined && tensors.length === 1) return Effect.map(loadTensor(model, first), Chunk.of)
+  return Effect.flatMap(loadBytes(model, key, range), (bytes) =>
+    Effect.map(
+      Effect.forEach(tensors, (tensor) => {
+        const { endExclusive, start } = tensor.range
+        const stored = bytes.subarray(start - range.start, endExclusive - range.start)
+        return Effect.map(elementsIn(model, tensor, stored), (elements) => Tensor.make(tensor, elements))
+      }),
+      Chunk.unsafeFromArray
+    ))
+}
 
-const loadTensor = (model: Model, tensor: Header.TensorInfo): Effect.Effect<Tensor.Tensor, LoadError> =>
-  Effect.map(loadBytes(model, tensor.key, tensor.range), (bytes) => Tensor.make(tensor, bytes))
+const loadTensor = (model: Model, tensor: Header.TensorInfo): Effect.Effect<Tensor.Tensor, LoadError> => {
+  const stored = Compressed.storedTensor(tensor, reading(model, tensor.key))
+  const bytes = stored === undefined
+    ? loadBytes(model, tensor.key, tensor.range)
+    : loadElements(model, tensor.key, stored, { start: 0, endExclusive: stored.length })
+  return Effect.map(bytes, (bytes) => Tensor.make(tensor, bytes))
+}
+
+/** The elements of a tensor from the bytes in which it is stored: the same where it is not compressed. */
+const elementsIn = (
+  model: Model,
+  tensor: Header.TensorInfo,
+  bytes: Uint8Array
+): Effect.Effect<Uint8Array, LoadError> => {
+  const stored = Compressed.storedTensor(
+    tensor,
+    ({ endExclusive, start }) =>
+      ByteReader.make(Stream.make(bytes.subarray(start - tensor.range.start, endExclusive - tensor.range.start)))
+  )
+  return stored === undefined
+    ? Effect.succeed(bytes)
+    : loadElements(model, tensor.key, stored, { start: 0, endExclusive: stored.length })
+}
+
+const loadElements = (
+  model: Model,
+  key: string,
+  tensor: Compressed.StoredTensor<LoadError>,
+  range: ByteRange.ResolvedRange
+): Effect.Effect<Uint8Array, LoadError> =>
+  Effect.mapError(Compressed.load(model.deflate, tensor, range), (error) => withFile(model, key, error))
+
+/** A failure of decoding, which does not know where the bytes are from. */
+const withFile = ({ storage }: Model, key: string, error: LoadError): LoadError =>
+  error.backend === "" ? withPlace(error, { backend: storage.backend.name, operation: "load", key }) : error
+
+/** Reads a range of an object: larger ones as a stream, so that blocks are decoded while others are on their way. */
+const reading = (model: Model, key: string): ByteReader.Read<LoadError> => (range) =>
+  ByteReader.make(
+    range.endExclusive - range.start <= maxReadSize
+      ? Stream.fromEffect(loadBytes(model, key, range))
+      : model.storage.stream(key, { range: toByteRange(range), ...ifMatch(model, key) })
+  )
 
 const loadBytes = (model: Model, key: string, range: ByteRange.ResolvedRange): Effect.Effect<Uint8Array, LoadError> =>
   isEmpty(range)

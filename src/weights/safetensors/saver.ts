@@ -5,6 +5,8 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { exactly } from "../../internal/bytes.js"
+import * as Deflate from "./compressed/deflate.js"
+import * as Encoder from "./compressed/encoder.js"
 import type { Dtype } from "./dtypes.js"
 import { bytesOf, type TypedArray } from "./elements.js"
 import { invalid, type SafetensorsError } from "./errors.js"
@@ -27,22 +29,35 @@ export interface TensorSource<Err = never, R = never> {
   readonly data: TypedArray | Stream.Stream<Uint8Array, Err, R>
 }
 
-type Data<Err, R> = Uint8Array | Stream.Stream<Uint8Array, Err, R>
-
 /** The bytes of a file with these tensors, and their number. */
 export const encode = <Err, R>(
   key: string,
   tensors: Iterable<TensorSource<Err, R>>,
-  metadata: Readonly<Record<string, string>> | undefined
+  { compress = false, metadata = {} }: {
+    readonly compress?: boolean | undefined
+    readonly metadata?: Readonly<Record<string, string>> | undefined
+  }
 ): Effect.Effect<
   { readonly size: number; readonly bytes: Stream.Stream<Uint8Array, Err | SafetensorsError, R> },
-  SafetensorsError
+  Err | SafetensorsError,
+  R
 > =>
   Effect.gen(function*() {
-    const layout = yield* Layout.make(key, tensors, metadata)
-    const data = yield* Effect.forEach(layout.tensors, ({ length, tensor }) => dataOf(key, tensor, length))
-    return { size: layout.size, bytes: concatAll([layout.header, ...data]) }
+    const { header, size, tensors: ordered } = yield* Layout.make(key, tensors, metadata)
+    const data = yield* Effect.forEach(ordered, ({ length, tensor }) => dataOf(key, tensor, length))
+    const plain = { size, bytes: concatAll([header, ...data]) }
+    if (!compress) return plain
+    const encoded = yield* Encoder.encode(yield* Deflate.load, key, {
+      size,
+      header,
+      tensors: ordered.map(({ length, tensor: { dtype, name, shape } }) => ({ name, dtype, shape, length })),
+      metadata,
+      read: (tensor) => concatAll(data.slice(tensor))
+    })
+    return encoded.size < size ? encoded : plain
   })
+
+type Data<Err, R> = Uint8Array | Stream.Stream<Uint8Array, Err, R>
 
 /** The bytes of a tensor, checked to be `length`. */
 const dataOf = <Err, R>(
