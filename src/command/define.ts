@@ -9,6 +9,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Failure } from "./failures.js"
 import { Output } from "./output.js"
+import { Wrapping } from "./wrapping.js"
 
 /** A switch. */
 export const flag = (name: string, description: string): Options.Options<boolean> =>
@@ -41,6 +42,19 @@ const common = {
   verbose: flag("verbose", "Print the cause and the trace of a failure.")
 }
 
+const wrapping = {
+  keyFile: text(
+    "key-file",
+    "file",
+    "Encrypt what is saved at URLs, and decrypt what is loaded, with the keys of this file: lines of an id and 32 bytes in " +
+      "Base64, the key for new objects first."
+  ),
+  compress: flag(
+    "compress",
+    "Store safetensors files and text at URLs in less space; what is loaded is as it was saved."
+  )
+}
+
 /** A command, and what is to be known of its options before they are parsed. */
 export interface Definition {
   readonly name: string
@@ -59,17 +73,18 @@ export const define = <Name extends string, const Config extends Command.Command
   description: string,
   config: Config,
   load: () => Promise<
-    (input: Input<Config>) => Effect.Effect<void, Failure, Output | Scope.Scope>
+    (input: Input<Config>) => Effect.Effect<void, Failure, Output | Wrapping | Scope.Scope>
   >
 ) => ({
-  definition: definitionOf(name, { ...config, ...common }),
+  definition: definitionOf(name, { ...config, ...common, ...wrapping }),
   command: Command.make(
     name,
-    { input: config, settings: common },
-    ({ input, settings }) =>
+    { input: config, settings: common, wrapping },
+    ({ input, settings, wrapping }) =>
       Effect.flatMap(Effect.promise(load), (command) => command(input)).pipe(
         Effect.scoped,
-        Effect.provideService(Output, settings)
+        Effect.provideService(Output, settings),
+        Effect.provideService(Wrapping, wrapping)
       )
   ).pipe(Command.withDescription(description))
 })

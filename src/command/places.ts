@@ -7,7 +7,7 @@
  * - `s3://bucket/key?options`: the bucket.
  * - `https://host/key`: the server at the root of the host; `https://host/path/objects/key`: the server at this path.
  *
- * In URLs, keys are percent-encoded where they have a `%`, `?` or `#`. A slash at the end means a folder.
+ * `--key-file` and `--compress` add to the storages of URLs. In URLs, keys are percent-encoded where they have a `%`, `?` or `#`. A slash at the end means a folder.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -19,6 +19,7 @@ import * as Storage from "../Storage.js"
 import { ObjectNotFound, type StorageError } from "../StorageError.js"
 import * as StoragePrefix from "../wrappers/StoragePrefix.js"
 import { UsageError } from "./failures.js"
+import { wrap, type Wrapping } from "./wrapping.js"
 
 export interface Place {
   /** As it was given. */
@@ -42,13 +43,24 @@ export const open = (
   text: string,
   access: Access,
   isFolder = false
-): Effect.Effect<Place, Storage.UrlError | UsageError, Scope.Scope> => {
+): Effect.Effect<Place, Storage.UrlError | UsageError, Scope.Scope | Wrapping> => {
   if (text.trim() === "") return Effect.fail(new UsageError({ message: "a place must be a URL or a path (got \"\")" }))
   // A single letter and a colon are a drive of Windows.
   const [, scheme] = /^([a-z][a-z0-9+.-]+):/i.exec(text) ?? []
   if (scheme === undefined) return openPath(text, text, access, isFolder)
-  return scheme.toLowerCase() === "file" ? openFileUrl(text, access, isFolder) : openUrl(text, isFolder)
+  return Effect.flatMap(
+    scheme.toLowerCase() === "file" ? openFileUrl(text, access, isFolder) : openUrl(text, isFolder),
+    wrapped
+  )
 }
+
+/** A place with what options add to its storage. Then it is in no directory, as a path there is the storage without that. */
+const wrapped = ({ directory, ...place }: Place) =>
+  Effect.map(
+    wrap(place.storage),
+    (storage): Place =>
+      storage === undefined ? { ...place, ...(directory !== undefined && { directory }) } : { ...place, storage }
+  )
 
 /** Opens the storage of a place that is a folder, also where it does not end in a slash. */
 export const openFolder = (text: string, access: Access) => open(text, access, true)

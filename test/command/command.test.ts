@@ -7,6 +7,7 @@ import { spawnSync } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { pathToFileURL } from "node:url"
 import { FileSystemStorage, MemoryStorage, Safetensors } from "surfing-weights"
 import manifest from "../../package.json" with { type: "json" }
 import { certificate } from "../support/certificate.js"
@@ -330,6 +331,42 @@ describe("surfing-weights", { concurrent: true }, () => {
       server.kill("SIGTERM")
       const [code] = yield* Effect.promise(() => once(server, "close") as Promise<[number | null]>)
       expect(code).toBe(0)
+    }))
+
+  it.scopedLive("encrypts and compresses at URLs, and gives everything back", () =>
+    Effect.gen(function*() {
+      const tokenizer = JSON.stringify(Array.from({ length: 5000 }, (_, i) => `token ${i}`))
+      const secret = Buffer.from(bytes(32)).toString("base64")
+      const other = Buffer.from(bytes(32, 1)).toString("base64")
+      const directory = yield* folderOf({
+        "m/tokenizer.json": tokenizer,
+        keys: `# made by hand\n2026-11 ${secret}\n`,
+        others: `2026-11 ${other}\n`,
+        wrong: "2026-11 short\n"
+      })
+      const url = (key: string) => `${pathToFileURL(path.join(directory, "stored")).href}/${key}`
+      const of = (...args: ReadonlyArray<string>) =>
+        print([...args, "--key-file", "keys", "--compress"], { cwd: directory })
+      expect(yield* of("cp", "m", url(""))).toMatch(/^1 object copied /)
+      expect(yield* of("sync", "m", url(""))).toMatch(/, 1 unchanged\n$/)
+      expect(yield* of("cat", url("tokenizer.json"))).toBe(tokenizer)
+      expect(yield* of("ls", url(""))).toContain(` ${tokenizer.length} `)
+      yield* of("sync", url(""), "back")
+      expect(filesOf(path.join(directory, "back"))).toEqual({ "tokenizer.json": tokenizer })
+      const stored = fs.readFileSync(path.join(directory, "stored/tokenizer.json"))
+      expect(stored.byteLength).toBeLessThan(tokenizer.length / 2)
+      expect(stored.includes("token")).toBe(false)
+      for (
+        const [file, code, message] of [
+          ["others", 1, /the master key "2026-11" does not decrypt/],
+          ["wrong", 2, /--key-file must be a file of lines .*: key 1 is not one/],
+          ["missing", 2, /--key-file must be a file of lines/]
+        ] as const
+      ) {
+        const refused = yield* run(["cat", url("tokenizer.json"), "--key-file", file], { cwd: directory })
+        expect([refused.code, refused.stderr]).toEqual([code, expect.stringMatching(message)])
+        expect(refused.stderr).not.toContain("short")
+      }
     }))
 
   it.scopedLive("serves HTTPS, to a client that trusts the certificate, and lets it save", () =>
