@@ -51,7 +51,7 @@ const readKeys = (keyFile: string): Effect.Effect<ReadonlyArray<SecretKey>, Usag
       Effect.forEach(
         text.split("\n").map((line) => line.trim()).filter((line) => line !== "" && !line.startsWith("#")),
         (line, index) => {
-          const [, id, secret] = /^(\S+)\s+([\w+/]{43}=)$/.exec(line) ?? []
+          const [, id, secret] = /^(\S+)\s+([A-Za-z0-9+/]{43}=)$/.exec(line) ?? []
           return id === undefined || secret === undefined
             ? Effect.fail(wrongKeys(keyFile, `key ${index + 1} is not one`))
             : Effect.succeed({ id, secret: Redacted.make(secret) })
