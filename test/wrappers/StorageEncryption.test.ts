@@ -272,6 +272,32 @@ describe("StorageEncryption, what a read costs", () => {
     }))
 })
 
+describe("StorageEncryption, an object whose keys are known", () => {
+  it.effect("is still asked for, whatever the preconditions and ranges", () =>
+    Effect.gen(function*() {
+      const { storage, store } = yield* setup()
+      const writer = yield* StorageEncryption.make(store, { keys: [keyOf("test")] })
+      const range = ByteRange.make(20_000, 20_005)
+      const { etag } = yield* storage.save("k", bytes(50_000, 0))
+      yield* storage.load("k", { range })
+      const unchanged: ReadonlyArray<Effect.Effect<unknown, StorageError.LoadError>> = [
+        storage.load("k", { range, ifNoneMatch: etag }),
+        storage.loadRanges("k", [range], { ifNoneMatch: etag }),
+        storage.loadRanges("k", [], { ifNoneMatch: etag })
+      ]
+      for (const load of unchanged) expect(yield* Effect.flip(load)).toMatchObject({ _tag: "ObjectNotModified" })
+      yield* writer.save("k", bytes(60_000, 1))
+      const expected = bytes(60_000, 1).slice(20_000, 20_005)
+      expect(yield* storage.loadRanges("k", [range], { ifNoneMatch: etag })).toEqual([expected])
+      yield* writer.save("k", bytes(60_000, 1))
+      expect(yield* storage.load("k", { range, ifNoneMatch: etag })).toEqual(expected)
+      yield* writer.remove("k")
+      for (const ranges of [[], [range]]) {
+        expect(yield* Effect.flip(storage.loadRanges("k", ranges))).toMatchObject({ _tag: "ObjectNotFound" })
+      }
+    }))
+})
+
 describe("StorageEncryption, an object that is overwritten between two requests", () => {
   const range = ByteRange.make(20_000, 20_005)
 

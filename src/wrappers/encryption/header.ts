@@ -65,7 +65,7 @@ export const decode = async (bytes: Uint8Array): Promise<Header | string> => {
   const idAt = magic.byteLength + 1
   const idEnd = idAt + (content[idAt - 1] ?? 0)
   const wrappedAt = idEnd + 2
-  const wrappedEnd = wrappedAt + new DataView(content.buffer).getUint16(Math.min(idEnd, contentSize - 2))
+  const wrappedEnd = wrappedAt + new DataView(content.buffer).getUint16(idEnd)
   if (wrappedEnd > contentSize) return "the header of the object is malformed"
   return { id: new TextDecoder().decode(content.subarray(idAt, idEnd)), wrapped: content.slice(wrappedAt, wrappedEnd) }
 }
