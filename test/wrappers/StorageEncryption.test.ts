@@ -3,6 +3,7 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Config, ConfigProvider, Effect, FastCheck, Layer, Redacted, Schedule, Stream } from "effect"
+import { createHash } from "node:crypto"
 import {
   ByteRange,
   MemoryStorage,
@@ -434,6 +435,33 @@ describe("StorageEncryption, damage", () => {
       for (const at of [936, 968, 992, 1024]) {
         yield* store.save("one", Buffer.concat([one.subarray(0, at), two.subarray(at)]))
         expect(yield* Effect.flip(storage.load("one")), String(at)).toMatchObject(corrupt)
+      }
+    }))
+
+  it.effect("that somebody made with a valid hash is CorruptObject, too", () =>
+    Effect.gen(function*() {
+      const { storage, store } = yield* setup()
+      yield* storage.save("k", bytes(size))
+      const stored = Buffer.from(yield* store.load("k"))
+      // The id is "test", so the length of the wrapped key is at 13.
+      const made: ReadonlyArray<readonly [at: number, value: ReadonlyArray<number>]> = [
+        [13, [255, 255]],
+        [13, [0, 0]],
+        [13, [0, 10]],
+        [13, [0, 60]],
+        [13, [0, 71]],
+        [13, [3, 153]],
+        [8, [255]],
+        [20, [0]]
+      ]
+      for (const [at, value] of made) {
+        const changed = Buffer.from(stored)
+        changed.set(value, at)
+        changed.set(createHash("sha256").update(changed.subarray(0, 936)).digest(), 936)
+        yield* store.save("k", changed)
+        const error = yield* Effect.flip(storage.load("k"))
+        expect(["CorruptObject", "AccessDenied"], error.message).toContain(error._tag)
+        if (at !== 8) expect(error, error.message).toMatchObject(corrupt)
       }
     }))
 
