@@ -48,12 +48,11 @@ const main = Effect.gen(function*() {
   const rotate = Effect.gen(function*() {
     const { rewrap } = yield* StorageEncryption.StorageEncryption
     yield* Stream.runForEach(Storage.entries(), ({ key }) => rewrap(key))
-  }).pipe(
-    Effect.provide(
-      StorageEncryption.layer({ keys: [{ id: "2026-12", secret: newSecret }, { id: "2026-11", secret }] })
-    ),
-    Effect.provide(Bucket)
-  )
+  }).pipe(Effect.provide(
+    StorageEncryption.layer({ keys: [{ id: "2026-12", secret: newSecret }, { id: "2026-11", secret }] }).pipe(
+      Layer.provide(Bucket)
+    )
+  ))
   // #endregion
 
   yield* rotate

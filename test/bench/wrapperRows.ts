@@ -1,12 +1,14 @@
 /**
  * Benchmarks of the wrappers: what they add to a storage that does almost nothing, and to a fast one.
  */
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
+import { createCipheriv, createDecipheriv } from "node:crypto"
 import * as fs from "node:fs"
 import {
   MemoryStorage,
   type Storage,
   StorageCache,
+  StorageEncryption,
   type StorageError,
   StorageFailover,
   StorageLimit,
@@ -16,8 +18,9 @@ import {
   StorageTimeout
 } from "surfing-weights"
 import * as content from "./content.js"
-import { GiB, MiB } from "./content.js"
-import { type Contestant, loading, type Row, storageOn, streaming } from "./rows.js"
+import { GiB, KiB, MiB } from "./content.js"
+import type { See } from "./nodeFs.js"
+import { type Contestant, doing, loading, type Row, storageOn, streaming } from "./rows.js"
 
 /** A storage in memory with one object. */
 const memoryWith = async (key: string, bytes: Uint8Array): Promise<Storage.Service> => {
@@ -143,6 +146,69 @@ const wrappedStreams = [
     ))
 ]
 
+const encryption = StorageEncryption.make({ keys: [{ id: "bench", secret: Redacted.make(new Uint8Array(32)) }] })
+
+const chunkSize = 16 * KiB
+const sealing = ["aes-128-gcm", new Uint8Array(16), new Uint8Array(12)] as const
+
+/** Writes the chunks of an object, each encrypted and followed by its tag. */
+const writeSealed = (path: string) => {
+  const file = fs.openSync(path, "w")
+  for (let at = 0; at < GiB; at += chunkSize) {
+    const cipher = createCipheriv(...sealing)
+    fs.writeSync(file, cipher.update(content.bytesAt(at, chunkSize)))
+    cipher.final()
+    fs.writeSync(file, cipher.getAuthTag())
+  }
+  fs.closeSync(file)
+}
+
+/** Reads and decrypts them, 1 MiB at a time, which is about the least that an encrypted stream can be made of. */
+const bareDecrypt = async (path: string, see: See): Promise<void> => {
+  const file = await fs.promises.open(path)
+  const sealedSize = chunkSize + 16
+  const sealed = Buffer.allocUnsafeSlow(64 * sealedSize)
+  for (let at = 0; at < GiB; at += MiB) {
+    await file.read(sealed, 0, sealed.byteLength)
+    const plain = Buffer.allocUnsafeSlow(MiB)
+    for (let i = 0; i < 64; i++) {
+      const chunk = sealed.subarray(i * sealedSize, (i + 1) * sealedSize)
+      const decipher = createDecipheriv(...sealing)
+      decipher.setAuthTag(chunk.subarray(chunkSize))
+      plain.set(decipher.update(chunk.subarray(0, chunkSize)), i * chunkSize)
+      decipher.final()
+    }
+    see(plain, at)
+  }
+  await file.close()
+}
+
+const encryptedStream: Row = {
+  name: "encrypted-stream",
+  work: "stream 1 GiB that is encrypted",
+  amount: 1024,
+  unit: "MiB",
+  bytes: GiB,
+  prepare: async (directory) => {
+    await content.writeFile(`${directory}/plain`, GiB)
+    const storage = await Effect.runPromise(encryption(await storageOn(directory)))
+    await Effect.runPromise(storage.save("encrypted", content.streamOf(GiB), { size: GiB }))
+    writeSealed(`${directory}/sealed`)
+  },
+  ours: {
+    what: "Encryption",
+    open: async (directory) => streaming(await Effect.runPromise(encryption(await storageOn(directory))), "encrypted")
+  },
+  floors: [
+    {
+      what: "bare: node:fs and node:crypto",
+      atLeast: 0.8,
+      open: doing((directory, see) => bareDecrypt(`${directory}/sealed`, see))
+    },
+    { what: "as it is", open: async (directory) => streaming(await storageOn(directory), "plain") }
+  ]
+}
+
 export const wrapperRows: ReadonlyArray<Row> = [
   sharedHits,
   copiedHits("cache-copied", 100, 16 * MiB),
@@ -150,5 +216,6 @@ export const wrapperRows: ReadonlyArray<Row> = [
   adds("prefix", StoragePrefix.make("folder"), "key"),
   adds("read-only", StorageReadOnly.make),
   adds("limit", StorageLimit.make({ concurrency: 8 })),
-  ...wrappedStreams
+  ...wrappedStreams,
+  encryptedStream
 ]

@@ -3,6 +3,7 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Config, ConfigProvider, Effect, FastCheck, Layer, Redacted, Schedule, Stream } from "effect"
+import { createHash } from "node:crypto"
 import {
   ByteRange,
   MemoryStorage,
@@ -272,6 +273,32 @@ describe("StorageEncryption, what a read costs", () => {
     }))
 })
 
+describe("StorageEncryption, an object whose keys are known", () => {
+  it.effect("is still asked for, whatever the preconditions and ranges", () =>
+    Effect.gen(function*() {
+      const { storage, store } = yield* setup()
+      const writer = yield* StorageEncryption.make(store, { keys: [keyOf("test")] })
+      const range = ByteRange.make(20_000, 20_005)
+      const { etag } = yield* storage.save("k", bytes(50_000, 0))
+      yield* storage.load("k", { range })
+      const unchanged: ReadonlyArray<Effect.Effect<unknown, StorageError.LoadError>> = [
+        storage.load("k", { range, ifNoneMatch: etag }),
+        storage.loadRanges("k", [range], { ifNoneMatch: etag }),
+        storage.loadRanges("k", [], { ifNoneMatch: etag })
+      ]
+      for (const load of unchanged) expect(yield* Effect.flip(load)).toMatchObject({ _tag: "ObjectNotModified" })
+      yield* writer.save("k", bytes(60_000, 1))
+      const expected = bytes(60_000, 1).slice(20_000, 20_005)
+      expect(yield* storage.loadRanges("k", [range], { ifNoneMatch: etag })).toEqual([expected])
+      yield* writer.save("k", bytes(60_000, 1))
+      expect(yield* storage.load("k", { range, ifNoneMatch: etag })).toEqual(expected)
+      yield* writer.remove("k")
+      for (const ranges of [[], [range]]) {
+        expect(yield* Effect.flip(storage.loadRanges("k", ranges))).toMatchObject({ _tag: "ObjectNotFound" })
+      }
+    }))
+})
+
 describe("StorageEncryption, an object that is overwritten between two requests", () => {
   const range = ByteRange.make(20_000, 20_005)
 
@@ -408,6 +435,33 @@ describe("StorageEncryption, damage", () => {
       for (const at of [936, 968, 992, 1024]) {
         yield* store.save("one", Buffer.concat([one.subarray(0, at), two.subarray(at)]))
         expect(yield* Effect.flip(storage.load("one")), String(at)).toMatchObject(corrupt)
+      }
+    }))
+
+  it.effect("that somebody made with a valid hash is CorruptObject, too", () =>
+    Effect.gen(function*() {
+      const { storage, store } = yield* setup()
+      yield* storage.save("k", bytes(size))
+      const stored = Buffer.from(yield* store.load("k"))
+      // The id is "test", so the length of the wrapped key is at 13.
+      const made: ReadonlyArray<readonly [at: number, value: ReadonlyArray<number>]> = [
+        [13, [255, 255]],
+        [13, [0, 0]],
+        [13, [0, 10]],
+        [13, [0, 60]],
+        [13, [0, 71]],
+        [13, [3, 153]],
+        [8, [255]],
+        [20, [0]]
+      ]
+      for (const [at, value] of made) {
+        const changed = Buffer.from(stored)
+        changed.set(value, at)
+        changed.set(createHash("sha256").update(changed.subarray(0, 936)).digest(), 936)
+        yield* store.save("k", changed)
+        const error = yield* Effect.flip(storage.load("k"))
+        expect(["CorruptObject", "AccessDenied"], error.message).toContain(error._tag)
+        if (at !== 8) expect(error, error.message).toMatchObject(corrupt)
       }
     }))
 

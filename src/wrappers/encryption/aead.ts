@@ -1,6 +1,6 @@
 /**
  * AES-GCM with tags of 16 bytes: by `node:crypto` in Node, Bun and Deno, elsewhere by Web Crypto. For each 16 KiB, Web Crypto makes
- * a job and several promises, which cost more than the encryption (bench rows `encrypted-stream` and `encrypted-save`).
+ * a job and several promises, which cost more than the encryption (bench row `encrypted-stream`).
  * `node:crypto` is not imported, since bundlers for browsers could not resolve it.
  */
 import type * as NodeCryptoModule from "node:crypto"

@@ -12,7 +12,7 @@
  * The header has one size, whatever wraps the key, so that the size of an object shows how many bytes are in it. The hash tells
  * a header that is damaged from one whose master key is not at hand; it protects nothing from an attacker, the message does.
  */
-import { concat } from "../../internal/bytes.js"
+import { concat, copyOf } from "../../internal/bytes.js"
 import * as Cobblestone from "./cobblestone.js"
 
 type Bytes = Uint8Array<ArrayBuffer>
@@ -37,7 +37,7 @@ export interface Header {
 }
 
 const hash = async (content: Uint8Array): Promise<Bytes> =>
-  new Uint8Array(await crypto.subtle.digest("SHA-256", new Uint8Array(content)))
+  new Uint8Array(await crypto.subtle.digest("SHA-256", copyOf(content)))
 
 export const encode = async ({ id, wrapped }: Header): Promise<Bytes> => {
   const name = new TextEncoder().encode(id)
@@ -59,13 +59,13 @@ export const decode = async (bytes: Uint8Array): Promise<Header | string> => {
   if (bytes.byteLength < headerSize || magic.some((byte, at) => bytes[at] !== byte)) {
     return "the object is not encrypted, or its first bytes are damaged"
   }
-  const content = bytes.slice(0, contentSize)
+  const content = copyOf(bytes, 0, contentSize)
   const expected = await hash(content)
   if (expected.some((byte, at) => bytes[contentSize + at] !== byte)) return "the header of the object is damaged"
   const idAt = magic.byteLength + 1
   const idEnd = idAt + (content[idAt - 1] ?? 0)
   const wrappedAt = idEnd + 2
-  const wrappedEnd = wrappedAt + new DataView(content.buffer).getUint16(Math.min(idEnd, contentSize - 2))
+  const wrappedEnd = wrappedAt + new DataView(content.buffer).getUint16(idEnd)
   if (wrappedEnd > contentSize) return "the header of the object is malformed"
   return { id: new TextDecoder().decode(content.subarray(idAt, idEnd)), wrapped: content.slice(wrappedAt, wrappedEnd) }
 }

@@ -52,12 +52,13 @@ export class Reader {
   }
 
   open(key: string, options: StreamOptions): Effect.Effect<Opened, E.LoadError, Scope.Scope> {
-    return Effect.flatMap(this.#find(key, options), (found) => {
+    const opening = Effect.flatMap(this.#find(key, options), (found) => {
       const { info, range } = found
       return found.isInMemory
         ? Effect.map(loadAll(found), (bytes) => openedBytes(info, range, bytes))
         : Effect.succeed({ info, range, stream: found.decrypt(joined) })
     })
+    return ofOneVersion(options, opening)
   }
 
   load(key: string, options: LoadOptions): Effect.Effect<Bytes, E.LoadError> {
@@ -69,9 +70,9 @@ export class Reader {
     ranges: ReadonlyArray<ByteRange.ByteRange>,
     options: Omit<LoadOptions, "range">
   ): Effect.Effect<ReadonlyArray<Bytes>, E.LoadError> {
-    return this.#using(key, options, (known) =>
+    const load = (known: Known) =>
       Effect.gen(this, function*() {
-        const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(known.info, { ...options, range }))
+        const resolved = yield* Effect.forEach(ranges, (range) => checkLoad(known.info, { range }))
         const reads = coalesce(resolved)
         const loaded = yield* Effect.forEach(
           reads,
@@ -79,7 +80,12 @@ export class Reader {
           { concurrency: 8 }
         )
         return resolved.map((range) => cut(range, reads, loaded))
-      }))
+      })
+    // Without a range, no request would show whether the object is still that which is known.
+    const loading = ranges.length === 0
+      ? Effect.flatMap(this.#readHeader(key, options), load)
+      : this.#using(key, options, load)
+    return ofOneVersion(options, loading)
   }
 
   #find(key: string, options: StreamOptions): Effect.Effect<Found, E.LoadError, Scope.Scope> {
@@ -153,7 +159,7 @@ export class Reader {
   ): Effect.Effect<A, E.LoadError, R> {
     return Effect.suspend(() => {
       const { bypassCache = false, ifMatch } = options
-      const current = ofOneVersion(options, Effect.flatMap(this.#readHeader(key, options), use))
+      const current = Effect.flatMap(this.#readHeader(key, options), use)
       const known = this.#known.get(key)
       if (known === undefined || bypassCache || (ifMatch !== undefined && ifMatch !== known.info.etag)) return current
       return Effect.catchTags(use(known), { PreconditionFailed: () => current, InvalidRange: () => current })
