@@ -158,6 +158,21 @@ const schema: Schema.Schema<Settings, Options> = Schema.Struct({
   scratch: Schema.optional(storage)
 })
 
+/** Some of them are found out about a server later. */
+const capabilitiesOf = (inner: StorageBackend.Capabilities): StorageBackend.Capabilities => ({
+  ...inner,
+  presign: false,
+  get createOnly() {
+    return inner.createOnly
+  },
+  get compareAndSwap() {
+    return inner.compareAndSwap
+  },
+  get conditionalRemove() {
+    return inner.conditionalRemove
+  }
+})
+
 const makeBackend = (
   inner: StorageBackend.StorageBackend,
   deflate: Deflate.Deflate,
@@ -173,7 +188,7 @@ const makeBackend = (
     name: `Compression(${inner.name})`,
     // The same keys have other bytes here.
     location: `Compression(${inner.location ?? inner.name})`,
-    capabilities: { ...inner.capabilities, presign: false },
+    capabilities: capabilitiesOf(inner.capabilities),
     open: reader.open,
     save: saver.save,
     entries: lister.entries,

@@ -44,7 +44,7 @@ const elementsPerBlock = 256 * 1024
 const bitsOf = (dtype: Dtypes.Dtype): number => Dtypes.find(dtype)?.bits ?? 8
 
 /** The elements of a whole block, in bytes. */
-export const blockLength = (dtype: Dtypes.Dtype): number => elementsPerBlock * bitsOf(dtype) / 8
+const blockLength = (dtype: Dtypes.Dtype): number => elementsPerBlock * bitsOf(dtype) / 8
 
 export const countOf = ({ dtype, length }: Shaped): number => Math.ceil(length / blockLength(dtype))
 

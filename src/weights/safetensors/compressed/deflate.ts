@@ -9,10 +9,10 @@ import { concat } from "../../../internal/bytes.js"
 import { once } from "../../../internal/once.js"
 
 /** The bytes are no raw DEFLATE, or are not of the length that they should have. */
-export class InflateError extends Data.TaggedError("InflateError")<{ readonly reason: string }> {}
+class InflateError extends Data.TaggedError("InflateError")<{ readonly reason: string }> {}
 
 /** What to look for: repetitions too, or only how frequent each byte is, where there are none. */
-export type Strategy = "repetitions" | "frequencies"
+type Strategy = "repetitions" | "frequencies"
 
 export interface Deflate {
   readonly deflate: (bytes: Uint8Array, strategy: Strategy) => Effect.Effect<Uint8Array>

@@ -78,7 +78,7 @@ export const originalSize = (beginning: Uint8Array): number | undefined => {
   return size === undefined ? undefined : Number(size)
 }
 
-export const beginningLength = 128
+const beginningLength = 128
 
 const latin1 = new TextDecoder("latin1")
 

@@ -24,7 +24,7 @@ export interface Original<Err, R> extends Description.Original {
 }
 
 /** A tensor of the original file; its length is in bytes. */
-export interface Tensor extends Layout.Declared {
+interface Tensor extends Layout.Declared {
   readonly length: number
 }
 
