@@ -6,7 +6,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect, Layer, Redacted, Stream } from "effect"
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict"
 import { randomBytes } from "node:crypto"
-import { ByteRange, MemoryStorage, Storage, StorageCache, StorageEncryption } from "surfing-weights"
+import { ByteRange, MemoryStorage, Storage, StorageCache, StorageCompression, StorageEncryption } from "surfing-weights"
 
 const MiB = 1024 * 1024
 
@@ -42,6 +42,19 @@ const main = Effect.gen(function*() {
     }
   }
   yield* Console.log("the disk and the bucket have encrypted bytes only")
+
+  // #region both
+  // Outside the encryption, as what is encrypted cannot be compressed any more.
+  const Both = StorageCompression.layer().pipe(Layer.provide(Weights))
+  // #endregion
+  const tokenizer = new TextEncoder().encode(JSON.stringify(Array.from({ length: 9000 }, (_, i) => `token ${i}`)))
+  yield* Effect.gen(function*() {
+    yield* Storage.save("bert/tokenizer.json", tokenizer)
+    deepStrictEqual(yield* Storage.load("bert/tokenizer.json"), tokenizer)
+  }).pipe(Effect.provide(Both))
+  const { size } = yield* bucket.head("bert/tokenizer.json")
+  ok(size < tokenizer.byteLength / 2)
+  yield* Console.log(`a tokenizer of ${tokenizer.byteLength} bytes takes ${size}, encrypted`)
 
   // #region rotate
   // New objects get the first key; the others are for older objects.
