@@ -59,7 +59,9 @@ describe("memory, files, encryption, HTTP and S3 keep their promises", () => {
             "HTTP",
             "S3"
           ])
-        })
+        }),
+      // Five of them took four minutes on two busy cores.
+      900_000
     )
   }
 })
