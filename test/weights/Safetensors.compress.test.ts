@@ -388,11 +388,8 @@ describe("A compressed file that is damaged", () => {
         expect(error).toMatchObject({ _tag: "SafetensorsError", field: "__metadata__" })
       }
       // One entry alone, or under another name.
-      for (const name of ["compression", "guide", "guide\":\"https"]) {
-        const renamed = Buffer.from(bytes).toString("latin1").replace(
-          `surfing-weights/${name}`,
-          (found) => found.replace("e", "E")
-        )
+      for (const name of ["/compression", "/guide", "https://github.com"]) {
+        const renamed = Buffer.from(bytes).toString("latin1").replace(name, name.toUpperCase())
         const error = yield* Effect.flip(opened(new Uint8Array(Buffer.from(renamed, "latin1"))))
         expect(error, name).toMatchObject({ _tag: "SafetensorsError", field: "__metadata__" })
       }
