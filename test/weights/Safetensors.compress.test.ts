@@ -338,6 +338,8 @@ describe("A compressed file that is damaged", () => {
         const error = yield* Effect.flip(Effect.flatMap(opened(bytes), (file) => file.load("first")))
         expect(error).toMatchObject({ _tag: "CorruptObject", problem: "frame", key: "model" })
         expect(error.message).toContain("the index of tensor \"first\" says")
+        const isPossible = lie > 1200 && lie <= 2400
+        if (!isPossible) expect(error.message).toContain("says that block 0 is stored in")
       }
     }))
 
@@ -385,7 +387,13 @@ describe("A compressed file that is damaged", () => {
         const error = yield* Effect.flip(opened(withDescription(bytes, change)))
         expect(error).toMatchObject({ _tag: "SafetensorsError", field: "__metadata__" })
       }
-      // The shape of a tensor, and metadata of the user.
+      // One entry alone, or under another name.
+      for (const name of ["/compression", "/guide", "https://github.com"]) {
+        const renamed = Buffer.from(bytes).toString("latin1").replace(name, name.toUpperCase())
+        const error = yield* Effect.flip(opened(new Uint8Array(Buffer.from(renamed, "latin1"))))
+        expect(error, name).toMatchObject({ _tag: "SafetensorsError", field: "__metadata__" })
+      }
+      // The shape of a tensor.
       const text = new TextDecoder("latin1").decode(bytes)
       const swapped = Buffer.from(text.replace("[40,30]", "[30,40]"), "latin1")
       expect(yield* Effect.flip(opened(new Uint8Array(swapped)))).toMatchObject({ field: "__metadata__" })
