@@ -1,10 +1,10 @@
 /**
- * Benchmark rows of safetensors files: streaming tensors compared with streaming the bytes of the file, and opening a
- * header compared with the same read and `JSON.parse`.
+ * Benchmark rows of safetensors files: streaming tensors compared with streaming the bytes of the file, opening a header
+ * compared with the same read and `JSON.parse`, and loading compressed weights over a link compared with others.
  */
 import { Effect, Stream } from "effect"
 import assert from "node:assert/strict"
-import { ByteRange, Safetensors, Storage } from "surfing-weights"
+import { ByteRange, Safetensors, Storage, StorageBackend } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
 import { type Row, storageOn } from "./rows.js"
@@ -159,8 +159,65 @@ const headers: Row = {
   }]
 }
 
+/** The same storage over a link of so many bytes a second, which all its streams share. */
+const linked = ({ backend }: Storage.Service, bytesPerSecond: number): Storage.Service => {
+  let free = 0
+  const pass = <A extends Uint8Array>(bytes: A) =>
+    Effect.suspend(() => {
+      const now = performance.now()
+      free = Math.max(free, now) + 1000 * bytes.byteLength / bytesPerSecond
+      return Effect.delay(Effect.succeed(bytes), free - now)
+    })
+  return Storage.make(StorageBackend.make({
+    ...backend,
+    open: (key, options) =>
+      Effect.map(backend.open(key, options), ({ info, range, stream }) => ({
+        info,
+        range,
+        stream: Stream.mapEffect(stream, pass)
+      }))
+  }))
+}
+
+/** Loads the one tensor of a file over a link of 50 MiB a second. */
+const loadingOverLink = (key: string) => async (directory: string) => {
+  const storage = linked(await storageOn(directory), 50 * MiB)
+  return {
+    run: async () => {
+      const { bytes } = await run(storage, Effect.flatMap(Safetensors.open(key), (file) => file.load("w")))
+      assert.equal(bytes.byteLength, 64 * MiB)
+    }
+  }
+}
+
+const compressedLoad: Row = {
+  name: "compressed-load",
+  work: "load 64 MiB of BF16 weights over 50 MiB a second",
+  amount: 64,
+  unit: "MiB",
+  bytes: 0,
+  prepare: async (directory) => {
+    const floats = Float32Array.from({ length: 4 * MiB }, randomWeight)
+    const part = Uint16Array.from(new Uint32Array(floats.buffer), (bits) => bits >>> 16)
+    const data = new Uint16Array(32 * MiB)
+    for (let at = 0; at < data.length; at += part.length) data.set(part, at)
+    const storage = await storageOn(directory)
+    for (const compress of [false, true]) {
+      const tensor = { name: "w", dtype: "BF16", shape: [32 * MiB], data } as const
+      await run(storage, Safetensors.save(compress ? "compressed" : "plain", [tensor], { compress }))
+    }
+  },
+  ours: { what: "compressed", open: loadingOverLink("compressed") },
+  floors: [{ what: "as it is", atLeast: 1.4, open: loadingOverLink("plain") }]
+}
+
+/** Normally distributed, as most layers are. */
+const randomWeight = (): number =>
+  0.02 * Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random())
+
 export const weightRows: ReadonlyArray<Row> = [
   streamed("tensors", "tensors as in a large model", [...layers, rest]),
   streamed("small-tensors", "4,096 tensors", Array.from({ length: 4096 }, () => 256 * KiB)),
-  headers
+  headers,
+  compressedLoad
 ]

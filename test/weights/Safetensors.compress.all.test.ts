@@ -7,7 +7,7 @@ import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { MemoryStorage, Safetensors, Storage, StorageBackend, StorageCompression } from "surfing-weights"
+import { MemoryStorage, Safetensors, StorageCompression } from "surfing-weights"
 import { hasSameTensors, mutations } from "../support/compressedFiles.js"
 import { floatTypes, normal, randomBytes, sentenceEncoder, tensorsAs } from "../support/realWeights.js"
 import { on, onDirectory, sameBytes } from "../support/safetensorsFiles.js"
@@ -103,56 +103,7 @@ const piece = Effect.sync(() => {
     : new Uint8Array(0)
 })
 
-/** The same storage over a link of so many bytes a second, which all its streams share. */
-const linked = ({ backend }: Storage.Service, bytesPerSecond: number): Storage.Service => {
-  let free = 0
-  const pass = <A extends Uint8Array>(bytes: A) =>
-    Effect.suspend(() => {
-      const now = performance.now()
-      free = Math.max(free, now) + 1000 * bytes.byteLength / bytesPerSecond
-      return Effect.delay(Effect.succeed(bytes), free - now)
-    })
-  return Storage.make(StorageBackend.make({
-    ...backend,
-    open: (key, options) =>
-      Effect.map(backend.open(key, options), ({ info, range, stream }) => ({
-        info,
-        range,
-        stream: Stream.mapEffect(stream, pass)
-      }))
-  }))
-}
-
 describe("A compressed file of a large model", () => {
-  it.live("is loaded at least 1.4 times as fast over a link of 50 MiB a second", () =>
-    Effect.gen(function*() {
-      const data = new Uint8Array(Buffer.concat(new Array<Uint8Array>(16).fill(yield* piece)))
-      const tensors: ReadonlyArray<Safetensors.TensorSource> = [
-        { name: "w", dtype: "BF16", shape: [16, 4 * MiB], data }
-      ]
-      const memory = yield* MemoryStorage.make()
-      yield* on(memory, Safetensors.save("plain", tensors))
-      yield* on(memory, Safetensors.save("model", tensors, { compress: true }))
-      const link = linked(memory, 50 * MiB)
-      const secondsOf = (key: string) =>
-        Effect.gen(function*() {
-          const file = yield* on(link, Safetensors.open(key))
-          const start = performance.now()
-          const tensor = yield* file.load("w")
-          const seconds = (performance.now() - start) / 1000
-          expect(sameBytes(tensor.bytes, data)).toBe(true)
-          return seconds
-        })
-      // What else the machine does makes each slower, so the best of several counts.
-      let compressed = Infinity
-      let plain = Infinity
-      for (let time = 0; time < 4; time++) {
-        compressed = Math.min(compressed, yield* secondsOf("model"))
-        plain = Math.min(plain, yield* secondsOf("plain"))
-      }
-      expect(plain / compressed).toBeGreaterThan(1.4)
-    }))
-
   it.scopedLive("takes no more memory than a part of it to be saved, streamed and sliced", () =>
     Effect.gen(function*() {
       const bytes = yield* piece
