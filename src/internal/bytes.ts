@@ -88,7 +88,7 @@ export const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>): Effect.E
 
 /** The bytes of all parts, in one new array. */
 export const concat = (parts: ReadonlyArray<Uint8Array>): Bytes => {
-  const whole = Either.getOrThrow(allocate(parts.reduce((sum, part) => sum + part.byteLength, 0)))
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0))
   let at = 0
   for (const part of parts) {
     whole.set(part, at)

@@ -25,6 +25,7 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import { following } from "../internal/capabilities.js"
 import { decode, size, storage } from "../internal/options.js"
 import * as Storage from "../Storage.js"
 import * as StorageBackend from "../StorageBackend.js"
@@ -158,21 +159,6 @@ const schema: Schema.Schema<Settings, Options> = Schema.Struct({
   scratch: Schema.optional(storage)
 })
 
-/** Some of them are found out about a server later. */
-const capabilitiesOf = (inner: StorageBackend.Capabilities): StorageBackend.Capabilities => ({
-  ...inner,
-  presign: false,
-  get createOnly() {
-    return inner.createOnly
-  },
-  get compareAndSwap() {
-    return inner.compareAndSwap
-  },
-  get conditionalRemove() {
-    return inner.conditionalRemove
-  }
-})
-
 const makeBackend = (
   inner: StorageBackend.StorageBackend,
   deflate: Deflate.Deflate,
@@ -188,7 +174,7 @@ const makeBackend = (
     name: `Compression(${inner.name})`,
     // The same keys have other bytes here.
     location: `Compression(${inner.location ?? inner.name})`,
-    capabilities: capabilitiesOf(inner.capabilities),
+    capabilities: following(() => ({ ...inner.capabilities, presign: false })),
     open: reader.open,
     save: saver.save,
     entries: lister.entries,

@@ -37,6 +37,7 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import { following } from "../internal/capabilities.js"
 import { callback, count, decode, duration, oneOf } from "../internal/options.js"
 import * as Storage from "../Storage.js"
 import type { StorageBackend } from "../StorageBackend.js"
@@ -233,10 +234,10 @@ const makeBackend = (
   return {
     name,
     location: backends.map(({ name, location = name }) => location).join(" "),
-    capabilities: {
+    capabilities: following(() => ({
       ...primary.backend.capabilities,
       objectsWithinObjects: backends.every(({ capabilities }) => capabilities.objectsWithinObjects)
-    },
+    })),
     open: openOn(members),
     load: (key, options) => members.read((backend) => backend.load(key, options)),
     loadRanges: (key, ranges, options) => members.read((backend) => backend.loadRanges(key, ranges, options)),
