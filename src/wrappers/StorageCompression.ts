@@ -25,16 +25,10 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import { following } from "../internal/capabilities.js"
 import { decode, size, storage } from "../internal/options.js"
 import * as Storage from "../Storage.js"
-import * as StorageBackend from "../StorageBackend.js"
 import type { InvalidOptions } from "../StorageError.js"
-import * as Deflate from "../weights/safetensors/compressed/deflate.js"
-import { KnownForms } from "./compression/knownForms.js"
-import { Lister } from "./compression/lister.js"
-import { Reader, retryingChanges } from "./compression/reader.js"
-import { Saver } from "./compression/saver.js"
+import type { Settings } from "./compression/saver.js"
 
 /**
  * How much memory a save takes.
@@ -97,10 +91,11 @@ export const make: {
 } = dual(
   (args) => typeof args[0] === "object" && args[0] !== null && "backend" in args[0],
   ({ backend }: Storage.Service, options: Options = {}): Effect.Effect<Storage.Service, InvalidOptions> =>
-    Effect.map(
-      Effect.all([decode("StorageCompression", schema, options), Deflate.load]),
-      ([settings, deflate]) => Storage.make(makeBackend(backend, deflate, settings))
-    )
+    Effect.gen(function*() {
+      const settings = yield* decode("StorageCompression", schema, options)
+      const { make } = yield* Effect.promise(() => import("./compression/backend.js"))
+      return Storage.make(yield* make(backend, settings))
+    })
 )
 
 /**
@@ -149,52 +144,7 @@ export const layerConfig = <Err = never, R = never>(
 ): Layer.Layer<Storage.Storage, Err | InvalidOptions | ConfigError, Storage.Storage | R> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), (options) => layer({ ...options, scratch })))
 
-interface Settings {
-  readonly buffer: number
-  readonly scratch?: Storage.Service | undefined
-}
-
 const schema: Schema.Schema<Settings, Options> = Schema.Struct({
   buffer: Schema.optionalWith(size(), { default: () => 64 * 1024 * 1024 }),
   scratch: Schema.optional(storage)
 })
-
-const makeBackend = (
-  inner: StorageBackend.StorageBackend,
-  deflate: Deflate.Deflate,
-  { buffer, scratch }: Settings
-): StorageBackend.StorageBackend => {
-  const known = new KnownForms()
-  const reader = new Reader(inner, deflate, known)
-  const saver = new Saver(inner, deflate, known, { buffer, scratch })
-  const lister = new Lister(inner, reader)
-  const moved = (operation: "copy" | "move"): StorageBackend.StorageBackend["copy"] => (from, to, options) =>
-    Effect.flatMap(inner[operation](from, to, options), (info) => reader.describe(info))
-  const derived = StorageBackend.make({
-    name: `Compression(${inner.name})`,
-    // The same keys have other bytes here.
-    location: `Compression(${inner.location ?? inner.name})`,
-    capabilities: following(() => ({ ...inner.capabilities, presign: false })),
-    open: reader.open,
-    save: saver.save,
-    entries: lister.entries,
-    remove: inner.remove
-  }, {
-    load: reader.load,
-    head: reader.head,
-    keys: inner.keys,
-    listDirectory: lister.listDirectory,
-    removeAll: inner.removeAll,
-    copy: moved("copy"),
-    move: moved("move")
-  })
-  return {
-    ...derived,
-    loadRanges: (key, ranges, options) =>
-      retryingChanges(
-        options,
-        Effect.flatMap(reader.formOf(key, options), ({ etag, form }) =>
-          (form.kind === "plain" ? inner : derived).loadRanges(key, ranges, { ...options, ifMatch: etag }))
-      )
-  }
-}

@@ -46,18 +46,11 @@ import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
-import { following } from "../internal/capabilities.js"
-import { withPlace } from "../internal/errors.js"
 import { callback, decode, hidden, must, string } from "../internal/options.js"
-import * as ObjectKey from "../ObjectKey.js"
 import * as Storage from "../Storage.js"
-import * as StorageBackend from "../StorageBackend.js"
-import * as E from "../StorageError.js"
-import { maxIdSize } from "./encryption/header.js"
-import { inMemory, type KeyWrapper, MasterKeys } from "./encryption/masterKeys.js"
-import { plainInfo, Reader } from "./encryption/reader.js"
-import { Saver } from "./encryption/saver.js"
+import type * as E from "../StorageError.js"
+import type { MasterKey } from "./encryption/backend.js"
+import { maxIdSize } from "./encryption/limits.js"
 
 /**
  * A master key in memory.
@@ -203,11 +196,11 @@ export const make: {
 } = dual(
   2,
   ({ backend }: Storage.Service, options: Options): Effect.Effect<EncryptedStorage, E.InvalidOptions> =>
-    Effect.map(decode("StorageEncryption", schema, options), ({ keys: [first, ...others] }) => {
-      const keys = new MasterKeys([toWrapper(first), ...others.map(toWrapper)])
-      const saver = new Saver(backend, keys)
-      const storage = Storage.make(makeBackend(backend, new Reader(backend, keys), saver))
-      return { ...storage, encryption: { rewrap: rewrapping(storage, saver) } }
+    Effect.gen(function*() {
+      const { keys } = yield* decode("StorageEncryption", schema, options)
+      const { make } = yield* Effect.promise(() => import("./encryption/backend.js"))
+      const { encrypted, rewrap } = make(backend, keys)
+      return { ...Storage.make(encrypted), encryption: { rewrap } }
     })
 )
 
@@ -286,13 +279,8 @@ const bytesOf = (secret: Uint8Array | string): Uint8Array =>
     typeof secret === "string" ? Either.getOrElse(Encoding.decodeBase64(secret.trim()), () => []) : secret
   )
 
-interface DecodedSecret {
-  readonly id: string
-  readonly secret: Redacted.Redacted<Uint8Array>
-}
-
 interface Settings {
-  readonly keys: readonly [DecodedSecret | WrappingKey, ...ReadonlyArray<DecodedSecret | WrappingKey>]
+  readonly keys: readonly [MasterKey, ...ReadonlyArray<MasterKey>]
 }
 
 const schema: Schema.Schema<Settings, Options> = Schema.Struct({
@@ -305,41 +293,3 @@ const schema: Schema.Schema<Settings, Options> = Schema.Struct({
     hidden
   )
 })
-
-const toWrapper = (key: DecodedSecret | WrappingKey): KeyWrapper => "wrap" in key ? key : inMemory(key.id, key.secret)
-
-const rewrapping = ({ backend }: Storage.Service, saver: Saver): Encryption["rewrap"] => (key) =>
-  Effect.suspend((): Effect.Effect<boolean, E.CopyError> => {
-    const reason = ObjectKey.problem(key)
-    if (reason !== undefined) return Effect.fail(new E.InvalidKey({ key, reason }))
-    return backend.capabilities.compareAndSwap
-      ? saver.rewrap(key)
-      : Effect.fail(new E.UnsupportedOperation({ reason: "ifMatch on a save is not supported" }))
-  }).pipe(Effect.mapError((error) => withPlace(error, { backend: backend.name, operation: "rewrap", key })))
-
-const makeBackend = (
-  inner: StorageBackend.StorageBackend,
-  reader: Reader,
-  saver: Saver
-): StorageBackend.StorageBackend =>
-  StorageBackend.make({
-    name: `Encryption(${inner.name})`,
-    // Whoever keeps the plain bytes must not serve them for the encrypted ones.
-    location: `Encryption(${inner.location ?? inner.name})`,
-    capabilities: following(() => ({ ...inner.capabilities, presign: false })),
-    open: (key, options) => reader.open(key, options),
-    save: (key, data, options) => saver.save(key, data, options),
-    entries: (options) => Stream.map(inner.entries(options), plainInfo),
-    remove: inner.remove
-  }, {
-    load: (key, options) => reader.load(key, options),
-    loadRanges: (key, ranges, options) => reader.loadRanges(key, ranges, options),
-    head: (key) => Effect.map(inner.head(key), plainInfo),
-    keys: inner.keys,
-    listDirectory: (prefix) =>
-      Effect.map(inner.listDirectory(prefix), ({ objects, prefixes }) => ({
-        objects: objects.map(plainInfo),
-        prefixes
-      })),
-    removeAll: inner.removeAll
-  })

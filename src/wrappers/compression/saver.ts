@@ -28,7 +28,7 @@ import type { KnownForms } from "./knownForms.js"
 /** Where the larger safetensors files wait, and how many bytes of a save are held in memory. */
 export interface Settings {
   readonly buffer: number
-  readonly scratch: Storage.Service | undefined
+  readonly scratch?: Storage.Service | undefined
 }
 
 /** The start of an object that shows whether gzip makes it smaller. */

@@ -27,7 +27,11 @@ export type MakeAead = (key: Uint8Array) => Promise<Aead>
 
 export const tagSize = 16
 
-/** The implementation of Node. */
+/**
+ * The implementation of Node.
+ *
+ * @internal
+ */
 export const native = ({ createCipheriv, createDecipheriv, createSecretKey }: NodeCrypto): MakeAead => (bytes) => {
   const key = createSecretKey(bytes)
   const algorithm = bytes.byteLength === 16 ? "aes-128-gcm" : "aes-256-gcm"

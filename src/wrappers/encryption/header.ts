@@ -14,6 +14,7 @@
  */
 import { concat, copyOf } from "../../internal/bytes.js"
 import * as Cobblestone from "./cobblestone.js"
+import { maxIdSize } from "./limits.js"
 
 type Bytes = Uint8Array<ArrayBuffer>
 
@@ -24,8 +25,6 @@ const contentSize = headerSize - hashSize
 
 /** Where the first chunk of the message begins. */
 export const chunksAt = headerSize + Cobblestone.headerSize
-
-export const maxIdSize = 128
 
 /** What is left for a wrapped key beside the longest id. */
 export const maxWrappedSize = contentSize - magic.byteLength - 1 - maxIdSize - 2

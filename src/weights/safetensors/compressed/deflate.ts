@@ -33,7 +33,11 @@ export const load: Effect.Effect<Deflate> = Effect.sync(() => {
   return zlib === undefined ? portable : native(zlib)
 })
 
-/** The implementation of Node. */
+/**
+ * The implementation of Node.
+ *
+ * @internal
+ */
 export const native = (zlib: typeof Zlib): Deflate => ({
   deflate: (bytes, strategy) =>
     once((resume) => {
