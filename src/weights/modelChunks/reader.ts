@@ -12,7 +12,6 @@ import { CorruptObject, exhausted, type LoadError, type UnsupportedOperation } f
 import { unshared } from "../internal/arrays.js"
 import { quoted, quotedList } from "../internal/text.js"
 import * as Deflate from "../safetensors/compressed/deflate.js"
-import * as OriginalFile from "../safetensors/compressed/originalFile.js"
 import { bypassingCaches, type Folder, invalid, type ModelChunksError } from "./folder.js"
 import { checkDigest, checkSize, type ChunkInfo, type Manifest } from "./manifest.js"
 
@@ -125,7 +124,10 @@ const decompress = (
   { key, name }: ChunkInfo,
   bytes: Uint8Array<ArrayBuffer>
 ): Effect.Effect<Uint8Array<ArrayBuffer>, CorruptObject | UnsupportedOperation> =>
-  Effect.flatMap(Deflate.load, (deflate) => OriginalFile.ofBytes(deflate, prefix + key, bytes)).pipe(
+  Effect.gen(function*() {
+    const { ofBytes } = yield* Effect.promise(() => import("../safetensors/compressed/originalFile.js"))
+    return yield* ofBytes(yield* Deflate.load, prefix + key, bytes)
+  }).pipe(
     Effect.catchTag(
       "SafetensorsError",
       ({ message }) =>

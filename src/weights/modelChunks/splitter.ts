@@ -9,6 +9,7 @@ import * as ObjectKey from "../../ObjectKey.js"
 import type { LoadError, SaveError, StorageError } from "../../StorageError.js"
 import type { InvalidOption } from "../internal/options.js"
 import { quoted, quotedList } from "../internal/text.js"
+import * as Deflate from "../safetensors/compressed/deflate.js"
 import { lengthOf } from "../safetensors/compressed/description.js"
 import * as Encoder from "../safetensors/compressed/encoder.js"
 import type { SafetensorsError } from "../safetensors/errors.js"
@@ -143,7 +144,10 @@ const contentOf = (
   const declared = tensors.map(({ length, tensor: { dtype, name, shape } }) => ({ name, dtype, shape, length }))
   return compress
     ? Effect.map(
-      Encoder.encode(model.deflate, key, { size, header, tensors: declared, metadata, read }),
+      Effect.flatMap(
+        Deflate.load,
+        (deflate) => Encoder.encode(deflate, key, { size, header, tensors: declared, metadata, read })
+      ),
       (encoded) => encoded.size < size ? encoded : plain
     )
     : Effect.succeed(plain)

@@ -116,6 +116,10 @@ const metadataEntry = (key: string, metadata: ReadonlyArray<readonly [name: stri
 /** The names of the metadata of a compressed file: what `compressed/description.ts` describes, and where people read of it. */
 export const compressionNames = ["surfing-weights/compression", "surfing-weights/guide"] as const
 
+/** Whether a file with these metadata is compressed. */
+export const isCompressed = (metadata: Readonly<Record<string, string>>): boolean =>
+  compressionNames.some((name) => Object.hasOwn(metadata, name))
+
 const loneSurrogate = /\p{Surrogate}/u
 
 const nameProblem = (name: string): string | undefined =>

@@ -8,10 +8,10 @@ import { collect, concat } from "../../internal/bytes.js"
 import type * as Storage from "../../Storage.js"
 import type { LoadError } from "../../StorageError.js"
 import { quoted } from "../internal/text.js"
-import * as Deflate from "./compressed/deflate.js"
-import * as Description from "./compressed/description.js"
+import type { Decoder } from "./compressed/decoder.js"
 import { invalid, type SafetensorsError } from "./errors.js"
 import * as Header from "./header.js"
+import * as Layout from "./layout.js"
 import * as ShardIndex from "./shardIndex.js"
 
 /**
@@ -36,7 +36,8 @@ export interface FileInfo {
 /** A model in one file or several, and the storage to read it from. */
 export interface Model extends FileInfo {
   readonly storage: Storage.Service
-  readonly deflate: Deflate.Deflate
+  /** Where one of its files is compressed. */
+  readonly decoder: Decoder | undefined
   readonly files: ReadonlyMap<string, FileInfo>
   /** By name, in the order of their bytes, shard after shard. */
   readonly tensors: ReadonlyMap<string, Header.TensorInfo>
@@ -49,9 +50,9 @@ export const shardConcurrency = 8
 const firstReadSize = 128 * 1024
 
 export const openFile = (storage: Storage.Service, key: string): Effect.Effect<Model, ReadError> =>
-  Effect.map(readHeader(storage, key), ({ deflate, info, metadata, tensors }) => ({
+  Effect.map(readHeader(storage, key), ({ decoder, info, metadata, tensors }) => ({
     storage,
-    deflate,
+    decoder,
     info,
     metadata,
     tensors,
@@ -78,7 +79,8 @@ export const openIndex = (storage: Storage.Service, indexKey: string): Effect.Ef
       }
       for (const [name, tensor] of header.tensors) if (header.names.has(name)) tensors.set(name, tensor)
     }
-    return { storage, deflate: yield* Deflate.load, info, metadata, files, tensors }
+    const decoder = headers.find(({ decoder }) => decoder !== undefined)?.decoder
+    return { storage, decoder, info, metadata, files, tensors }
   })
 
 /** An index ends in `.json`. */
@@ -89,18 +91,21 @@ const readHeader = (
   storage: Storage.Service,
   key: string
 ): Effect.Effect<
-  Header.Header & { readonly info: Storage.ObjectInfo; readonly deflate: Deflate.Deflate },
+  Header.Header & { readonly info: Storage.ObjectInfo; readonly decoder: Decoder | undefined },
   ReadError
 > =>
   Effect.gen(function*() {
-    const deflate = yield* Deflate.load
     const { beginning, info } = yield* readBeginning(storage, key)
     const end = Header.prefixLength + (yield* Header.jsonLength(key, beginning, info.size))
     const json = end <= beginning.byteLength
       ? beginning.subarray(Header.prefixLength, end)
       : yield* readLongJson(storage, info, beginning, end)
-    const header = yield* Description.resolve(deflate, key, yield* Header.parse(key, json, info.size))
-    return { info, deflate, tensors: header.tensors, metadata: header.metadata }
+    const stored = yield* Header.parse(key, json, info.size)
+    if (!Layout.isCompressed(stored.metadata)) return { ...stored, info, decoder: undefined }
+    const { make } = yield* Effect.promise(() => import("./compressed/decoder.js"))
+    const decoder = yield* make
+    const { metadata, tensors } = yield* decoder.resolve(key, stored)
+    return { info, decoder, tensors, metadata }
   })
 
 const readBeginning = (storage: Storage.Service, key: string) =>

@@ -10,8 +10,9 @@ import { withPlace } from "../../internal/errors.js"
 import { coalesce } from "../../internal/ranges.js"
 import { readAhead } from "../../internal/readAhead.js"
 import type { LoadError } from "../../StorageError.js"
-import * as ByteReader from "./compressed/byteReader.js"
-import * as Compressed from "./compressed/reader.js"
+import type * as ByteReader from "./compressed/byteReader.js"
+import type { Decoder } from "./compressed/decoder.js"
+import type { StoredTensor } from "./compressed/reader.js"
 import { invalid, type SafetensorsError } from "./errors.js"
 import * as Header from "./header.js"
 import { type Model, type ReadError, shardConcurrency } from "./model.js"
@@ -28,7 +29,7 @@ export const loadSlice = (
 ): Effect.Effect<Tensor.Tensor, ReadError> =>
   Effect.gen(function*() {
     const tensor = yield* find(model, name)
-    const stored = Compressed.storedTensor(tensor, reading(model, tensor.key))
+    const stored = storedTensor(model, tensor)
     if (stored === undefined) return yield* loadTensor(model, yield* Header.slice(tensor, start, endExclusive))
     const elements = { ...tensor, range: { start: 0, endExclusive: stored.length } }
     const slice = yield* Header.slice(elements, start, endExclusive)
@@ -73,11 +74,12 @@ export const bytesOf = (
   tensors: ReadonlyArray<Header.TensorInfo>
 ): Stream.Stream<Uint8Array, LoadError> =>
   Stream.flatMap(Stream.fromIterable(runsOf(tensors)), ({ endExclusive, key, start, tensors: [first, ...others] }) => {
-    if (first?.codec === undefined) {
+    const { decoder } = model
+    if (first?.codec === undefined || decoder === undefined) {
       return model.storage.stream(key, { range: ByteRange.make(start, endExclusive), ...ifMatch(model, key) })
     }
     return Stream.mapError(
-      Compressed.stream(model.deflate, [first, ...others], reading(model, key)),
+      decoder.stream(decoder.deflate, [first, ...others], reading(model, decoder, key)),
       (error) => withFile(model, key, error)
     )
   })
@@ -162,7 +164,7 @@ const loadRead = (
 }
 
 const loadTensor = (model: Model, tensor: Header.TensorInfo): Effect.Effect<Tensor.Tensor, LoadError> => {
-  const stored = Compressed.storedTensor(tensor, reading(model, tensor.key))
+  const stored = storedTensor(model, tensor)
   const bytes = stored === undefined
     ? loadBytes(model, tensor.key, tensor.range)
     : loadElements(model, tensor.key, stored, { start: 0, endExclusive: stored.length })
@@ -175,31 +177,51 @@ const elementsIn = (
   tensor: Header.TensorInfo,
   bytes: Uint8Array
 ): Effect.Effect<Uint8Array, LoadError> => {
-  const stored = Compressed.storedTensor(
+  const stored = storedTensor(
+    model,
     tensor,
-    ({ endExclusive, start }) =>
-      ByteReader.make(Stream.make(bytes.subarray(start - tensor.range.start, endExclusive - tensor.range.start)))
+    (decoder) => ({ endExclusive, start }) =>
+      decoder.makeReader(Stream.make(bytes.subarray(start - tensor.range.start, endExclusive - tensor.range.start)))
   )
   return stored === undefined
     ? Effect.succeed(bytes)
     : loadElements(model, tensor.key, stored, { start: 0, endExclusive: stored.length })
 }
 
+/** A tensor that is compressed, with what decodes it. */
+interface Compressed {
+  readonly decoder: Decoder
+  readonly tensor: StoredTensor<LoadError>
+  /** Of its elements, in bytes. */
+  readonly length: number
+}
+
+/** A tensor that is compressed; `undefined` if it is not. */
+const storedTensor = (
+  model: Model,
+  tensor: Header.TensorInfo,
+  read = (decoder: Decoder) => reading(model, decoder, tensor.key)
+): Compressed | undefined => {
+  const { decoder } = model
+  const stored = decoder?.storedTensor(tensor, read(decoder))
+  return decoder && stored && { decoder, tensor: stored, length: stored.length }
+}
+
 const loadElements = (
   model: Model,
   key: string,
-  tensor: Compressed.StoredTensor<LoadError>,
+  { decoder, tensor }: Compressed,
   range: ByteRange.ResolvedRange
 ): Effect.Effect<Uint8Array, LoadError> =>
-  Effect.mapError(Compressed.load(model.deflate, tensor, range), (error) => withFile(model, key, error))
+  Effect.mapError(decoder.load(decoder.deflate, tensor, range), (error) => withFile(model, key, error))
 
 /** A failure of decoding, which does not know where the bytes are from. */
 const withFile = ({ storage }: Model, key: string, error: LoadError): LoadError =>
   error.backend === "" ? withPlace(error, { backend: storage.backend.name, operation: "load", key }) : error
 
 /** Reads a range of an object: larger ones as a stream, so that blocks are decoded while others are on their way. */
-const reading = (model: Model, key: string): ByteReader.Read<LoadError> => (range) =>
-  ByteReader.make(
+const reading = (model: Model, decoder: Decoder, key: string): ByteReader.Read<LoadError> => (range) =>
+  decoder.makeReader(
     range.endExclusive - range.start <= maxReadSize
       ? Stream.fromEffect(loadBytes(model, key, range))
       : model.storage.stream(key, { range: toByteRange(range), ...ifMatch(model, key) })

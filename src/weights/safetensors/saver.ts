@@ -6,7 +6,6 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { exactly } from "../../internal/bytes.js"
 import * as Deflate from "./compressed/deflate.js"
-import * as Encoder from "./compressed/encoder.js"
 import type { Dtype } from "./dtypes.js"
 import { bytesOf, type TypedArray } from "./elements.js"
 import { invalid, type SafetensorsError } from "./errors.js"
@@ -47,7 +46,8 @@ export const encode = <Err, R>(
     const data = yield* Effect.forEach(ordered, ({ length, tensor }) => dataOf(key, tensor, length))
     const plain = { size, bytes: concatAll([header, ...data]) }
     if (!compress) return plain
-    const encoded = yield* Encoder.encode(yield* Deflate.load, key, {
+    const { encode } = yield* Effect.promise(() => import("./compressed/encoder.js"))
+    const encoded = yield* encode(yield* Deflate.load, key, {
       size,
       header,
       tensors: ordered.map(({ length, tensor: { dtype, name, shape } }) => ({ name, dtype, shape, length })),

@@ -62,10 +62,6 @@ interface DescribedTensor {
   readonly codec: Blocks.Codec
 }
 
-/** Whether a file with these metadata is compressed. */
-export const isCompressed = (metadata: Readonly<Record<string, string>>): boolean =>
-  Layout.compressionNames.some((name) => Object.hasOwn(metadata, name))
-
 /**
  * The size of the original file, by the first bytes of a file that was compressed here: `beginningLength` are enough. `undefined`
  * if it was not.
@@ -106,14 +102,13 @@ export const entries = (
     return [[entryName, `{${fields.join()}}`], [guideName, guide]]
   })
 
-/** The header of the original file, from that of a compressed one; the same header for any other file. */
+/** The header of the original file, from that of a compressed one. */
 export const resolve = (
   deflate: Deflate,
   key: string,
   header: Header.Header
 ): Effect.Effect<Described, SafetensorsError> =>
   Effect.gen(function*() {
-    if (!isCompressed(header.metadata)) return header
     const { [entryName]: text, [guideName]: hint } = header.metadata
     if (text === undefined || hint !== guide) {
       return yield* invalid(key, Header.metadataName, `${entryName} and ${guideName} must be as they were written`)

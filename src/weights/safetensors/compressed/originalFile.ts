@@ -10,6 +10,7 @@ import { CorruptObject, type UnsupportedOperation } from "../../../StorageError.
 import { sniffLength } from "../../internal/fileKind.js"
 import { SafetensorsError } from "../errors.js"
 import * as Header from "../header.js"
+import { isCompressed } from "../layout.js"
 import * as ByteReader from "./byteReader.js"
 import { concurrency, type Deflate } from "./deflate.js"
 import * as Description from "./description.js"
@@ -39,6 +40,7 @@ export const open = (
 ): Effect.Effect<CompressedFile | undefined, SafetensorsError> =>
   Effect.gen(function*() {
     const parsed = yield* Header.parse(key, header.subarray(Header.prefixLength), size)
+    if (!isCompressed(parsed.metadata)) return undefined
     const { original, tensors } = yield* Description.resolve(deflate, key, parsed)
     return original && { original, tensors }
   })
