@@ -304,7 +304,7 @@ console.log(HttpStorage, StorageCache, await Effect.runPromise(Effect.provide(St
     const barrel: Array<number> = []
     const isCheap = () => Math.min(...barrel) <= Math.min(...peers) + 20
     // The least of several is what the import costs; on a busy machine that takes more of them.
-    for (let i = 0; i < 5 || (i < 25 && !isCheap()); i++) {
+    for (let i = 0; i < 5 || (i < 50 && !isCheap()); i++) {
       peers.push(await time("effect", "@effect/platform"))
       barrel.push(await time("surfing-weights"))
     }
