@@ -24,6 +24,7 @@ import * as Stream from "effect/Stream"
 import * as ByteRange from "./ByteRange.js"
 import { copyOf, exactly, intoArray } from "./internal/bytes.js"
 import {
+  asHead,
   isCopyError,
   isHeadError,
   isListError,
@@ -443,17 +444,7 @@ const loadOpened = (open: StorageBackend["open"]): StorageBackend["load"] => (ke
       : Effect.sync(() => copyOf(bytes))))
 
 const headOpened = (open: StorageBackend["open"]): StorageBackend["head"] => (key) =>
-  Effect.scoped(open(key, {})).pipe(
-    Effect.map(({ info }) => info),
-    // No option was given that could cause these.
-    Effect.catchTags({
-      PreconditionFailed: unexpected,
-      ObjectNotModified: unexpected,
-      InvalidRange: unexpected,
-      CorruptObject: unexpected,
-      UnsupportedOperation: unexpected
-    })
-  )
+  asHead(Effect.map(Effect.scoped(open(key, {})), ({ info }) => info))
 
 const loadRangesOf =
   (head: StorageBackend["head"], load: StorageBackend["load"]): StorageBackend["loadRanges"] =>

@@ -1,6 +1,7 @@
 /**
  * `cp`: copies an object or the objects of a folder, also from standard input and to standard output (`-`).
  */
+import * as NodeStream from "@effect/platform-node/NodeStream"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
@@ -89,8 +90,9 @@ const fromStandardInput = (text: string) =>
     const to = yield* Places.open(text, "write")
     if (to.isFolder) return yield* new UsageError({ message: `${text} is a folder; give the key of the object, too` })
     const tracker = new Progress.Tracker()
-    const bytes = Stream.fromAsyncIterable(
-      process.stdin as AsyncIterable<Uint8Array>,
+    // An async iterator could not be interrupted while it waits.
+    const bytes = NodeStream.fromReadable<CommandFailed, Uint8Array>(
+      () => process.stdin,
       (cause) => new CommandFailed({ message: "standard input could not be read", cause })
     )
     const storage = yield* tracker.counting(to.storage)

@@ -51,7 +51,8 @@ const wrapping = {
   ),
   compress: flag(
     "compress",
-    "Store safetensors files and text at URLs in less space; what is loaded is as it was saved."
+    "Store safetensors files and text at URLs in less space; what is loaded is as it was saved. Large files wait in the " +
+      "directory for temporary files (TMPDIR) meanwhile."
   )
 }
 

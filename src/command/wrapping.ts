@@ -4,9 +4,11 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
 import type * as Storage from "../Storage.js"
-import type { InvalidOptions } from "../StorageError.js"
 import type { SecretKey } from "../wrappers/StorageEncryption.js"
 import { UsageError } from "./failures.js"
 
@@ -21,15 +23,34 @@ export class Wrapping extends Context.Tag("surfing-weights/command/Wrapping")<Wr
 /** The same storage with what the options add; nothing where they add nothing. */
 export const wrap = (
   storage: Storage.Service
-): Effect.Effect<Storage.Service | undefined, InvalidOptions | UsageError, Wrapping> =>
+): Effect.Effect<Storage.Service | undefined, Storage.UrlError | UsageError, Scope.Scope | Wrapping> =>
   Effect.gen(function*() {
     const { compress, keyFile } = yield* Wrapping
     if (keyFile === undefined && !compress) return undefined
     const encrypted = keyFile === undefined ? storage : yield* encrypt(storage, keyFile)
-    if (!compress) return encrypted
-    const { make } = yield* Effect.promise(() => import("../wrappers/StorageCompression.js"))
     // What is encrypted cannot be compressed any more.
-    return yield* make(encrypted)
+    return compress ? yield* compressed(encrypted) : encrypted
+  })
+
+/** Files that are larger than the memory for them wait in the directory for temporary files while they are compressed. */
+const compressed = (storage: Storage.Service) =>
+  Effect.gen(function*() {
+    const Compression = yield* Effect.promise(() => import("../wrappers/StorageCompression.js"))
+    const FileSystem = yield* Effect.promise(() => import("../backends/FileSystemStorage.js"))
+    const directory = yield* Effect.acquireRelease(
+      Effect.try({
+        try: () => fs.mkdtempSync(path.join(tmpdir(), "surfing-weights-")),
+        catch: (error) =>
+          new UsageError({
+            message: `--compress needs a directory for temporary files; set TMPDIR to one that can be written (${
+              error instanceof Error ? error.message : String(error)
+            })`
+          })
+      }),
+      (directory) => Effect.sync(() => fs.rmSync(directory, { recursive: true, force: true }))
+    )
+    const scratch = yield* FileSystem.make({ directory, durability: "relaxed" })
+    return yield* Compression.make(storage, { scratch })
   })
 
 const encrypt = (storage: Storage.Service, keyFile: string) =>

@@ -69,7 +69,13 @@ const save: Record<E.SaveError["_tag"], true> = {
   UnsupportedOperation: true
 }
 
+export const isCommonError = oneOf<E.CommonError>(common)
+
 export const isHeadError = oneOf<E.HeadError>(head)
+
+/** What reads an object to tell its metadata: no option was given that could cause the failures that a `head` cannot have. */
+export const asHead = <A, R>(effect: Effect.Effect<A, E.LoadError, R>): Effect.Effect<A, E.HeadError, R> =>
+  Effect.catchAll(effect, (error) => isHeadError(error) ? Effect.fail(error) : unexpected(error))
 
 export const isLoadError = oneOf<E.LoadError>({
   ...head,

@@ -126,8 +126,8 @@ export const Event: Data.TaggedEnum.Constructor<Event> = Data.taggedEnum<Event>(
  * - where a listing fails: an object of `from` that was not listed does not count as missing;
  * - with `StorageNotFound`, and with `AccessDenied` or `StorageFull` on a save or removal, since everything else would fail
  *   like it. That includes an object that is larger than `to` allows;
- * - before it begins, with `InvalidOptions`, and with `UnsupportedOperation` where a storage cannot list, or `to` is
- *   read-only and it is not a dry run.
+ * - before it begins, with `InvalidOptions`, and with `UnsupportedOperation` where a storage cannot list, what is to be written is
+ *   read-only and it is not a dry run, or a storage is to be moved to itself.
  *
  * @since 0.1.0
  * @category constructors
@@ -230,9 +230,14 @@ const checkCapabilities = (
   if (!from.backend.capabilities.list) return refuse(from, "listing is not supported")
   if (!to.backend.capabilities.list) return refuse(to, "listing is not supported")
   const isReadOnly = ({ backend }: Storage.Service) => !dryRun && !backend.capabilities.write
+  // It would have each object already, and so lose it.
+  if (move && isSame(from, to)) return refuse(from, "a storage cannot be moved to itself")
   if (move && isReadOnly(from)) return refuse(from, "the storage is read-only")
   return isReadOnly(to) ? refuse(to, "the storage is read-only") : Effect.void
 }
+
+const isSame = ({ backend: one }: Storage.Service, { backend: other }: Storage.Service): boolean =>
+  one === other || (one.location !== undefined && one.location === other.location)
 
 /** What is to be done, in key order. */
 const stepsOf = (

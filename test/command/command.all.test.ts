@@ -2,18 +2,21 @@
  * The command-line tool against S3, with many objects, killed at random times, and in a pseudo-terminal.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { execFileSync, spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { pathToFileURL } from "node:url"
+import { FileSystemStorage, Safetensors } from "surfing-weights"
 import { outcomeOf, print, program, run, start } from "../support/command.js"
 import { bucketUrls, credentials as env } from "../support/commandS3.js"
 import { bytes, MiB } from "../support/content.js"
 import { temporaryDirectory, temporaryFiles } from "../support/directory.js"
 import { canMount } from "../support/fileSystem.js"
 import { isInstalled } from "../support/programs.js"
+import { normal, tensorsAs } from "../support/realWeights.js"
 import { server, unfinishedUploads } from "../support/s3Bucket.js"
 
 /** A directory with small files, and some of 9 MiB. */
@@ -114,6 +117,30 @@ describe("surfing-weights on a large file", () => {
         expect(peak).toBeLessThan(384 * MiB)
       })
   )
+})
+
+describe("surfing-weights --compress", () => {
+  it.scopedLive("makes a large file of weights smaller, too, and leaves nothing else behind", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const [tensor] = tensorsAs("BF16", new Map([["w", { shape: [MiB], values: normal(MiB) }]]))
+      const part = tensor !== undefined && "buffer" in tensor.data ? new Uint8Array(tensor.data.buffer) : bytes(0)
+      yield* Safetensors.save("model.safetensors", [
+        { name: "w", dtype: "BF16", shape: [40, MiB], data: Stream.map(Stream.range(1, 40), () => part) }
+      ]).pipe(Effect.provide(FileSystemStorage.layer({ directory })))
+      const url = (key: string) => `${pathToFileURL(path.join(directory, "stored")).href}/${key}`
+      const scratch = yield* temporaryDirectory
+      const of = (...args: ReadonlyArray<string>) =>
+        print([...args, "--compress"], { cwd: directory, env: { TMPDIR: scratch } })
+      yield* of("cp", "model.safetensors", url(""))
+      const [original, stored] = ["model.safetensors", "stored/model.safetensors"].map((file) =>
+        fs.statSync(path.join(directory, file)).size
+      )
+      expect((stored ?? 0) / (original ?? 0)).toBeLessThan(0.67)
+      yield* of("cp", url("model.safetensors"), "back.safetensors")
+      expect(execFileSync("cmp", ["model.safetensors", "back.safetensors"], { cwd: directory }).toString()).toBe("")
+      expect(fs.readdirSync(scratch)).toEqual([])
+    }))
 })
 
 /** The most memory that a process has had so far, in bytes; 0 once it has ended. */

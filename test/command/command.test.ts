@@ -8,12 +8,13 @@ import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { pathToFileURL } from "node:url"
-import { FileSystemStorage, MemoryStorage, Safetensors } from "surfing-weights"
+import { MemoryStorage } from "surfing-weights"
 import manifest from "../../package.json" with { type: "json" }
 import { certificate } from "../support/certificate.js"
 import { outcomeOf, print, program, run, start } from "../support/command.js"
 import { bytes, MiB, print as printBytes } from "../support/content.js"
 import { temporaryDirectory, temporaryFiles } from "../support/directory.js"
+import { saveLayeredModel } from "../support/layeredModel.js"
 import { saveAll, text } from "../support/mirror.js"
 import { ask, eventually, serveOf } from "../support/weightServer.js"
 
@@ -228,21 +229,29 @@ describe("surfing-weights", { concurrent: true }, () => {
       })
   )
 
-  it.scopedLive("is interrupted with exit code 130 or 143, and leaves nothing", () =>
+  it.scopedLive("is interrupted with exit code 130 or 143 while it waits for its input, and leaves nothing", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
-      yield* Effect.forEach([["SIGINT", 130], ["SIGTERM", 143]] as const, ([signal, expected]) =>
-        Effect.gen(function*() {
-          const child = yield* start(["cp", "-", "big"], { cwd: directory })
-          child.stdin.on("error", () => {})
-          child.stdin.write(bytes(MiB))
-          yield* eventually("a temporary file", () => temporaryFiles(directory).length > 0)
-          child.kill(signal)
-          const { code, stderr } = yield* outcomeOf(child)
-          expect([code, stderr]).toEqual([expected, ""])
-          expect(temporaryFiles(directory)).toEqual([])
-          expect(filesOf(directory)).toEqual({})
-        }))
+      yield* Effect.forEach(
+        [["SIGINT", 130], ["SIGTERM", 143]] as const,
+        ([signal, expected]) =>
+          Effect.gen(function*() {
+            const child = yield* start(["cp", "-", "big"], { cwd: directory })
+            child.stdin.on("error", () => {})
+            child.stdin.write(bytes(5 * MiB))
+            // It has saved a batch, and waits for more than it has been given.
+            yield* eventually("a batch", () =>
+              temporaryFiles(directory).some((name) =>
+                fs.statSync(path.join(directory, ".surfing-weights", name)).size > 0
+              ))
+            yield* Effect.sleep("300 millis")
+            child.kill(signal)
+            const { code, stderr } = yield* outcomeOf(child)
+            expect([code, stderr]).toEqual([expected, ""])
+            expect(temporaryFiles(directory)).toEqual([])
+            expect(filesOf(directory)).toEqual({})
+          })
+      )
     }))
 
   it.scopedLive.skipIf(!runsAsNobody)("says what it may not do", () =>
@@ -388,15 +397,7 @@ describe("surfing-weights", { concurrent: true }, () => {
     Effect.gen(function*() {
       const file = fs.readFileSync(path.join(import.meta.dirname, "../support/safetensors/floats.safetensors"))
       const directory = yield* folderOf({ "model.safetensors": file })
-      yield* Safetensors.save(
-        "layers.safetensors",
-        ["embed", "layers.0", "layers.1"].map((module) => ({
-          name: `model.${module}.weight`,
-          dtype: "U8" as const,
-          shape: [3000],
-          data: bytes(3000)
-        }))
-      ).pipe(Effect.provide(FileSystemStorage.layer({ directory })))
+      yield* saveLayeredModel(directory, "layers.safetensors")
       const of = (...args: ReadonlyArray<string>) => print(args, { cwd: directory })
       const tensors = yield* of("inspect", "model.safetensors")
       expect(tensors).toMatch(/^BF16 worth +F32 +\[657\] +2\.57 KiB\n/)

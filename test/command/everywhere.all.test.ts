@@ -6,11 +6,12 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { FileSystemStorage, MemoryStorage, Safetensors } from "surfing-weights"
+import { MemoryStorage } from "surfing-weights"
 import { print, run, start } from "../support/command.js"
 import { bucketUrls, credentials } from "../support/commandS3.js"
 import { bytes } from "../support/content.js"
 import { temporaryDirectory } from "../support/directory.js"
+import { saveLayeredModel } from "../support/layeredModel.js"
 import { server } from "../support/s3Bucket.js"
 import { client, start as startServer } from "../support/s3Server.js"
 import { ask, eventually, serveOf } from "../support/weightServer.js"
@@ -59,18 +60,6 @@ const kinds: ReadonlyArray<readonly [name: string, kind: Effect.Effect<Kind, unk
   ...(server.kind === "emulator" ? [] : [["the emulator of S3", emulator] as const])
 ]
 
-/** Saves a model of an embedding and two layers. */
-const saveModel = (directory: string) =>
-  Safetensors.save(
-    "model.safetensors",
-    ["embed", "layers.0", "layers.1"].map((module) => ({
-      name: `model.${module}.weight`,
-      dtype: "U8" as const,
-      shape: [3000],
-      data: bytes(3000)
-    }))
-  ).pipe(Effect.provide(FileSystemStorage.layer({ directory })))
-
 describe("each command of surfing-weights", { concurrent: true }, () => {
   for (const [name, open] of kinds) {
     it.scopedLive(`works on ${name}`, () =>
@@ -78,7 +67,7 @@ describe("each command of surfing-weights", { concurrent: true }, () => {
         const { env, placeOf, presigns } = yield* open
         const directory = yield* temporaryDirectory
         fs.mkdirSync(path.join(directory, "model"))
-        yield* saveModel(path.join(directory, "model"))
+        yield* saveLayeredModel(path.join(directory, "model"), "model.safetensors")
         fs.writeFileSync(path.join(directory, "model/config.json"), "{}")
         fs.writeFileSync(path.join(directory, "model/pytorch_model.bin"), "another form")
         const options = { cwd: directory, ...(env && { env }) }

@@ -2,7 +2,7 @@
  * Compression of a storage: what it stores, what its users see, and what it asks of the storage.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Either, Layer, Stream } from "effect"
+import { Config, ConfigProvider, Effect, Either, Layer, Logger, Stream } from "effect"
 import * as zlib from "node:zlib"
 import { ByteRange, MemoryStorage, Safetensors, Storage, StorageChaos, StorageCompression } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
@@ -342,7 +342,12 @@ describe("StorageCompression", () => {
       const scratch = noting(scratchMemory, scratchCalls)
       const model = yield* plainFile
       const large = yield* setup({ buffer: 1_000_000 })
-      yield* large.storage.save("model", chunked(model, 65_536))
+      const logged: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => void logged.push(`${logLevel.label} ${String(message)}`))
+      yield* large.storage.save("model", chunked(model, 65_536)).pipe(
+        Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+      )
+      expect(logged).toEqual([expect.stringMatching(/^WARN "model" is stored as it is, .* option scratch/)])
       expect(sameBytes(yield* large.memory.load("model"), model)).toBe(true)
       yield* large.storage.save("text", chunked(text(1_000_001), 65_536))
       expect((yield* large.memory.head("text")).size).toBe(1_000_001)

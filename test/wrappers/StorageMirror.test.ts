@@ -687,6 +687,16 @@ describe("StorageMirror.sync, when something fails", () => {
           StorageMirror.sync(able, readOnly),
           "sync on ReadOnly(Memory): the storage is read-only"
         ],
+        [
+          "UnsupportedOperation",
+          StorageMirror.sync(readOnly, yield* MemoryStorage.make(), { move: true }),
+          "sync on ReadOnly(Memory): the storage is read-only"
+        ],
+        [
+          "UnsupportedOperation",
+          StorageMirror.sync(able, able, { move: true }),
+          "sync on Memory: a storage cannot be moved to itself"
+        ],
         ...[0, -1, 1.5, NaN, Infinity].map((concurrency) =>
           [
             "InvalidOptions",

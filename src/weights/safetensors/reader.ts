@@ -79,7 +79,7 @@ export const bytesOf = (
       return model.storage.stream(key, { range: ByteRange.make(start, endExclusive), ...ifMatch(model, key) })
     }
     return Stream.mapError(
-      decoder.stream(decoder.deflate, [first, ...others], reading(model, decoder, key)),
+      decoder.stream([first, ...others], reading(model, decoder, key)),
       (error) => withFile(model, key, error)
     )
   })
@@ -213,7 +213,7 @@ const loadElements = (
   { decoder, tensor }: Compressed,
   range: ByteRange.ResolvedRange
 ): Effect.Effect<Uint8Array, LoadError> =>
-  Effect.mapError(decoder.load(decoder.deflate, tensor, range), (error) => withFile(model, key, error))
+  Effect.mapError(decoder.load(tensor, range), (error) => withFile(model, key, error))
 
 /** A failure of decoding, which does not know where the bytes are from. */
 const withFile = ({ storage }: Model, key: string, error: LoadError): LoadError =>

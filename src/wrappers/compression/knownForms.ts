@@ -47,10 +47,6 @@ export class KnownForms {
     return known
   }
 
-  forget(key: string): void {
-    this.forms.delete(key)
-  }
-
   fileOf(key: string, etag: string): CompressedFile | undefined {
     const known = this.files.get(key)
     return known?.etag === etag ? known.file : undefined

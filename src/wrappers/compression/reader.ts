@@ -7,7 +7,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ByteRange from "../../ByteRange.js"
 import { copyOf, intoArray } from "../../internal/bytes.js"
-import { unexpected } from "../../internal/errors.js"
+import { asHead } from "../../internal/errors.js"
 import type { LoadOptions, ObjectInfo, OpenedObject, StorageBackend, StreamOptions } from "../../StorageBackend.js"
 import { checkLoad, openedBytes } from "../../StorageBackend.js"
 import * as E from "../../StorageError.js"
@@ -54,15 +54,7 @@ export class Reader {
         : Effect.map(this.look(info.key, {}, Forms.beginningLength), (looked) =>
           // It may have been overwritten since.
           Forms.infoOf(looked.info.etag === info.etag ? info : looked.info, looked.form))
-    }).pipe(
-      Effect.catchTags({
-        PreconditionFailed: unexpected,
-        ObjectNotModified: unexpected,
-        InvalidRange: unexpected,
-        CorruptObject: unexpected,
-        UnsupportedOperation: unexpected
-      })
-    )
+    }).pipe(asHead)
 
   readonly open = (key: string, options: StreamOptions): Effect.Effect<Opened, E.LoadError, Scope.Scope> =>
     options.range === undefined ? this.openWhole(key, options) : Effect.gen(this, function*() {

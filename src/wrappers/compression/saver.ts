@@ -66,9 +66,16 @@ export class Saver {
       const start = yield* reader.take(buffer + 1)
       if (start.byteLength <= buffer) return yield* this.saveBytes(key, start, options)
       const whole = Stream.concat(Stream.make(start), reader.rest)
-      return isFile && scratch !== undefined
-        ? yield* this.saveByScratch(scratch, key, whole, options)
-        : yield* this.savePlain(key, whole, options)
+      if (isFile && scratch !== undefined) return yield* this.saveByScratch(scratch, key, whole, options)
+      if (isFile) {
+        yield* Effect.logWarning(
+          `${
+            JSON.stringify(key)
+          } is stored as it is, since it is larger than ${buffer} bytes; give StorageCompression the option ` +
+            "scratch, or a larger buffer"
+        )
+      }
+      return yield* this.savePlain(key, whole, options)
     })
   }
 

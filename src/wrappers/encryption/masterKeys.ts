@@ -4,6 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import { isCommonError } from "../../internal/errors.js"
 import * as E from "../../StorageError.js"
 import * as Cobblestone from "./cobblestone.js"
 import { type Header, maxWrappedSize } from "./header.js"
@@ -107,13 +108,5 @@ const toKeyError = (id: string, operation: "wrap" | "unwrap") => (error: unknown
     cause: error
   })
 
-const isKeyError = (error: unknown): error is KeyError => E.isStorageError(error) && Object.hasOwn(tags, error._tag)
-
-const tags: Record<KeyError["_tag"], true> = {
-  AccessDenied: true,
-  StorageNotFound: true,
-  StorageUnavailable: true,
-  StorageTimeout: true,
-  UnexpectedStorageError: true,
-  CorruptObject: true
-}
+const isKeyError = (error: unknown): error is KeyError =>
+  E.isStorageError(error) && (isCommonError(error) || error._tag === "CorruptObject")
