@@ -1,13 +1,16 @@
 /**
  * Benchmark rows of safetensors files: streaming tensors compared with streaming the bytes of the file, opening a header
- * compared with the same read and `JSON.parse`, and loading compressed weights over a link compared with others.
+ * compared with the same read and `JSON.parse`, loading compressed weights over a link compared with others, and the codec
+ * compared with the part of it that is `node:zlib`.
  */
 import { Effect, Stream } from "effect"
 import assert from "node:assert/strict"
-import { ByteRange, Safetensors, Storage, StorageBackend } from "surfing-weights"
+import { promisify } from "node:util"
+import * as zlib from "node:zlib"
+import { ByteRange, MemoryStorage, Safetensors, Storage, StorageBackend } from "surfing-weights"
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
-import { type Row, storageOn } from "./rows.js"
+import { type Contestant, type Row, storageOn } from "./rows.js"
 
 const run = <A, E>(storage: Storage.Service, effect: Effect.Effect<A, E, Storage.Storage>): Promise<A> =>
   Effect.runPromise(Effect.provideService(effect, Storage.Storage, storage))
@@ -197,10 +200,7 @@ const compressedLoad: Row = {
   unit: "MiB",
   bytes: 0,
   prepare: async (directory) => {
-    const floats = Float32Array.from({ length: 4 * MiB }, randomWeight)
-    const part = Uint16Array.from(new Uint32Array(floats.buffer), (bits) => bits >>> 16)
-    const data = new Uint16Array(32 * MiB)
-    for (let at = 0; at < data.length; at += part.length) data.set(part, at)
+    const data = weights(32 * MiB)
     const storage = await storageOn(directory)
     for (const compress of [false, true]) {
       const tensor = { name: "w", dtype: "BF16", shape: [32 * MiB], data } as const
@@ -211,6 +211,67 @@ const compressedLoad: Row = {
   floors: [{ what: "as it is", atLeast: 1.4, open: loadingOverLink("plain") }]
 }
 
+/** So many BF16 weights. */
+const weights = (count: number): Uint16Array => {
+  const floats = Float32Array.from({ length: 4 * MiB }, randomWeight)
+  const part = Uint16Array.from(new Uint32Array(floats.buffer), (bits) => bits >>> 16)
+  const data = new Uint16Array(count)
+  for (let at = 0; at < count; at += part.length) data.set(part.subarray(0, count - at), at)
+  return data
+}
+
+const elementsPerBlock = 256 * KiB
+const huffman = { strategy: zlib.constants.Z_HUFFMAN_ONLY, memLevel: 9, chunkSize: elementsPerBlock + 64 }
+const exponentsOf = (data: Uint16Array) => Uint8Array.from(data.subarray(0, elementsPerBlock), (bits) => bits >> 7)
+
+/** Does it to each of 512 blocks, four at once. */
+const blocks = (work: () => Promise<Uint8Array>) => ({
+  run: () =>
+    Effect.runPromise(Effect.forEach(Array(512), () => Effect.promise(work), { concurrency: 4, discard: true }))
+})
+
+const compressed = (data: Uint16Array) =>
+  Safetensors.save("w", [{ name: "w", dtype: "BF16", shape: [data.length], data }], { compress: true })
+
+const inMemory =
+  <A, E>(open: (data: Uint16Array) => Effect.Effect<A, E, Storage.Storage>): Contestant["open"] => async () => {
+    const storage = await Effect.runPromise(MemoryStorage.make())
+    const data = weights(128 * MiB)
+    await run(storage, compressed(data))
+    const doing = open(data)
+    return { run: () => run(storage, doing) }
+  }
+
+const compressedRow = (name: string, work: string, ours: Contestant, floor: Contestant): Row => ({
+  name,
+  work: `${work} 256 MiB of BF16 weights in memory`,
+  amount: 256,
+  unit: "MiB",
+  bytes: 0,
+  ours,
+  floors: [floor]
+})
+
+const codecs: ReadonlyArray<Row> = [
+  compressedRow("compressed-save", "compress", { what: "Safetensors.save", open: inMemory(compressed) }, {
+    what: "bare: deflateRaw of the exponents",
+    open: () => {
+      const exponents = exponentsOf(weights(elementsPerBlock))
+      return Promise.resolve(blocks(() => promisify(zlib.deflateRaw)(exponents, huffman)))
+    }
+  }),
+  compressedRow("compressed-decode", "decode", {
+    what: "Safetensors.load",
+    open: inMemory(() => Effect.flatMap(Safetensors.open("w"), (file) => file.load("w")))
+  }, {
+    what: "bare: inflateRaw of the exponents",
+    open: () => {
+      const stored = zlib.deflateRawSync(exponentsOf(weights(elementsPerBlock)), huffman)
+      return Promise.resolve(blocks(() => promisify(zlib.inflateRaw)(stored, huffman)))
+    }
+  })
+]
+
 /** Normally distributed, as most layers are. */
 const randomWeight = (): number =>
   0.02 * Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random())
@@ -219,5 +280,6 @@ export const weightRows: ReadonlyArray<Row> = [
   streamed("tensors", "tensors as in a large model", [...layers, rest]),
   streamed("small-tensors", "4,096 tensors", Array.from({ length: 4096 }, () => 256 * KiB)),
   headers,
-  compressedLoad
+  compressedLoad,
+  ...codecs
 ]

@@ -42,19 +42,25 @@ export const native = (zlib: typeof Zlib): Deflate => ({
   deflate: (bytes, strategy) =>
     once((resume) => {
       const { Z_DEFAULT_STRATEGY, Z_HUFFMAN_ONLY } = zlib.constants
-      const options = { strategy: strategy === "frequencies" ? Z_HUFFMAN_ONLY : Z_DEFAULT_STRATEGY, memLevel: 9 }
+      const options = {
+        strategy: strategy === "frequencies" ? Z_HUFFMAN_ONLY : Z_DEFAULT_STRATEGY,
+        memLevel: 9,
+        chunkSize: oneChunk(bytes.byteLength)
+      }
       zlib.deflateRaw(bytes, options, (error, result) =>
         resume(error === null ? Effect.succeed(result) : Effect.die(error)))
     }),
   inflate: (bytes, length) =>
     once((resume) => {
-      // The default would be an array a chunk of 16 KiB.
-      const options = { maxOutputLength: Math.max(1, length), chunkSize: Math.max(64, length) }
+      const options = { maxOutputLength: Math.max(1, length), chunkSize: oneChunk(length) }
       zlib.inflateRaw(bytes, options, (error, result) =>
         resume(error === null ? ofLength(result, length) : Effect.fail(new InflateError({ reason: error.message }))))
     }),
   crc32: typeof zlib.crc32 === "function" ? (bytes) => zlib.crc32(bytes) : crc32
 })
+
+/** So large a chunk that the output fits into one, and shows that it ends there: each more is another turn of the pool. */
+const oneChunk = (length: number): number => length + 64
 
 const ofLength = (bytes: Uint8Array, length: number): Effect.Effect<Uint8Array, InflateError> =>
   bytes.byteLength === length
