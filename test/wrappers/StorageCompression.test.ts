@@ -2,12 +2,12 @@
  * Compression of a storage: what it stores, what its users see, and what it asks of the storage.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Either, Layer, Logger, Stream } from "effect"
+import { Config, ConfigProvider, Effect, Either, Fiber, Layer, Logger, Stream, TestClock } from "effect"
 import * as zlib from "node:zlib"
 import { ByteRange, MemoryStorage, Safetensors, Storage, StorageChaos, StorageCompression } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 import { compressed, withDescription } from "../support/compressedFiles.js"
-import { type Call, noting } from "../support/intercepting.js"
+import { type Call, intercepting, noting } from "../support/intercepting.js"
 import { normal, random, randomBytes, tensorsAs } from "../support/realWeights.js"
 import { fileOf, on, sameBytes } from "../support/safetensorsFiles.js"
 
@@ -223,7 +223,7 @@ describe("StorageCompression", () => {
       }
     }))
 
-  it.effect("asks one small request more for a head, one an object for entries, sixteen at once, and none for list", () =>
+  it.effect("asks one small request more for a head, one an object for entries, and none for list", () =>
     Effect.gen(function*() {
       const { calls, inner, storage } = yield* setup()
       for (let i = 0; i < 40; i++) yield* storage.save(`k${i}`, text(600 + i))
@@ -241,6 +241,27 @@ describe("StorageCompression", () => {
       expect(yield* during(Stream.runDrain(made.entries()))).toEqual(["entries"])
       expect(yield* during(made.load("k1"))).toEqual(["load"])
       expect(yield* during(Stream.runDrain(made.stream("k2")))).toEqual(["open"])
+    }))
+
+  it.effect("looks at sixteen of the objects that it lists at once", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryStorage.make()
+      for (let i = 0; i < 40; i++) yield* memory.save(`k${i}`, text(600 + i))
+      let active = 0
+      let most = 0
+      const counted = intercepting(memory, {
+        around: (effect, { operation }) =>
+          operation !== "open" ? effect : Effect.acquireUseRelease(
+            Effect.sync(() => void (most = Math.max(most, ++active))),
+            () => Effect.zipRight(Effect.sleep("1 second"), effect),
+            () => Effect.sync(() => void active--)
+          )
+      })
+      const storage = yield* StorageCompression.make(counted)
+      const listing = yield* Effect.fork(Stream.runCollect(storage.entries()))
+      yield* TestClock.adjust("3 seconds")
+      expect((yield* Fiber.join(listing)).length).toBe(40)
+      expect(most).toBe(16)
     }))
 
   it.effect("reads a row of a tensor in at most two requests after the file was opened", () =>
