@@ -3,10 +3,13 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Either, Stream } from "effect"
+import * as zlib from "node:zlib"
 import { ModelChunks, Safetensors, type Storage } from "surfing-weights"
+import { hasSameTensors, withDescription } from "../support/compressedFiles.js"
 import { type Call, noting } from "../support/intercepting.js"
 import { flip, on, openOn, sha256, splitOn, verifyOn, withSource } from "../support/modelChunks.js"
 import { normal, randomBytes, tensorsAs } from "../support/realWeights.js"
+import { fileOf } from "../support/safetensorsFiles.js"
 
 const weights = new Map(
   ["embeddings.weight", "layer.0.weight", "layer.0.bias", "layer.1.weight", "layer.1.bias", "head.weight"]
@@ -71,6 +74,40 @@ describe("ModelChunks.split with compress", () => {
       // Chunks by size count the elements, not the bytes that they are stored in.
       const { chunks } = yield* splitOn(storage, { by: { bytes: 60_000 } })
       expect(chunks.map(({ tensors }) => tensors?.length)).toEqual([1, 1, 1, 1, 1, 1])
+    }))
+
+  it.effect("splits a compressed source of which another program has left some tensors as they are", () =>
+    Effect.gen(function*() {
+      const left = "bert.embeddings.weight"
+      const storage = yield* withSource(tensors)
+      yield* on(storage)(Safetensors.save("source.safetensors", tensors, { compress: true }))
+      const coded = yield* on(storage)(Safetensors.open("source.safetensors"))
+      let end = 0
+      const entries = [...coded.tensors.values()].map(({ dtype, name, range, shape }) => {
+        const start = end
+        const stored = range.endExclusive - range.start
+        end += name === left ? stored : 2 * shape.reduce((product, axis) => product * axis, 1)
+        return [name, {
+          ...(name === left ? { dtype: "U8", shape: [stored] } : { dtype, shape }),
+          data_offsets: [start, end]
+        }] as const
+      })
+      expect(entries[0]?.[0]).toBe(left)
+      const header = fileOf(JSON.stringify(Object.fromEntries(entries)))
+      const mixed = withDescription(yield* storage.load("source.safetensors"), (description) => {
+        Object.assign(description, {
+          size: header.length + end,
+          crc32: zlib.crc32(header),
+          header: zlib.deflateRawSync(header.subarray(8)).toString("base64")
+        })
+        delete description.tensors[left]
+      })
+      yield* storage.save("source.safetensors", mixed)
+      const { chunks: [all] } = yield* splitOn(storage, { by: () => "all" })
+      const source = yield* on(storage)(Safetensors.open("source.safetensors"))
+      const chunk = yield* on(storage)(Safetensors.open(`model/${all?.key}`))
+      expect(source.tensors.get(left)?.dtype).toBe("U8")
+      yield* hasSameTensors(chunk, source)
     }))
 
   it.effect("reads neighbours of the source together", () =>
