@@ -16,6 +16,7 @@ const examples = readdirSync(join(root, "examples")).filter((file) => file.endsW
 
 // What each has to say, among other things. An example that is not here has to say something.
 const says: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "app.ts": ["bert/layer_0.bin", "4096000 bytes"],
   "cache-in-front-of-s3.ts": ["From memory: ", "After a restart, from disk: ", "1 hits, 0 misses so far"],
   "compression.ts": [
     "Saved in 66.",
