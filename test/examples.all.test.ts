@@ -79,6 +79,11 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "With its etag: 304",
     "Saved without the token, with it, and only if it is new: 401, 200, 412"
   ],
+  "wrappers.ts": [
+    "The stack: Cache(Retry(Limit(Timeout(Chaos(Memory)))))",
+    "1 miss, which took three attempts, and 1 hit",
+    "no answer within 1s"
+  ],
   "typed-errors.ts": ["200 found", "404 missing", "504 late", "Sent and received: load \"layer_1.bin\""]
 }
 
