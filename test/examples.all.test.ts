@@ -42,6 +42,11 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
   "edge-client.ts": ["From the server: ", "The server is down; from the disk: ", "Not on the disk: StorageUnavailable"],
   "encryption.ts": ["the disk and the bucket have encrypted bytes only", "master key \"2026-12\", which is not among"],
+  "file-system.ts": [
+    "Objects: bert/config.json, bert/notes.txt",
+    "cannot hold \"bert/config.json/layers\" beside \"bert/config.json\"",
+    "leads out of the directory, to /etc/hostname"
+  ],
   "failover.ts": ["only the first 3 tried the bucket", "Writes fail: save \"layer_1.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",
