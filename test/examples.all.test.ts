@@ -70,6 +70,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "Rejected, data: safetensors \"bad.safetensors\": data: the tensors end at byte 10, but the file has 18 bytes"
   ],
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk now: layer_0.bin"],
+  "static-files.ts": ["Streamed 1000000 bytes", "listing is not supported", "there is no such object"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
   "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are unchanged"],
   "tensorflow.ts": ["Loaded a model of 61 weights", "Saved it as 8 objects", "Saved it over itself: new shards"],
