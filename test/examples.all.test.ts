@@ -41,7 +41,11 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   ],
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
   "edge-client.ts": ["From the server: ", "The server is down; from the disk: ", "Not on the disk: StorageUnavailable"],
-  "encryption.ts": ["the disk and the bucket have encrypted bytes only", "master key \"2026-12\", which is not among"],
+  "encryption.ts": [
+    "the disk and the bucket have encrypted bytes only",
+    "master key \"2026-12\", which is not among",
+    "1 call to encrypt, 1 to decrypt"
+  ],
   "file-system.ts": [
     "Objects: bert/config.json, bert/notes.txt",
     "cannot hold \"bert/config.json/layers\" beside \"bert/config.json\"",

@@ -2,7 +2,7 @@
  * The tests that the guide to testing shows: an app on a storage in memory, with injected failures and a test clock.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Effect, Fiber, Layer, Schedule, Stream, TestClock } from "effect"
+import { Chunk, Effect, Fiber, Schedule, Stream, TestClock } from "effect"
 import { MemoryStorage, Storage, StorageChaos, StorageRetry, StorageTimeout } from "surfing-weights"
 
 const weights = new Uint8Array(5000).fill(7)
