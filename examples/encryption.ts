@@ -1,6 +1,7 @@
 /**
  * Encrypts weights before they leave the machine: a cache on disk and a bucket have nothing but encrypted bytes. Then rotates the
- * master key. Two memory storages take the place of the disk and the bucket.
+ * master key, and keeps one in a key management service. Two memory storages take the place of the disk and the bucket, and a map that
+ * of the service.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect, Layer, Redacted, Stream } from "effect"
@@ -9,6 +10,58 @@ import { randomBytes } from "node:crypto"
 import { ByteRange, MemoryStorage, Storage, StorageCache, StorageCompression, StorageEncryption } from "surfing-weights"
 
 const MiB = 1024 * 1024
+
+/** What is used of the client `KMS` of `@aws-sdk/client-kms`. */
+interface Kms {
+  readonly encrypt: (input: KmsInput & { readonly Plaintext: Uint8Array }) => Promise<{
+    readonly CiphertextBlob?: Uint8Array
+  }>
+  readonly decrypt: (input: KmsInput & { readonly CiphertextBlob: Uint8Array }) => Promise<{
+    readonly Plaintext?: Uint8Array
+  }>
+}
+
+interface KmsInput {
+  readonly KeyId: string
+  readonly EncryptionContext: Record<string, string>
+}
+
+// #region kms
+/** A master key that never leaves AWS KMS. */
+const inKms = (kms: Kms, KeyId: string): StorageEncryption.WrappingKey => ({
+  id: "kms",
+  wrap: (dataKey, object) =>
+    Effect.tryPromise(() => kms.encrypt({ KeyId, Plaintext: Redacted.value(dataKey), EncryptionContext: { object } }))
+      .pipe(Effect.flatMap(({ CiphertextBlob }) => Effect.fromNullable(CiphertextBlob))),
+  unwrap: (CiphertextBlob, object) =>
+    Effect.tryPromise(() => kms.decrypt({ KeyId, CiphertextBlob, EncryptionContext: { object } })).pipe(
+      Effect.flatMap(({ Plaintext }) => Effect.fromNullable(Plaintext)),
+      Effect.map(Redacted.make)
+    )
+})
+// #endregion
+
+/** A service that keeps what it is to encrypt, and counts its calls. */
+const serviceInMemory = () => {
+  const kept = new Map<string, { readonly context: string | undefined; readonly plain: Uint8Array }>()
+  const calls = { encrypt: 0, decrypt: 0 }
+  const kms: Kms = {
+    encrypt: ({ EncryptionContext, Plaintext }) => {
+      calls.encrypt++
+      const id = randomBytes(16)
+      kept.set(id.toString("hex"), { context: EncryptionContext["object"], plain: new Uint8Array(Plaintext) })
+      return Promise.resolve({ CiphertextBlob: id })
+    },
+    decrypt: ({ CiphertextBlob, EncryptionContext }) => {
+      calls.decrypt++
+      const found = kept.get(Buffer.from(CiphertextBlob).toString("hex"))
+      return found?.context === EncryptionContext["object"] && found !== undefined
+        ? Promise.resolve({ Plaintext: found.plain })
+        : Promise.reject(new Error("InvalidCiphertextException"))
+    }
+  }
+  return { calls, kms }
+}
 
 const main = Effect.gen(function*() {
   const disk = yield* MemoryStorage.make()
@@ -75,6 +128,17 @@ const main = Effect.gen(function*() {
   const error = yield* Effect.flip(former.load("bert/layer_0.bin"))
   strictEqual(error._tag, "AccessDenied")
   yield* Console.log(`the former key: ${error.message}`)
+
+  const { calls, kms } = serviceInMemory()
+  const managed = yield* MemoryStorage.make().pipe(
+    Effect.flatMap(StorageEncryption.make({ keys: [inKms(kms, "alias/weights")] }))
+  )
+  yield* managed.save("bert/layer_0.bin", weights)
+  for (let i = 0; i < 10; i++) deepStrictEqual(yield* managed.load("bert/layer_0.bin"), weights)
+  deepStrictEqual(calls, { encrypt: 1, decrypt: 1 })
+  yield* Console.log(
+    `a save and ten loads by a key in KMS: ${calls.encrypt} call to encrypt, ${calls.decrypt} to decrypt`
+  )
 })
 
 NodeRuntime.runMain(main)

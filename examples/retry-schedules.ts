@@ -33,6 +33,7 @@ const retries = Effect.gen(function*() {
   Effect.provide(Layer.provide(Default, broken({ operation: "load", times: 2 })))
 )
 
+// #region gives-up
 const givesUp = Effect.gen(function*() {
   const failure = yield* Effect.flip(Storage.load(key))
   strictEqual(failure._tag, "StorageUnavailable")
@@ -43,6 +44,7 @@ const givesUp = Effect.gen(function*() {
 }).pipe(
   Effect.provide(Layer.provide(Quick, broken({ operation: "load", times: Infinity })))
 )
+// #endregion
 
 const waits = Effect.gen(function*() {
   yield* Storage.save(key, weights)

@@ -63,6 +63,7 @@ const program = Effect.gen(function*() {
   deepStrictEqual(responses.found.body, new Uint8Array([1, 2, 3]))
   deepStrictEqual(Object.values(responses).map(({ status }) => status), [200, 304, 404, 400, 504, 403])
 
+  // #region as-json
   // A failure is a schema: it can be sent as JSON, and caught by its tag where it is received.
   const failure = yield* Effect.flip(Storage.load("layer_1.bin"))
   const json = yield* Schema.encode(Schema.parseJson(StorageError.StorageError))(failure)
@@ -70,6 +71,7 @@ const program = Effect.gen(function*() {
   const key = yield* Effect.fail(received).pipe(
     Effect.catchTag("ObjectNotFound", (error) => Effect.succeed(error.key))
   )
+  // #endregion
   strictEqual(key, "layer_1.bin")
   strictEqual(received.message, failure.message)
   yield* Console.log(`Sent and received: ${received.message}`)

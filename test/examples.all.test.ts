@@ -16,6 +16,7 @@ const examples = readdirSync(join(root, "examples")).filter((file) => file.endsW
 
 // What each has to say, among other things. An example that is not here has to say something.
 const says: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "app.ts": ["bert/layer_0.bin", "4096000 bytes"],
   "cache-in-front-of-s3.ts": ["From memory: ", "After a restart, from disk: ", "1 hits, 0 misses so far"],
   "compression.ts": [
     "Saved in 66.",
@@ -40,7 +41,16 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   ],
   "observability.ts": ["cache=miss attempts=3 bytes=1000", "cache=hit", "storage_operations (load, success): 2"],
   "edge-client.ts": ["From the server: ", "The server is down; from the disk: ", "Not on the disk: StorageUnavailable"],
-  "encryption.ts": ["the disk and the bucket have encrypted bytes only", "master key \"2026-12\", which is not among"],
+  "encryption.ts": [
+    "the disk and the bucket have encrypted bytes only",
+    "master key \"2026-12\", which is not among",
+    "1 call to encrypt, 1 to decrypt"
+  ],
+  "file-system.ts": [
+    "Objects: bert/config.json, bert/notes.txt",
+    "cannot hold \"bert/config.json/layers\" beside \"bert/config.json\"",
+    "leads out of the directory, to /etc/hostname"
+  ],
   "failover.ts": ["only the first 3 tried the bucket", "Writes fail: save \"layer_1.bin\""],
   "quickstart.ts": [
     "Saved     9 objects",
@@ -64,6 +74,7 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "Rejected, data: safetensors \"bad.safetensors\": data: the tensors end at byte 10, but the file has 18 bytes"
   ],
   "save-load-stream-list.ts": ["Streamed 16777216 bytes", "On disk now: layer_0.bin"],
+  "static-files.ts": ["Streamed 1000000 bytes", "listing is not supported", "there is no such object"],
   "swap-backends-in-tests.ts": ["on FileSystem(", "on Memory", "no space left"],
   "sync.ts": ["- bert/layer_9.bin", "6 MiB so far", "Again: 3 objects are unchanged"],
   "tensorflow.ts": ["Loaded a model of 61 weights", "Saved it as 8 objects", "Saved it over itself: new shards"],
@@ -77,6 +88,11 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "A range: 206 bytes 0-7/3000000",
     "With its etag: 304",
     "Saved without the token, with it, and only if it is new: 401, 200, 412"
+  ],
+  "wrappers.ts": [
+    "The stack: Cache(Retry(Limit(Timeout(Chaos(Memory)))))",
+    "1 miss, which took three attempts, and 1 hit",
+    "no answer within 1s"
   ],
   "typed-errors.ts": ["200 found", "404 missing", "504 late", "Sent and received: load \"layer_1.bin\""]
 }

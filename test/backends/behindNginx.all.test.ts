@@ -3,12 +3,23 @@
  */
 import { expect, it } from "@effect/vitest"
 import { Effect, Fiber, Schedule, Stream } from "effect"
-import { HttpStorage, MemoryStorage, S3Storage, Storage, StorageBackend, StorageError } from "surfing-weights"
+import { readFileSync } from "node:fs"
+import {
+  ByteRange,
+  HttpStorage,
+  MemoryStorage,
+  S3Storage,
+  Storage,
+  StorageBackend,
+  StorageError
+} from "surfing-weights"
 import { bytes, MiB } from "../support/content.js"
 import { clients } from "../support/httpClients.js"
 import { hasNginx, nginx } from "../support/programs.js"
 import { makeBucket, options, server } from "../support/s3Bucket.js"
 import { serveOf } from "../support/weightServer.js"
+
+const configuration = readFileSync(new URL("../../examples/nginx.conf", import.meta.url), "utf8")
 
 const retry = Schedule.recurs(2)
 const behind = (url: string) => nginx(`location / { proxy_pass ${url}; proxy_set_header Host $http_host; }`)
@@ -53,6 +64,28 @@ for (const [name, client] of clients) {
           expect(failure.message).toContain("client_max_body_size")
         }
         expect(yield* storage.list()).toEqual(["small"])
+      }).pipe(Effect.provide(client))
+  )
+}
+
+for (const [name, client] of clients) {
+  it.scopedLive.skipIf(!hasNginx)(
+    `the configuration of examples/nginx.conf lets large objects, ranges and preconditions through, with ${name}`,
+    () =>
+      Effect.gen(function*() {
+        const { port } = yield* serveOf(yield* MemoryStorage.make(), { writable: true })
+        const storage = yield* HttpStorage.make({
+          url: yield* nginx(configuration.replace(":8765", `:${port}`)),
+          retry
+        })
+        const large = bytes(20 * MiB)
+        const { etag } = yield* storage.save("large", Stream.make(large), { ifNoneMatch: "*" })
+        expect(Buffer.compare(yield* storage.load("large", { ifMatch: etag }), large)).toBe(0)
+        expect(yield* storage.load("large", { range: ByteRange.last(3) })).toEqual(large.slice(-3))
+        expect((yield* Effect.flip(storage.save("large", large, { ifNoneMatch: "*" })))._tag).toBe(
+          "ObjectAlreadyExists"
+        )
+        expect(yield* storage.list()).toEqual(["large"])
       }).pipe(Effect.provide(client))
   )
 }
