@@ -3,13 +3,15 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import type { Layer } from "effect"
-import { Effect, Redacted, type Scope, Stream } from "effect"
+import { Deferred, Effect, Redacted, type Scope, Stream, TestClock } from "effect"
 import { createHash } from "node:crypto"
+import * as http from "node:http"
+import { setTimeout } from "node:timers/promises"
 import { MemoryStorage, Storage, StorageError, type WeightServer } from "surfing-weights"
 import { bytes } from "../support/content.js"
 import { storageOnDirectory } from "../support/directory.js"
 import { type Call, noting } from "../support/intercepting.js"
-import { type Answer, ask, serve, type Served, serveOf } from "../support/weightServer.js"
+import { type Answer, ask, eventually, serve, type Served, serveOf } from "../support/weightServer.js"
 
 const model = "acme/tiny-bert"
 
@@ -408,6 +410,52 @@ describe("a large tree", () => {
         )
         expect(yield* linkFor({ "x-forwarded-host": "a>; rel=\"next\", <http://evil" })).toMatch(/^<\/api\/models\//)
       })))
+})
+
+describe("a model that takes long to hash", () => {
+  /** A server whose storage opens nothing before `opening` is done, and a request for the model that is under way. */
+  const asking = Effect.gen(function*() {
+    const inner = yield* MemoryStorage.make()
+    yield* inner.save(`${model}/model.safetensors`, bytes(1000))
+    const opening = yield* Deferred.make<void, StorageError.StorageUnavailable>()
+    const storage = Storage.make({
+      ...inner.backend,
+      open: (key, options) => Effect.zipRight(Deferred.await(opening), inner.backend.open(key, options))
+    })
+    const served = yield* serveOf(storage, { hub: true })
+    let text = ""
+    const response = yield* Effect.fork(Effect.async<http.IncomingMessage>((resume) => {
+      http.get(`${served.url}/api/models/${model}/tree/main`, (response) => {
+        response.setEncoding("utf8").on("data", (piece: string) => text += piece).on("error", () => {})
+        resume(Effect.succeed(response))
+      })
+    }))
+    const arrives = (what: string, holds: () => boolean) =>
+      eventually(what, holds).pipe(Effect.raceFirst(Effect.forever(
+        TestClock.adjust("1 second").pipe(
+          Effect.zipRight(Effect.promise(() => setTimeout(20)))
+        )
+      )))
+    yield* arrives("white space", () => text.length >= 2)
+    return { arrives, opening, response: yield* response, text: () => text }
+  })
+
+  it.scoped("sends white space until then, so that clients wait", () =>
+    Effect.gen(function*() {
+      const { arrives, opening, response, text } = yield* asking
+      expect([response.statusCode, text().trim()]).toEqual([200, ""])
+      yield* Deferred.succeed(opening, undefined)
+      yield* arrives("the end", () => response.complete)
+      expect(JSON.parse(text())).toMatchObject([{ path: "model.safetensors", lfs: { oid: sha256(bytes(1000)) } }])
+    }))
+
+  it.scoped("breaks the connection where that fails", () =>
+    Effect.gen(function*() {
+      const { arrives, opening, response, text } = yield* asking
+      yield* Deferred.fail(opening, new StorageError.StorageUnavailable({ reason: "it is down" }))
+      yield* arrives("the end", () => response.destroyed)
+      expect([response.complete, text().trim()]).toEqual([false, ""])
+    }))
 })
 
 describe("hashes", () => {
