@@ -146,8 +146,8 @@ const suite = (name: string, storage: Layer.Layer<Storage.Storage, unknown>) =>
             "accept-ranges": "bytes",
             etag: `"${(yield* served.storage.head(`${model}/${path}`)).etag}"`
           }
-          for (const revision of ["main", sha]) {
-            const address = `/${model}/resolve/${revision}/${pathOf(path)}`
+          for (const place of ["resolve/main", `resolve/${sha}`, "raw/main"]) {
+            const address = `/${model}/${place}/${pathOf(path)}`
             const head = yield* ask(served, "HEAD", address)
             expect(head.status).toBe(200)
             expect(head.headers).toMatchObject(expected)

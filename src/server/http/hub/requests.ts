@@ -43,7 +43,8 @@ export const parseApiPath = (rest: string): Option.Option<ApiTarget> => {
   }))
 }
 
-const filePath = /^([^/]+)\/([^/]+)\/resolve\/([^/]+)\/(.+)$/
+// A file is the same as it is in Git, which clients ask for to know whether it exists.
+const filePath = /^([^/]+)\/([^/]+)\/(?:resolve|raw)\/([^/]+)\/(.+)$/
 
 /** What follows `/` in the path of a file. */
 export const parseFilePath = (rest: string): Option.Option<Target> => {
@@ -58,7 +59,7 @@ export const parseFilePath = (rest: string): Option.Option<Target> => {
 }
 
 /** Whether a path is that of a file of something else than a model with an organization. */
-export const isOtherFile = (rest: string): boolean => /^([^/]+\/){1,3}resolve\/[^/]+\/.+$/.test(rest)
+export const isOtherFile = (rest: string): boolean => /^([^/]+\/){1,3}(resolve|raw)\/[^/]+\/.+$/.test(rest)
 
 /** The most entries of a page of a tree, as of huggingface.co. */
 const maxPage = 1000
