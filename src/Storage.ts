@@ -281,6 +281,7 @@ export type UrlError = OpenError
  * - `file:///directory`, or the path of a directory: `FileSystemStorage`
  * - `s3://bucket/prefix?region=&endpoint=`: `S3Storage`, with the credentials that the AWS tools find
  * - `https://host/path`: `HttpStorage`, with the `HttpClient` of the context if there is one, else `fetch`
+ * - `hf://org/name@revision`: `HuggingFaceStorage`, with `HF_TOKEN` from the environment, from the hub at `HF_ENDPOINT`
  * - `memory:`: `MemoryStorage`
  *
  * Options are query parameters, named as those of the module: `s3://weights?partSize=16MiB&idleTimeout=10 seconds`. Secrets

@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 export * as HttpStorage from "./backends/HttpStorage.js"
+export * as HuggingFaceStorage from "./backends/HuggingFaceStorage.js"
 export * as MemoryStorage from "./backends/MemoryStorage.js"
 export * as ByteRange from "./ByteRange.js"
 export * as ObjectKey from "./ObjectKey.js"

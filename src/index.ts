@@ -3,6 +3,7 @@
  */
 export * as FileSystemStorage from "./backends/FileSystemStorage.js"
 export * as HttpStorage from "./backends/HttpStorage.js"
+export * as HuggingFaceStorage from "./backends/HuggingFaceStorage.js"
 export * as MemoryStorage from "./backends/MemoryStorage.js"
 export * as S3Storage from "./backends/S3Storage.js"
 export * as ByteRange from "./ByteRange.js"

@@ -46,7 +46,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { isListError, withPlace } from "../internal/errors.js"
-import { boolean, decode, duration, hidden, must, redacted, retry as retrySchema } from "../internal/options.js"
+import { boolean, decode, duration, retry as retrySchema } from "../internal/options.js"
 import { Health } from "../internal/protocol.js"
 import { prepare, retry } from "../internal/retry.js"
 import type * as RetryPolicy from "../RetryPolicy.js"
@@ -55,6 +55,7 @@ import * as StorageBackend from "../StorageBackend.js"
 import * as E from "../StorageError.js"
 import { prepareClient } from "./http/fetch.js"
 import { Lister } from "./http/lister.js"
+import { bearerToken, serverUrl } from "./http/options.js"
 import { Reader } from "./http/reader.js"
 import { Remover } from "./http/remover.js"
 import { ask, type Peer } from "./http/request.js"
@@ -184,24 +185,9 @@ interface Decoded {
   readonly verify: boolean
 }
 
-const isUrl = (text: string): boolean => {
-  const url = URL.canParse(text) && !/[?#]/.test(text) ? new URL(text) : undefined
-  const isHttp = url?.protocol === "http:" || url?.protocol === "https:"
-  return isHttp && url.username === "" && url.password === ""
-}
-
-const isToken = (token: Redacted.Redacted): boolean => /^[\x21-\x7e]+$/.test(Redacted.value(token))
-
 const schema: Schema.Schema<Decoded, Options> = Schema.Struct({
-  // A URL that is not allowed may contain a secret.
-  url: must(
-    Schema.String.pipe(Schema.filter(isUrl)),
-    "an http:// or https:// URL without credentials, query and fragment; give a token as token",
-    hidden
-  ),
-  token: Schema.optional(
-    must(redacted.pipe(Schema.filter(isToken)), "printable ASCII characters without spaces, Redacted", hidden)
-  ),
+  url: serverUrl,
+  token: Schema.optional(bearerToken),
   static: Schema.optionalWith(boolean, { default: () => false }),
   retry: retrySchema,
   idleTimeout: Schema.optionalWith(duration(), { default: () => 30_000 }),

@@ -9,6 +9,7 @@
  * - `GET /health` is whether the storage can be reached, `/metrics` the metrics of the process in the format of Prometheus,
  *   `/openapi.json` the definition of the server, and `/docs` the same as a page.
  * - A browser that opens `/` is redirected to `/docs`.
+ * - With `hub` it answers what clients of a model hub ask: `HF_ENDPOINT=<url>` is all that they need to know.
  * - A WebSocket on `/` accepts `GET layer 0` and the like, as the first Surfing Weights did.
  *
  * `PUT` checks the body against `Content-Digest`, `Repr-Digest` (RFC 9530; `sha-512`, `sha-256`, `sha`, `md5`) and
@@ -131,6 +132,22 @@ export interface Options {
    * store's to check. Default: the bytes pass through the server.
    */
   readonly redirect?: { readonly expiresIn: Duration.DurationInput } | undefined
+  /**
+   * Whether the server is also a model hub like Hugging Face's, for `huggingface_hub`, `transformers`, `@huggingface/hub`,
+   * transformers.js and the like, which then load the objects under `<org>/<name>/` as the files of the model `<org>/<name>`,
+   * with a `read` token where one is required.
+   *
+   * - A model has one revision, `main`, whose commit changes when, and only when, one of its files does. Each request lists the
+   *   model for it. Earlier commits are not kept: they are not found.
+   * - Clients name files by SHA-256. Where the storage does not have that as the checksum of an object, the server reads the
+   *   object once, two objects at a time, and keeps the hash in its memory by the etag. Information about a model is there
+   *   once its files are hashed, however long that takes; a client that asks for a single large file without it may have to be
+   *   told to wait, by `HF_HUB_ETAG_TIMEOUT`, or to ask again.
+   * - A proxy in front should set `X-Forwarded-Proto`, for the addresses of further pages of listings of over 1000 files.
+   *
+   * Default: false.
+   */
+  readonly hub?: boolean | undefined
   /** The WebSocket on `/`, which only reads. */
   readonly webSocket?: {
     /**
@@ -313,6 +330,7 @@ const schema: Schema.Schema<Omit<Settings, "isUnseen">, Options> = Schema.Struct
   idleTimeout: Schema.optionalWith(duration(), { default: () => 60_000 }),
   shutdownTimeout: Schema.optionalWith(duration(), { default: () => 30_000 }),
   accessLog: Schema.optionalWith(boolean, { default: () => false }),
+  hub: Schema.optionalWith(boolean, { default: () => false }),
   redirect: Schema.optional(Schema.Struct({ expiresIn: duration({ min: 1000, max: 7 * 24 * 3600 * 1000 }) })),
   webSocket: Schema.optionalWith(
     Schema.Struct({

@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { invalid, type Scheme } from "./place.js"
-import { http, memory } from "./portableSchemes.js"
+import { hf, http, memory } from "./portableSchemes.js"
 import * as Query from "./query.js"
 
 const fileQuery = Schema.Struct({
@@ -48,4 +48,4 @@ const s3: Scheme = ({ authority, path, query }) =>
     return yield* make({ bucket: authority, prefix: path.replace(/^\/+|\/+$/g, "") || undefined, ...options })
   })
 
-export const schemes = { file, s3, http, https: http, memory } as const
+export const schemes = { file, s3, http, https: http, hf, memory } as const

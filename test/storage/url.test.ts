@@ -93,7 +93,7 @@ describe("a storage by URL", () => {
     [
       "ftp://host/",
       "url",
-      "url must begin with file:, s3:, http:, https:, memory: or be the path of a directory (got ftp:)"
+      "url must begin with file:, s3:, http:, https:, hf:, memory: or be the path of a directory (got ftp:)"
     ],
     ["s3://weights?token=abc", "token", "token must not be in a URL"],
     ["s3://weights?secretAccessKey=abc", "secretAccessKey", "must not be in a URL"],

@@ -43,7 +43,7 @@ interface LocatedObject extends FoundObject {
 }
 
 /** A body of up to this size is read at once, in bytes: to stream it costs more than the request. */
-const shortBody = 64 * 1024
+export const shortBody = 64 * 1024
 
 export class Reader {
   readonly #peer: Peer
@@ -210,7 +210,7 @@ export class Reader {
 }
 
 /** Some of the bytes of a stream. */
-const section = <Err>(
+export const section = <Err>(
   stream: Stream.Stream<Uint8Array<ArrayBuffer>, Err>,
   { endExclusive, start }: ByteRange.ResolvedRange
 ): Stream.Stream<Uint8Array<ArrayBuffer>, Err> =>

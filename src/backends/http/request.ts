@@ -39,8 +39,8 @@ export const readPathOf = (peer: Peer, key: string): string =>
 
 export interface Request {
   readonly method: "GET" | "HEAD" | "PUT" | "DELETE"
-  /** What follows the URL of the peer. */
-  readonly path: string
+  /** What follows the URL of the peer, or the whole URL of another server. */
+  readonly path: string | URL
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly upload?: Upload | undefined
   /** Whether redirects of a `GET` or `HEAD` are followed. Default: true. */
@@ -49,6 +49,8 @@ export interface Request {
 
 /** A response, and the call with which its body is read. */
 export interface Exchange {
+  /** From where it came, after redirects. */
+  readonly url: URL
   readonly response: Response
   readonly call: HttpCall
 }
@@ -74,7 +76,7 @@ export const send = (peer: Peer, request: Request): Effect.Effect<Exchange, E.Co
       if (typeof next === "string") return Effect.fail(new E.UnexpectedStorageError({ reason: next }))
       // From a folder to its index; no object has a slash at its end.
       if (peer.isStatic && next.pathname.startsWith(`${url.pathname}/`)) {
-        return Effect.succeed({ call, response: { status: 404, headers: {} } })
+        return Effect.succeed({ url, call, response: { status: 404, headers: {} } })
       }
       if (left === 0) {
         const reason = `the server redirects more than ${maxRedirects} times`
@@ -82,7 +84,8 @@ export const send = (peer: Peer, request: Request): Effect.Effect<Exchange, E.Co
       }
       return call.text().pipe(Effect.zipRight(call.close), Effect.zipRight(hop(next, left - 1)))
     })
-  return hop(new URL(peer.url + request.path), maxRedirects)
+  const { path } = request
+  return hop(typeof path === "string" ? new URL(peer.url + path) : path, maxRedirects)
 }
 
 const redirects = new Set([301, 302, 303, 307, 308])
@@ -101,12 +104,15 @@ const redirectTo = (location: string, base: URL): URL | string => {
     : url
 }
 
+/** Whether a URL is of the origin that the token is for. */
+export const isAtHome = (peer: Peer, url: URL): boolean => url.origin === new URL(peer.url).origin
+
 const sendTo = (
   peer: Peer,
   url: URL,
   { headers, method, upload }: Request
 ): Effect.Effect<Exchange, E.CommonError, Scope.Scope> => {
-  const isHome = url.origin === new URL(peer.url).origin
+  const isHome = isAtHome(peer, url)
   const request = HttpClientRequest.make(method)(url, {
     headers: {
       "accept-encoding": "identity",
@@ -120,7 +126,7 @@ const sendTo = (
       make(sendWith(peer.client, runtime)(request, upload), { idleTimeout: idleTimeoutOf(peer, upload), peer }),
       (call) => call.close
     )
-    return { call, response: yield* call.send() }
+    return { url, call, response: yield* call.send() }
   })
 }
 

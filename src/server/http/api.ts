@@ -238,23 +238,104 @@ const write = HttpApiGroup.make("write", { topLevel: true }).add(put).add(remove
 
 const open = HttpApiGroup.make("public", { topLevel: true }).add(health).add(openApi).add(docs)
 
+// The routes of a model hub
+
+const hubModelPath = {
+  organization: Schema.String.annotations({ description: "The first segment of the keys." }),
+  name: Schema.String.annotations({ description: "The second segment of the keys." })
+}
+
+const hubRevisionPath = {
+  ...hubModelPath,
+  revision: Schema.String.annotations({ description: "main, or the current commit." })
+}
+
+const hubFilePath = {
+  ...hubRevisionPath,
+  path: Schema.String.annotations({ description: "What follows in the keys, each segment percent-encoded." })
+}
+
+const hubMissing = empty(404, "There is no such model, revision or file, as x-error-code says.")
+
+const hubJson = (description: string) =>
+  HttpApiSchema.Text({ contentType: "application/json" }).annotations({ description })
+
+const isTrue = text("true, True or 1 for yes.")
+
+const hubModel = HttpApiEndpoint.get("hubModel", "/api/models/:organization/:name")
+  .setPath(Schema.Struct(hubModelPath))
+  .addSuccess(hubJson("The model, its files (siblings) and its commit (sha)."))
+  .addError(hubMissing)
+  .annotate(OpenApi.Summary, "A model")
+
+const hubRevision = HttpApiEndpoint.get("hubRevision", "/api/models/:organization/:name/revision/:revision")
+  .setPath(Schema.Struct(hubRevisionPath))
+  .setUrlParams(Schema.Struct({ blobs: isTrue }))
+  .addSuccess(hubJson("The same; with blobs also the sizes and hashes of the files."))
+  .addError(hubMissing)
+  .annotate(OpenApi.Summary, "A model at a revision")
+
+const hubTree = HttpApiEndpoint.get("hubTree", "/api/models/:organization/:name/tree/:revision/:path")
+  .setPath(Schema.Struct(hubFilePath))
+  .setUrlParams(Schema.Struct({
+    recursive: isTrue,
+    expand: isTrue,
+    limit: text("The most entries; a page holds at most 1000."),
+    cursor: text("As in the Link of the page before.")
+  }))
+  .addSuccess(hubJson("Files and folders, with sizes and SHA-256. The header link has the next page."))
+  .addError(hubMissing)
+  .annotate(OpenApi.Summary, "The files of a model, or of a folder of it")
+
+const hubPaths = HttpApiEndpoint.post("hubPaths", "/api/models/:organization/:name/paths-info/:revision")
+  .setPath(Schema.Struct(hubRevisionPath))
+  .setPayload(Schema.Struct({ paths: Schema.Array(Schema.String), expand: Schema.optional(Schema.Boolean) }))
+  .addSuccess(hubJson("Those of the files and folders that there are."))
+  .addError(hubMissing)
+  .annotate(OpenApi.Summary, "Some files and folders of a model")
+
+const hubFile = HttpApiEndpoint.get("hubFile", "/:organization/:name/resolve/:revision/:path")
+  .setPath(Schema.Struct(hubFilePath))
+  .setHeaders(Schema.Struct({ range: text("As for an object."), ...preconditions }))
+  .addSuccess(bytes(200, "The whole file."))
+  .addSuccess(bytes(206, "The range."))
+  .addError(hubMissing)
+  .annotateContext(withHeaders({
+    ...objectHeaders,
+    "x-repo-commit": "The current commit of the model.",
+    "x-linked-etag": "The SHA-256 of the whole file.",
+    "x-linked-size": "The size of the whole file."
+  }, [200, 206]))
+  .annotate(OpenApi.Summary, "Load a file of a model, or a range of it; also HEAD")
+
 class Authorization extends HttpApiMiddleware.Tag<Authorization>()("surfing-weights/WeightServer/Authorization", {
   failure: failure(401, "A bearer token is required, or the one given is unknown."),
   security: { token: HttpApiSecurity.bearer }
 }) {}
 
-type Groups = typeof read | typeof write | typeof open
+const hub = HttpApiGroup.make("hub", { topLevel: true })
+  .add(hubModel)
+  .add(hubRevision)
+  .add(hubTree)
+  .add(hubPaths)
+  .add(hubFile)
+  .addError(forbidden)
+  .addError(unavailable)
+
+type Groups = typeof read | typeof write | typeof open | typeof hub
 
 /** The scope that an endpoint needs: read, write, or none. */
 export type Access = Groups["identifier"]
 
 export type EndpointName = HttpApiGroup.HttpApiGroup.Endpoints<Groups>["name"]
 
-/** The definition of a server that requires bearer tokens or not, and is writable or not. */
-export const makeApi = ({ requiresTokens, writable }: {
+/** The definition of a server that requires bearer tokens or not, is writable or not, and is a model hub or not. */
+export const makeApi = (options: {
   readonly requiresTokens: boolean
   readonly writable: boolean
+  readonly hub: boolean
 }) => {
+  const { requiresTokens, writable } = options
   const readOnly = HttpApi.make("weights")
     .add(requiresTokens ? read.middleware(Authorization) : read)
     .add(open)
@@ -265,5 +346,6 @@ export const makeApi = ({ requiresTokens, writable }: {
       description: "Objects of any size under keys, with ranges and preconditions as in RFC 9110.",
       servers: [{ url: "." }]
     }))
-  return writable ? readOnly.add(requiresTokens ? write.middleware(Authorization) : write) : readOnly
+  const api = writable ? readOnly.add(requiresTokens ? write.middleware(Authorization) : write) : readOnly
+  return options.hub ? api.add(requiresTokens ? hub.middleware(Authorization) : hub) : api
 }

@@ -24,6 +24,7 @@ import { type Access, type EndpointName, ListQuery, makeApi } from "./api.js"
 import * as Authorization from "./authorization.js"
 import { getObject, headObject } from "./download.js"
 import { makeHealth } from "./health.js"
+import * as Hub from "./hub/hub.js"
 import { listObjects } from "./listing.js"
 import { makeMetrics } from "./metrics.js"
 import { endWithConnection } from "./nodeConnection.js"
@@ -78,7 +79,10 @@ class Table {
 
 const publicAccess: Access = "public"
 
-const handlersOf = (server: Server, api: Api): Effect.Effect<Readonly<Record<EndpointName, Handler>>> =>
+const handlersOf = (
+  server: Server,
+  api: Api
+): Effect.Effect<Readonly<Record<EndpointName, Handler>>, never, Scope.Scope> =>
   Effect.gen(function*() {
     const onObject =
       (handle: (server: Server, request: Request, key: string) => Answer): Handler => (request, rest) => {
@@ -89,6 +93,7 @@ const handlersOf = (server: Server, api: Api): Effect.Effect<Readonly<Record<End
       }
     const health = yield* makeHealth(server)
     const metrics = makeMetrics()
+    const hub = yield* Hub.make(server)
     const documentation = Effect.promise(() => import("./documentation.js"))
     return {
       get: onObject(getObject),
@@ -104,7 +109,12 @@ const handlersOf = (server: Server, api: Api): Effect.Effect<Readonly<Record<End
       health,
       openApi: () => Effect.map(documentation, ({ openApiResponse }) => openApiResponse(api)),
       docs: (request) => Effect.flatMap(documentation, ({ docsResponse }) => docsResponse(api, request)),
-      webSocket: (request) => serveWebSocket(server, request)
+      webSocket: (request) => serveWebSocket(server, request),
+      hubModel: hub.api,
+      hubRevision: hub.api,
+      hubTree: hub.api,
+      hubPaths: hub.api,
+      hubFile: hub.files
     }
   })
 
@@ -131,7 +141,8 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
     const saves = new Repetitions<ObjectInfo>(scope)
     const removals = new Repetitions<void>(scope)
     const server: Server = { storage, settings, transfers, saves, removals }
-    const api = makeApi({ requiresTokens: typeof settings.auth === "object", writable: settings.writable })
+    const { auth, hub, writable } = settings
+    const api = makeApi({ requiresTokens: typeof auth === "object", writable, hub })
     const table = new Table(api, yield* handlersOf(server, api))
     const authorize = authorizeBy(server)
 
@@ -238,6 +249,9 @@ const settle = (
 const isAllowedBy = (origins: ReadonlyArray<string>) => (origin: string): boolean =>
   origins.includes("*") || origins.includes(origin)
 
+/** Of the routes of a hub. */
+const hubHeaders = ["link", "x-error-code", "x-error-message", "x-linked-etag", "x-linked-size", "x-repo-commit"]
+
 const exposedHeaders = [
   "accept-ranges",
   "content-encoding",
@@ -248,16 +262,17 @@ const exposedHeaders = [
   "retry-after",
   checksumHeader,
   errorHeader,
+  ...hubHeaders,
   // Metadata, whose names are not known. Browsers that do not support this ignore it.
   "*"
 ]
 
 /** Allows web pages of these origins. */
-const withOrigins = ({ auth, origins, writable }: Settings, app: App): App => {
+const withOrigins = ({ auth, hub, origins, writable }: Settings, app: App): App => {
   if (origins.length === 0) return app
   const cors = HttpMiddleware.cors({
     allowedOrigins: isAllowedBy(origins),
-    allowedMethods: ["GET", "HEAD", ...(writable ? ["PUT", "DELETE"] : [])],
+    allowedMethods: ["GET", "HEAD", ...(writable ? ["PUT", "DELETE"] : []), ...(hub ? ["POST"] : [])],
     exposedHeaders,
     maxAge: 600
   })

@@ -29,6 +29,8 @@ export interface Settings extends Limits {
   readonly cacheControl: string
   readonly maxBodySize?: number | undefined
   readonly accessLog: boolean
+  /** Whether the objects are also those of a model hub. */
+  readonly hub: boolean
   readonly redirect?: { readonly expiresIn: number } | undefined
   readonly webSocket: {
     readonly toKey: (component: string, id: string) => string
@@ -62,7 +64,7 @@ export interface Target {
 }
 
 /** A request may also name the server before the path (RFC 9112, section 3.2.2). */
-export const targetOf = ({ url }: Request): Target => {
+export const targetOf = ({ url }: Pick<Request, "url">): Target => {
   const target = url.startsWith("/") ? url : url.replace(/^https?:\/\/[^/?]*/i, "")
   const question = target.indexOf("?")
   return question === -1
