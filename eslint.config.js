@@ -15,7 +15,7 @@ const format = {
 // The rooms of src/. In each: its folders of private code, the public module that each belongs to, and any others that
 // may import it.
 const rooms = {
-  backends: { fileSystem: ["FileSystemStorage"], http: ["HttpStorage"], s3: ["S3Storage"] },
+  backends: { fileSystem: ["FileSystemStorage"], http: ["HttpStorage"], opfs: ["OpfsStorage"], s3: ["S3Storage"] },
   wrappers: {
     cache: ["StorageCache"],
     compression: ["StorageCompression"],

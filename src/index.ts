@@ -4,6 +4,7 @@
 export * as FileSystemStorage from "./backends/FileSystemStorage.js"
 export * as HttpStorage from "./backends/HttpStorage.js"
 export * as MemoryStorage from "./backends/MemoryStorage.js"
+export * as OpfsStorage from "./backends/OpfsStorage.js"
 export * as S3Storage from "./backends/S3Storage.js"
 export * as ByteRange from "./ByteRange.js"
 export * as ObjectKey from "./ObjectKey.js"
