@@ -15,7 +15,13 @@ const format = {
 // The rooms of src/. In each: its folders of private code, the public module that each belongs to, and any others that
 // may import it.
 const rooms = {
-  backends: { fileSystem: ["FileSystemStorage"], http: ["HttpStorage", "HuggingFaceStorage"], huggingFace: ["HuggingFaceStorage"], s3: ["S3Storage"] },
+  backends: {
+    fileSystem: ["FileSystemStorage"],
+    http: ["HttpStorage", "HuggingFaceStorage"],
+    huggingFace: ["HuggingFaceStorage"],
+    opfs: ["OpfsStorage"],
+    s3: ["S3Storage"]
+  },
   wrappers: {
     cache: ["StorageCache"],
     compression: ["StorageCompression"],

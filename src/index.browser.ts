@@ -6,6 +6,7 @@
 export * as HttpStorage from "./backends/HttpStorage.js"
 export * as HuggingFaceStorage from "./backends/HuggingFaceStorage.js"
 export * as MemoryStorage from "./backends/MemoryStorage.js"
+export * as OpfsStorage from "./backends/OpfsStorage.js"
 export * as ByteRange from "./ByteRange.js"
 export * as ObjectKey from "./ObjectKey.js"
 export * as RetryPolicy from "./RetryPolicy.js"

@@ -15,10 +15,10 @@
  *   body.
  */
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Attributes, Checksum, ObjectInfo as Info } from "../StorageBackend.js"
 import * as E from "../StorageError.js"
+import { attributesSchema } from "./attributes.js"
 import { formatAttributes, type Headers, parseAttributes } from "./httpHeaders.js"
 
 /** The path of an object: its key, each segment percent-encoded. */
@@ -127,22 +127,6 @@ const onlyNamed = (headers: Headers): Headers => {
 
 // JSON
 
-// A `Schema.Record` would lose the name `__proto__`.
-const metadata = Schema.declare(
-  (value): value is Readonly<Record<string, string>> =>
-    Predicate.isReadonlyRecord(value) && Object.values(value).every(Predicate.isString),
-  { jsonSchema: { type: "object", additionalProperties: { type: "string" } } }
-)
-
-const attributes = Schema.Struct({
-  contentType: Schema.optional(Schema.String),
-  cacheControl: Schema.optional(Schema.String),
-  contentDisposition: Schema.optional(Schema.String),
-  contentEncoding: Schema.optional(Schema.String),
-  contentLanguage: Schema.optional(Schema.String),
-  metadata: Schema.optional(metadata)
-})
-
 export class ObjectInfo extends Schema.Class<ObjectInfo>("ObjectInfo")({
   key: Schema.String,
   size: Schema.NonNegativeInt.annotations({ description: "In bytes." }),
@@ -151,7 +135,7 @@ export class ObjectInfo extends Schema.Class<ObjectInfo>("ObjectInfo")({
   checksum: Schema.optional(
     Schema.Struct({ algorithm: Schema.Literal("CRC32C", "SHA256", "CRC64NVME"), value: Schema.String })
   ),
-  attributes: Schema.optional(attributes)
+  attributes: Schema.optional(attributesSchema)
 }) {}
 
 /** What becomes an `ObjectInfo` as JSON. */

