@@ -13,7 +13,8 @@ import { listen } from "./loopback.js"
 
 const root = resolve(import.meta.dirname, "../..")
 
-const executable = [
+/** The path of Chromium; `undefined` where it is not installed. */
+export const executable = [
   ...(process.env["PATH"] ?? "").split(":").map((folder) => join(folder, "chromium")),
   "/usr/bin/chromium"
 ].find(existsSync)
@@ -26,7 +27,7 @@ export const inBrowser = {
       : it.scopedLive(name, test, limit)
 }
 
-/** A browser with a profile of its own. */
+/** A browser with a profile of its own, until the scope closes. */
 export const browser = Effect.acquireRelease(
   Effect.promise(async () => {
     const folder = mkdtempSync(join(tmpdir(), "surfing-weights-chromium-"))

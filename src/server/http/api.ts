@@ -12,6 +12,7 @@ import * as OpenApi from "@effect/platform/OpenApi"
 import * as Schema from "effect/Schema"
 import { checksumHeader, Entry, errorHeader, Health, ObjectInfo, Page } from "../../internal/protocol.js"
 import * as E from "../../StorageError.js"
+import * as Guide from "./guide.js"
 
 // Responses
 
@@ -329,13 +330,10 @@ export type Access = Groups["identifier"]
 
 export type EndpointName = HttpApiGroup.HttpApiGroup.Endpoints<Groups>["name"]
 
-/** The definition of a server that requires bearer tokens or not, is writable or not, and is a model hub or not. */
-export const makeApi = (options: {
-  readonly requiresTokens: boolean
-  readonly writable: boolean
-  readonly hub: boolean
-}) => {
-  const { requiresTokens, writable } = options
+/** The definition of a server of this name, which is a model hub or not. */
+export const makeApi = (name: string, access: Guide.Access, isHub: boolean) => {
+  const { writable } = access
+  const requiresTokens = access.authorization === "tokens"
   const readOnly = HttpApi.make("weights")
     .add(requiresTokens ? read.middleware(Authorization) : read)
     .add(open)
@@ -343,9 +341,9 @@ export const makeApi = (options: {
     .annotateContext(OpenApi.annotations({
       title: "Weight server",
       version: "1",
-      description: "Objects of any size under keys, with ranges and preconditions as in RFC 9110.",
+      description: Guide.guide(name, access),
       servers: [{ url: "." }]
     }))
   const api = writable ? readOnly.add(requiresTokens ? write.middleware(Authorization) : write) : readOnly
-  return options.hub ? api.add(requiresTokens ? hub.middleware(Authorization) : hub) : api
+  return isHub ? api.add(requiresTokens ? hub.middleware(Authorization) : hub) : api
 }

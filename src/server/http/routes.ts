@@ -141,8 +141,9 @@ export const make = (storage: Storage.Service, settings: Settings): Effect.Effec
     const saves = new Repetitions<ObjectInfo>(scope)
     const removals = new Repetitions<void>(scope)
     const server: Server = { storage, settings, transfers, saves, removals }
-    const { auth, hub, writable } = settings
-    const api = makeApi({ requiresTokens: typeof auth === "object", writable, hub })
+    const { auth, hub, name, writable } = settings
+    const authorization = auth === undefined ? "none" : typeof auth === "object" ? "tokens" : "own"
+    const api = makeApi(name, { authorization, writable }, hub)
     const table = new Table(api, yield* handlersOf(server, api))
     const authorize = authorizeBy(server)
 
