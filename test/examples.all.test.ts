@@ -83,6 +83,11 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
     "From the storage: 4 files, 4 requests so far",
     "A range of a file: bytes 100-199/4194304"
   ],
+  "troubleshooting.ts": [
+    "S3(model-weights): the server refused the connection",
+    "retry 1 in 0",
+    "start the server, or correct host and port; gave up after 2 attempts"
+  ],
   "weight-server.ts": [
     "Fetched 3000000 bytes, and the SHA-256 is that of the original",
     "A range: 206 bytes 0-7/3000000",

@@ -1,5 +1,5 @@
 /**
- * A page that streams an object from a weight server and shows its SHA-256. examples/http.md says how to serve it. The server
+ * A page that streams an object from a weight server and shows its SHA-256. examples/browser.md says how to serve it. The server
  * and the key are in the query: `?server=http://127.0.0.1:8765&key=layer_0.bin`. With `&write` it also saves objects.
  */
 import { FetchHttpClient } from "@effect/platform"
