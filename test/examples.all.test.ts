@@ -33,6 +33,11 @@ const says: Readonly<Record<string, ReadonlyArray<string>>> = {
   ],
   "custom-wrapper.ts": ["write save drafts/layer_0.bin: done", "releases are kept"],
   "custom-backend.ts": ["Found both again after a restart", "Two saves on one etag: save \"bert/layer_0.bin\""],
+  "mirror.ts": [
+    "From the hub: 3 files",
+    "From the mirror: 3 files",
+    "The hub is gone; from the mirror: 3 files, every SHA-256 as before"
+  ],
   "model-chunks.ts": [
     "bert/chunks/layer_3.safetensors: 33024 bytes, 2 tensors",
     "A pass over 6 chunks has the same result as the whole model",

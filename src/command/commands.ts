@@ -91,6 +91,7 @@ const serve = define("serve", "Serve a folder over HTTP until a signal stops the
   ),
   cache: text("cache", "size", "Keep objects in memory, up to this size, such as 2GiB."),
   name: text("name", "name", "The name of the server in the failures that clients receive."),
+  hub: flag("hub", "Be a model hub, too: clients load the folder <org>/<name> as a model, by HF_ENDPOINT alone."),
   accessLog: flag("access-log", "Log each request.")
 }, async () => (await import("./serve.js")).serve)
 

@@ -28,6 +28,7 @@ interface Input {
   readonly redirect: string | undefined
   readonly cache: string | undefined
   readonly name: string | undefined
+  readonly hub: boolean
   readonly accessLog: boolean
 }
 
@@ -73,11 +74,12 @@ const storageOf = ({ cache, place }: Input) =>
 
 const optionsOf = (input: Input) =>
   Effect.gen(function*() {
-    const { accessLog, name, origin, redirect, tokenFile, writable } = input
+    const { accessLog, hub, name, origin, redirect, tokenFile, writable } = input
     const tokens = tokenFile === undefined ? undefined : yield* readTokens(tokenFile)
     const expiresIn = redirect === undefined ? undefined : yield* parseDuration("redirect", redirect)
     const options: WeightServer.Options = {
       accessLog,
+      hub,
       name,
       origins: origin,
       writable,

@@ -327,7 +327,8 @@ describe("surfing-weights", { concurrent: true }, () => {
   it.scopedLive("serves a folder with tokens from a file, and is a server to itself", () =>
     Effect.gen(function*() {
       const directory = yield* folderOf({ ...model, tokens: "# who\nread reader-0123456789\n" })
-      const args = ["serve", "bert", "--port", "0", "--token-file", "tokens", "--cache", "1MiB", "--access-log"]
+      const limits = ["--token-file", "tokens", "--cache", "1MiB"]
+      const args = ["serve", "bert", "--port", "0", ...limits, "--hub", "--access-log"]
       const server = yield* start(args, { cwd: directory })
       let log = ""
       server.stderr.on("data", (bytes: Buffer) => log += bytes.toString())
@@ -336,6 +337,8 @@ describe("surfing-weights", { concurrent: true }, () => {
       expect((yield* ask({ port }, "GET", "/objects/config.json")).status).toBe(401)
       const authorization = "Bearer reader-0123456789"
       expect((yield* ask({ port }, "GET", "/objects/config.json", { authorization })).text).toBe("{}")
+      const missing = yield* ask({ port }, "GET", "/api/models/acme/none", { authorization })
+      expect([missing.status, missing.headers["x-error-code"]]).toEqual([404, "RepoNotFound"])
       expect(log).not.toContain("reader-0123456789")
       server.kill("SIGTERM")
       const [code] = yield* Effect.promise(() => once(server, "close") as Promise<[number | null]>)
