@@ -90,13 +90,15 @@ describe("the package", () => {
     )
   })
 
-  it("ships compiled code, declarations, the maps of both and the sources they lead to, and nothing else", async () => {
+  it("ships compiled code, declarations, the maps of both, the sources they lead to and pages, and nothing else", async () => {
     const sources = (await readdir(join(root, "src"), { recursive: true }))
       .filter((path) => path.endsWith(".ts"))
       .map((path) => path.slice(0, -".ts".length))
     expect([...packed].sort()).toEqual([
+      "CHANGELOG.md",
       "LICENSE",
       "README.md",
+      "llms.txt",
       "package.json",
       ...sources.map((path) => `src/${path}.ts`),
       ...sources.flatMap((path) => [".js", ".js.map", ".d.ts", ".d.ts.map"].map((end) => `dist/${path}${end}`))

@@ -44,33 +44,39 @@ const folder = Effect.acquireRelease(
 )
 
 describe("the guide at /docs", () => {
-  it.scopedLive.each(servers)("shows commands that work, for a server that %s", ([, options]) =>
-    Effect.gen(function*() {
-      const served = yield* serveWith(options)
-      const cwd = yield* folder
-      const model = new Uint8Array(100_000).fill(7)
-      yield* Effect.promise(() => writeFile(join(cwd, "model.safetensors"), model))
-      const shown = block(yield* guideOf(served), "sh")
-      // Each command says its status in a line of its own.
-      const script = shown
-        .replace("http://127.0.0.1:8765", served.url)
-        .replace("TOKEN=\"...\"", `TOKEN="${token}"`)
-        .replaceAll(/^curl (.*)$/gm, "curl -sS -w '\\nstatus %{http_code}\\n' $1")
-      const { stdout } = yield* Effect.promise(() => promisify(execFile)("bash", ["-euc", script], { cwd }))
-      const statuses = [...stdout.matchAll(/^status (\d+)$/gm)].map(([, status]) => Number(status))
-      const reading = [200, 206, 200, 200, 200, 200]
-      expect(statuses).toEqual(options.writable === true ? [200, 412, ...reading, 204] : reading)
-      const copy = yield* Effect.promise(() => readFile(join(cwd, "copy.safetensors")))
-      expect(copy).toEqual(Buffer.from(options.writable === true ? model : new Uint8Array(1000)))
-      expect((yield* Effect.promise(() => readFile(join(cwd, "first.bin")))).length).toBe(8)
-    }))
+  it.scopedLive.each(servers)(
+    "shows commands that work, for a server that %s",
+    ([, options]) =>
+      Effect.gen(function*() {
+        const served = yield* serveWith(options)
+        const cwd = yield* folder
+        const model = new Uint8Array(100_000).fill(7)
+        yield* Effect.promise(() => writeFile(join(cwd, "model.safetensors"), model))
+        const shown = block(yield* guideOf(served), "sh")
+        // Each command says its status in a line of its own.
+        const script = shown
+          .replace("http://127.0.0.1:8765", served.url)
+          .replace("TOKEN=\"...\"", `TOKEN="${token}"`)
+          .replaceAll(/^curl (.*)$/gm, "curl -sS -w '\\nstatus %{http_code}\\n' $1")
+        const { stdout } = yield* Effect.promise(() => promisify(execFile)("bash", ["-euc", script], { cwd }))
+        const statuses = [...stdout.matchAll(/^status (\d+)$/gm)].map(([, status]) => Number(status))
+        const reading = [200, 206, 200, 200, 200, 200]
+        expect(statuses).toEqual(options.writable === true ? [200, 412, ...reading, 204] : reading)
+        const copy = yield* Effect.promise(() => readFile(join(cwd, "copy.safetensors")))
+        expect(copy).toEqual(Buffer.from(options.writable === true ? model : new Uint8Array(1000)))
+        expect((yield* Effect.promise(() => readFile(join(cwd, "first.bin")))).length).toBe(8)
+      })
+  )
 
-  it.scopedLive.each(servers)("shows the body of a failure as it is sent, for a server that %s", ([, options]) =>
-    Effect.gen(function*() {
-      const served = yield* serveWith(options)
-      const { status, text } = yield* ask(served, "GET", "/objects/bert/none", { authorization: `Bearer ${token}` })
-      expect([status, block(yield* guideOf(served), "json")]).toEqual([404, text])
-    }))
+  it.scopedLive.each(servers)(
+    "shows the body of a failure as it is sent, for a server that %s",
+    ([, options]) =>
+      Effect.gen(function*() {
+        const served = yield* serveWith(options)
+        const { status, text } = yield* ask(served, "GET", "/objects/bert/none", { authorization: `Bearer ${token}` })
+        expect([status, block(yield* guideOf(served), "json")]).toEqual([404, text])
+      })
+  )
 
   it.scopedLive("says how to authorize: with a token, as the app decides, or not at all", () =>
     Effect.gen(function*() {
@@ -100,7 +106,9 @@ describe("the guide at /docs", () => {
           page.on("console", (message) => message.type() === "error" && problems.push(message.text()))
           page.on("pageerror", (error) => problems.push(error.message))
           page.on("request", (request) => {
-            if (!/^(data:|blob:)/.test(request.url()) && !request.url().startsWith(served.url)) problems.push(request.url())
+            if (!/^(data:|blob:)/.test(request.url()) && !request.url().startsWith(served.url)) {
+              problems.push(request.url())
+            }
           })
           const widths: Array<readonly [number, number]> = []
           let text = ""
@@ -113,8 +121,10 @@ describe("the guide at /docs", () => {
             await page.locator(".opblock-summary-control").first().click()
             await page.locator(".responses-table").first().waitFor()
             text = await page.locator("body").innerText()
-            widths.push([width, await page.evaluate("document.documentElement.scrollWidth") as number])
-            if (pictures !== undefined) await page.screenshot({ path: join(pictures, `docs-${width}.png`), fullPage: true })
+            widths.push([width, await page.evaluate<number>("document.documentElement.scrollWidth")])
+            if (pictures !== undefined) {
+              await page.screenshot({ path: join(pictures, `docs-${width}.png`), fullPage: true })
+            }
           }
           return { problems, text, widths }
         })

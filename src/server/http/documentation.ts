@@ -24,7 +24,7 @@ const policy =
 /** Swagger UI's tables are wider than a phone: there, each cell is on a line of its own. */
 const style = `
 .swagger-ui .response-col_links { display: none }
-.swagger-ui .markdown pre code { color: inherit; font-weight: 400; white-space: pre; display: block; overflow-x: auto }
+.swagger-ui .renderedMarkdown pre > code { color: inherit; font-weight: 400; white-space: pre; display: block; overflow-x: auto }
 .swagger-ui table.headers { display: block; overflow-x: auto }
 @media (max-width: 640px) {
   .swagger-ui .wrapper, .swagger-ui .opblock-body .opblock-section-header { padding-left: 8px; padding-right: 8px }

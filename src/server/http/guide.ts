@@ -16,14 +16,14 @@ export interface Access {
 
 const authorizations: { readonly [Kind in Authorization]: string } = {
   none: "None is required: requests need no token.",
-  tokens: "Send `authorization: Bearer <token>` with each request, except for `/health`, `/openapi.json` and `/docs`. " +
+  tokens:
+    "Send `authorization: Bearer <token>` with each request, except for `/health`, `/openapi.json` and `/docs`. " +
     "Without a token that the server knows the response is a 401; a token that only allows reading is refused a write " +
     "with a 403. On this page, press *Authorize* and enter the token.",
   own: "The app that serves these objects decides which requests are allowed: ask its operators what to send."
 }
 
-const fence = (language: string, lines: ReadonlyArray<string>): string =>
-  ["```" + language, ...lines, "```"].join("\n")
+const fence = (language: string, lines: ReadonlyArray<string>): string => ["```" + language, ...lines, "```"].join("\n")
 
 /** What `curl` is called with for each of the main routes. */
 const commands = ({ authorization, writable }: Access): string => {
@@ -42,8 +42,8 @@ const commands = ({ authorization, writable }: Access): string => {
     ...(authorization === "tokens" ? ["TOKEN=\"...\""] : []),
     "",
     ...(writable ? saving : []),
-    "# Load an object; after a broken connection the same line resumes it",
-    `${curl} -f -C - -o copy.safetensors ${object}`,
+    "# Load an object",
+    `${curl} -f -o copy.safetensors ${object}`,
     "",
     "# Its first 8 bytes; its size, etag and metadata",
     `${curl} -r 0-7 -o first.bin ${object}`,
