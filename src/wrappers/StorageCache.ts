@@ -39,6 +39,7 @@ import { Counters } from "./cache/counters.js"
 import { CachedObjects } from "./cache/objects.js"
 import { Reader } from "./cache/reader.js"
 import { SecondTier } from "./cache/secondTier.js"
+import { TierStorage } from "./cache/tierStorage.js"
 
 /**
  * When an object in the cache may be served without asking the storage:
@@ -177,7 +178,10 @@ export const make: {
         capacity,
         counters,
         timeToLive: freshness,
-        tier: tier && (yield* SecondTier.make(inner.backend, tier.storage.backend, tier.capacity, counters))
+        tier: tier && new SecondTier(
+          yield* TierStorage.make(inner.backend, tier.storage.backend, tier.capacity, counters),
+          counters
+        )
       })
       const reader = new Reader(inner.backend, objects, counters, shared)
       const cached = Storage.make(makeBackend(inner.backend, name, objects, reader))
