@@ -41,6 +41,8 @@ export class TierStorage {
   readonly capacity: number
   /** Of whose objects it is the tier. */
   readonly origin: string
+  /** Called with a key of which nothing is stored any more. */
+  whenGone: (key: string) => void = () => {}
   readonly #counters: Counters
   readonly #stored: LRUCache<string, Stored>
   /** What is stored of each key, in the order in which it was saved. */
@@ -230,7 +232,9 @@ export class TierStorage {
 
   #forget(key: string, name: string): void {
     const names = this.#names.get(key)
-    if (names?.delete(name) === true && names.size === 0) this.#names.delete(key)
+    if (names?.delete(name) !== true || names.size > 0) return
+    this.#names.delete(key)
+    this.whenGone(key)
   }
 
   #addListed(listed: Iterable<ObjectInfo>): void {
