@@ -33,12 +33,16 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { boolean, decode, duration, must, show, size, storage } from "../internal/options.js"
 import * as Storage from "../Storage.js"
-import type { StorageBackend } from "../StorageBackend.js"
+import type { ObjectInfo, StorageBackend } from "../StorageBackend.js"
 import { InvalidOptions, type LoadError } from "../StorageError.js"
+import { BlockReader } from "./cache/blockReader.js"
+import { CachedBlocks } from "./cache/blocks.js"
+import { BlockTier } from "./cache/blockTier.js"
 import { Counters } from "./cache/counters.js"
 import { CachedObjects } from "./cache/objects.js"
 import { Reader } from "./cache/reader.js"
 import { SecondTier } from "./cache/secondTier.js"
+import { TierStorage } from "./cache/tierStorage.js"
 
 /**
  * When an object in the cache may be served without asking the storage:
@@ -65,6 +69,10 @@ export interface MemoryOptions {
   readonly freshness?: Freshness | undefined
   /** Whether loads and streams return the cached bytes themselves, which must then not be changed. Default: false. */
   readonly shared?: boolean | undefined
+  /**
+   * The size of the blocks in which objects are kept, in bytes. Default: objects are kept whole.
+   */
+  readonly blocks?: FileSystem.SizeInput | undefined
 }
 
 /**
@@ -109,8 +117,8 @@ export interface Statistics {
   readonly evictions: number
   /** Of the second tier. */
   readonly failures: number
-  readonly memory: { readonly objects: number; readonly size: number }
-  readonly tier: { readonly objects: number; readonly size: number }
+  readonly memory: { readonly objects: number; readonly blocks?: number; readonly size: number }
+  readonly tier: { readonly objects: number; readonly blocks?: number; readonly size: number }
 }
 
 /**
@@ -169,19 +177,21 @@ export const make: {
   2,
   (inner: Storage.Service, options: Options): Effect.Effect<CachedStorage, InvalidOptions> =>
     Effect.gen(function*() {
-      const { capacity, freshness, shared, tier } = yield* decode("StorageCache", schema, options)
+      const { blocks, capacity, freshness, shared, tier } = yield* decode("StorageCache", schema, options)
       yield* checkTier(tier?.storage.backend)
+      if (blocks !== undefined) yield* checkBlocks(blocks, capacity, tier?.capacity)
       const name = `Cache(${inner.backend.name})`
       const counters = new Counters(name)
-      const objects = new CachedObjects({
-        capacity,
-        counters,
-        timeToLive: freshness,
-        tier: tier && (yield* SecondTier.make(inner.backend, tier.storage.backend, tier.capacity, counters))
-      })
-      const reader = new Reader(inner.backend, objects, counters, shared)
-      const cached = Storage.make(makeBackend(inner.backend, name, objects, reader))
-      return { ...cached, cache: makeCache(cached, objects, counters) }
+      const stored = tier && (yield* TierStorage.make(inner.backend, tier.storage.backend, tier.capacity, counters))
+      const settings = { capacity, counters, timeToLive: freshness }
+      if (blocks === undefined) {
+        const objects = new CachedObjects({ ...settings, tier: stored && new SecondTier(stored, counters) })
+        const reader = new Reader(inner.backend, objects, counters, shared)
+        return cachedStorage(inner.backend, name, counters, objects, reader)
+      }
+      const cached = new CachedBlocks({ ...settings, blockSize: blocks, tier: stored && new BlockTier(stored, blocks) })
+      const reader = new BlockReader(inner.backend, cached, counters, shared)
+      return cachedStorage(inner.backend, name, counters, cached, reader)
     })
 )
 
@@ -260,6 +270,7 @@ interface Settings {
   readonly capacity: number
   readonly freshness: number
   readonly shared: boolean
+  readonly blocks?: number | undefined
   readonly tier?: { readonly storage: Storage.Service; readonly capacity: number } | undefined
 }
 
@@ -282,6 +293,7 @@ const schema: Schema.Schema<Settings, Options> = Schema.Struct({
   capacity: size(),
   freshness: Schema.optionalWith(timeToLive, { default: () => 0 }),
   shared: Schema.optionalWith(boolean, { default: () => false }),
+  blocks: Schema.optional(size()),
   tier: Schema.optional(Schema.Struct({ storage, capacity: size() }))
 })
 
@@ -292,20 +304,47 @@ const checkTier = (backend: StorageBackend | undefined): Effect.Effect<void, Inv
   return Effect.fail(new InvalidOptions({ module: "StorageCache", option: "tier", reason }))
 }
 
-const makeCache = (storage: Storage.Service, objects: CachedObjects, counters: Counters): Cache => ({
-  statistics: Effect.sync(() => ({
-    ...counters.totals(),
-    memory: objects.memory.contents(),
-    tier: objects.tier?.contents() ?? { objects: 0, size: 0 }
-  })),
+/** What a tier keeps of an object beside the bytes of each block, at most. */
+const perBlock = 8 * 1024
+
+const checkBlocks = (
+  blocks: number,
+  capacity: number,
+  tierCapacity: number | undefined
+): Effect.Effect<void, InvalidOptions> => {
+  if (blocks <= capacity || (tierCapacity !== undefined && blocks + perBlock <= tierCapacity)) return Effect.void
+  const reason = `blocks must be at most the capacity (got ${blocks} bytes, and a capacity of ${capacity} bytes)`
+  return Effect.fail(new InvalidOptions({ module: "StorageCache", option: "blocks", reason }))
+}
+
+/** What a cache holds, be it objects or blocks of them. */
+interface Contents {
+  readonly contents: () => Pick<Statistics, "memory" | "tier">
+  readonly invalidate: (keys: ReadonlyArray<string>) => Effect.Effect<void>
+  /** Whether an object would fit, and is not here. */
+  readonly lacks: (info: ObjectInfo) => Effect.Effect<boolean>
+}
+
+const cachedStorage = (
+  inner: StorageBackend,
+  name: string,
+  counters: Counters,
+  contents: Contents,
+  reader: Pick<StorageBackend, "open" | "load" | "loadRanges" | "head">
+): CachedStorage => {
+  const storage = Storage.make(makeBackend(inner, name, contents, reader))
+  return { ...storage, cache: makeCache(storage, contents, counters) }
+}
+
+const makeCache = (storage: Storage.Service, contents: Contents, counters: Counters): Cache => ({
+  statistics: Effect.sync(() => ({ ...counters.totals(), ...contents.contents() })),
   warm: (keys) =>
     Effect.forEach(
       new Set(keys),
       (key) =>
         Effect.scoped(Effect.flatMap(storage.open(key), ({ info, stream }) =>
-          Effect.flatMap(objects.find(key), (entry) =>
-            // Opening it did not find it in the cache, nor fill the cache at once.
-            entry?.info !== info && objects.fits(info) ? Stream.runDrain(stream) : Effect.void))),
+          // Opening it may have filled the cache at once.
+          Effect.flatMap(contents.lacks(info), (isMissing) => isMissing ? Stream.runDrain(stream) : Effect.void))),
       { concurrency: 4, discard: true }
     )
 })
@@ -313,12 +352,12 @@ const makeCache = (storage: Storage.Service, objects: CachedObjects, counters: C
 const makeBackend = (
   inner: StorageBackend,
   name: string,
-  objects: CachedObjects,
-  reader: Reader
+  contents: Contents,
+  reader: Pick<StorageBackend, "open" | "load" | "loadRanges" | "head">
 ): StorageBackend => {
   /** Invalidates what an operation changes when it ends, however it ends. */
   const invalidating = <A, Err, R>(effect: Effect.Effect<A, Err, R>, ...keys: ReadonlyArray<string>) =>
-    Effect.ensuring(effect, objects.invalidate(keys))
+    Effect.ensuring(effect, contents.invalidate(keys))
   return {
     name,
     location: inner.location,

@@ -1,18 +1,88 @@
 /**
- * The contract suite for a cache whose second tier is a file system.
+ * Caches whose second tier is a file system: the contract suite, and processes that are killed.
  */
+import { describe, expect, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
+import { spawn } from "node:child_process"
+import { createHash } from "node:crypto"
+import { once } from "node:events"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
 import { FileSystemStorage, MemoryStorage, StorageCache } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
+import { bytes } from "../support/content.js"
 import { Directory, leftovers, temporaryDirectory } from "../support/directory.js"
 
 const MiB = 1024 * 1024
+
+const program = fileURLToPath(new URL("../support/cacheChild.ts", import.meta.url))
+
+/** A process that streams a large object through a cache of blocks, and what it prints. */
+const stream = (...args: ReadonlyArray<string>) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() =>
+        spawn(process.execPath, ["--import", "tsx", program, ...args], { stdio: ["ignore", "pipe", "inherit"] })
+      ),
+      (child) => Effect.promise(async () => {
+        if (child.exitCode === null && child.signalCode === null && child.kill("SIGKILL")) await once(child, "exit")
+      })
+    ),
+    (child) => ({
+      child,
+      line: Effect.promise(async () => {
+        for await (const line of child.stdout) return String(line)
+        return expect.fail("it has printed nothing")
+      })
+    })
+  )
+
+describe("StorageCache of blocks on a file system", () => {
+  it.scopedLive("fetches only the rest after a process was killed at 97 % of an object", () =>
+    Effect.gen(function*() {
+      const size = 400 * MiB
+      const blocks = 4 * MiB
+      const [origin, tier] = yield* Effect.all([temporaryDirectory, temporaryDirectory])
+      const content = bytes(size)
+      fs.writeFileSync(path.join(origin, "large"), content)
+      const sha1 = createHash("sha1").update(content).digest("hex")
+
+      const first = yield* stream(origin, tier, `${blocks}`, `${size * 0.97}`)
+      const seen = Number(/^seen (\d+)\n$/.exec(yield* first.line)?.[1])
+      expect(seen).toBeGreaterThanOrEqual(size * 0.97)
+      first.child.kill("SIGKILL")
+      yield* Effect.promise(() => once(first.child, "exit"))
+
+      const second = yield* stream(origin, tier, `${blocks}`)
+      const [, fetched, hash] = /^fetched (\d+) sha1 (\w+)\n$/.exec(yield* second.line) ?? []
+      expect(hash).toBe(sha1)
+      expect(Number(fetched)).toBeGreaterThan(0)
+      expect(Number(fetched)).toBeLessThanOrEqual(size - seen + blocks)
+      const third = yield* stream(origin, tier, `${blocks}`)
+      expect(yield* third.line).toBe(`fetched 0 sha1 ${sha1}\n`)
+    }))
+})
 
 StorageContract.suite("StorageCache(Memory) with a second tier on a file system", {
   layer: Layer.unwrapScoped(Effect.map(temporaryDirectory, (directory) =>
     StorageCache.layer({
       capacity: 1,
       freshness: "immutable",
+      tier: { layer: FileSystemStorage.layer({ directory, durability: "relaxed" }), capacity: 100 * MiB }
+    }).pipe(
+      Layer.provide(MemoryStorage.layer()),
+      Layer.merge(Layer.succeed(Directory, directory))
+    ))),
+  leftovers
+})
+
+StorageContract.suite("StorageCache(Memory) of blocks with a second tier on a file system", {
+  layer: Layer.unwrapScoped(Effect.map(temporaryDirectory, (directory) =>
+    StorageCache.layer({
+      capacity: 1,
+      freshness: "immutable",
+      blocks: 100_000,
       tier: { layer: FileSystemStorage.layer({ directory, durability: "relaxed" }), capacity: 100 * MiB }
     }).pipe(
       Layer.provide(MemoryStorage.layer()),

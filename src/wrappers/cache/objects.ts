@@ -1,19 +1,19 @@
 /**
  * The objects in a cache, in both tiers: which of them are there, fresh, or on their way in.
  */
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ObjectInfo, SaveData } from "../../StorageBackend.js"
 import type { Counters } from "./counters.js"
 import { type Fill, Fills } from "./fills.js"
+import { Freshness } from "./freshness.js"
 import { type CachedObject, type Entry, MemoryTier } from "./memoryTier.js"
 import type { SecondTier } from "./secondTier.js"
 
 export class CachedObjects {
   readonly memory: MemoryTier
   readonly tier: SecondTier | undefined
-  readonly #timeToLive: number
+  readonly freshness: Freshness
   readonly #counters: Counters
   readonly #fills = new Fills()
 
@@ -26,7 +26,7 @@ export class CachedObjects {
   }) {
     this.memory = new MemoryTier(capacity)
     this.tier = tier
-    this.#timeToLive = timeToLive
+    this.freshness = new Freshness(timeToLive)
     this.#counters = counters
   }
 
@@ -38,23 +38,18 @@ export class CachedObjects {
     })
   }
 
-  /** Whether it may be served without asking the storage. */
-  isFresh(entry: Entry): Effect.Effect<boolean> {
-    return this.#timeToLive === Infinity
-      ? Effect.succeed(true)
-      : Effect.map(Clock.currentTimeMillis, (now) => now - entry.confirmedAt < this.#timeToLive)
-  }
-
-  /** Notes that the storage has just confirmed it. */
-  confirm(entry: Entry): Effect.Effect<void> {
-    return Effect.map(Clock.currentTimeMillis, (now) => {
-      entry.confirmedAt = now
-    })
-  }
-
   /** Whether an object like this may be kept. */
   fits(info: ObjectInfo): boolean {
     return this.memory.fits(info) || this.tier?.fits(info) === true
+  }
+
+  /** Whether an object fits, and is not what is here. */
+  lacks(info: ObjectInfo): Effect.Effect<boolean> {
+    return Effect.map(this.find(info.key), (entry) => entry?.info !== info && this.fits(info))
+  }
+
+  contents() {
+    return { memory: this.memory.contents(), tier: this.tier?.contents() ?? { objects: 0, size: 0 } }
   }
 
   /** To be done before an object is requested that may be kept. */

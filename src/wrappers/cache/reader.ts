@@ -18,6 +18,7 @@ import { Filling } from "./filling.js"
 import type { Fill } from "./fills.js"
 import type { CachedObject, Entry } from "./memoryTier.js"
 import type { CachedObjects } from "./objects.js"
+import { piecesOf } from "./pieces.js"
 import type { SecondTier } from "./secondTier.js"
 import { SingleFlight } from "./singleFlight.js"
 
@@ -94,7 +95,7 @@ export class Reader {
               info: entry.info,
               range,
               bytes: view,
-              stream: this.#isShared ? streamOfViews(view, options) : stream
+              stream: this.#isShared ? piecesOf(view, options, true) : stream
             })
           )
         }),
@@ -113,7 +114,7 @@ export class Reader {
     return Effect.flatMap(this.#objects.find(key), (entry) =>
       entry === undefined
         ? this.#inner.head(key)
-        : Effect.flatMap(this.#objects.isFresh(entry), (isFresh) =>
+        : Effect.flatMap(this.#objects.freshness.isFresh(entry), (isFresh) =>
           isFresh ? Effect.succeed(entry.info) : this.#inner.head(key)))
   }
 
@@ -142,7 +143,7 @@ export class Reader {
         onSuccess: (found) => Effect.as(miss, found),
         onFailure: (error) =>
           error._tag === "ObjectNotModified"
-            ? Effect.zipRight(this.#objects.confirm(entry), fromCache(entry, object))
+            ? Effect.zipRight(this.#objects.freshness.confirm(entry), fromCache(entry, object))
             : Effect.zipRight(miss, Effect.fail(error))
       })
 
@@ -150,7 +151,7 @@ export class Reader {
       ifMatch !== undefined
         // An etag of another version is newer than what is here.
         ? entry.info.etag === ifMatch ? fromCache(entry, object) : fromStorage
-        : Effect.flatMap(this.#objects.isFresh(entry), (isFresh) =>
+        : Effect.flatMap(this.#objects.freshness.isFresh(entry), (isFresh) =>
           isFresh ? fromCache(entry, object) : ifNoneMatch === undefined ? revalidated(entry, object) : fromStorage)
 
     return Effect.suspend(() => {
@@ -252,15 +253,3 @@ const withCondition = <Options extends LoadOptions>(options: Options, unless: st
 /** What the storage has just said. */
 const confirmed = (info: ObjectInfo): Effect.Effect<Entry> =>
   Effect.map(Clock.currentTimeMillis, (confirmedAt) => ({ info, confirmedAt }))
-
-const viewSize = 1024 * 1024
-
-const streamOfViews = (bytes: Bytes, { chunkSize = viewSize }: StreamOptions): OpenedObject["stream"] => {
-  const size = Math.min(chunkSize, viewSize)
-  return Stream.fromIterable(
-    Array.from(
-      { length: Math.ceil(bytes.byteLength / size) },
-      (_, index) => bytes.subarray(index * size, (index + 1) * size)
-    )
-  )
-}
