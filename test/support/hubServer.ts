@@ -9,7 +9,7 @@ import { listen } from "./loopback.js"
 
 type Answer = (request: http.IncomingMessage, response: http.ServerResponse) => unknown
 
-export interface Site {
+interface Site {
   readonly url: string
   readonly requests: Array<Pick<http.IncomingMessage, "url" | "headers">>
   /** What happens to requests, instead of what they ask for, one after another. */
