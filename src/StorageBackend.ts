@@ -326,6 +326,12 @@ export interface StorageBackend {
       options: Pick<SaveOptions, "attributes">
     ) => Effect.Effect<ObjectInfo, E.SaveError>)
     | undefined
+  /**
+   * The bytes, or those of a range, as a `Blob` that reads them from the disk when it is read itself, where the store can do that.
+   * It belongs to one version of the object: once that is replaced or removed, to read it fails. Only a wrapper that neither
+   * changes bytes nor has to see them passes it on; another one has none, and its objects are streamed.
+   */
+  readonly blob?: ((key: string, options: LoadOptions) => Effect.Effect<Blob, E.LoadError>) | undefined
   /** Objects in the order of `ObjectKey.compare`, one page a chunk. */
   readonly entries: (options: ListOptions) => Stream.Stream<ObjectInfo, E.ListError>
   /** The keys of `entries`, for a store that lists keys at less cost. */
@@ -378,7 +384,7 @@ export type Derived = Omit<StorageBackend, keyof Primitives>
  * - `loadRanges` coalesces neighbouring ranges and loads them, eight at once, all under the etag of a `head`.
  * - `keys` and `listDirectory` are made from `entries`.
  * - `removeAll` removes one by one, sixteen at once.
- * - `copy` saves what it opens; `move` copies, then removes; `presign` is not supported, nor is `saveResumable`.
+ * - `copy` saves what it opens; `move` copies, then removes; `presign` is not supported, nor are `saveResumable` and `blob`.
  *
  * Of the first argument only the primitives are used, so `make({ ...backend, open })` derives everything from the new
  * `open`. A stream that ends before its range does fails with a truncated `CorruptObject`.
@@ -425,6 +431,7 @@ export const make = (primitives: Primitives, better: Partial<Derived> = {}): Sto
     head,
     save,
     saveResumable: better.saveResumable,
+    blob: better.blob,
     entries,
     keys: better.keys ?? ((options) => Stream.map(entries(options), (info) => info.key)),
     listDirectory: better.listDirectory ?? listDirectoryOf(entries),
@@ -513,7 +520,7 @@ const copyOpened =
  * @category models
  */
 export interface Call<out Err extends E.StorageError = E.StorageError> {
-  readonly operation: Exclude<keyof StorageBackend, "name" | "location" | "capabilities" | "saveResumable">
+  readonly operation: Exclude<keyof StorageBackend, "name" | "location" | "capabilities" | "saveResumable" | "blob">
   /** The key; of a copy or move the old one; none for listings and `removeAll`. */
   readonly key?: string
   /** The prefix of a listing. */
@@ -552,8 +559,8 @@ export interface Interceptor {
 }
 
 /**
- * A wrapper whose every operation is treated alike. To treat one differently, spread the result and replace the method. It has no
- * `saveResumable`.
+ * A wrapper whose every operation is treated alike. To treat one differently, spread the result and replace the method. It has neither
+ * `saveResumable` nor `blob`.
  *
  * @since 0.1.0
  * @category combinators

@@ -11,7 +11,7 @@ import { withPlace } from "./errors.js"
 /** `folder` is a valid key; the objects are those under `<folder>/`. */
 export const prefixed = (inner: StorageBackend, folder: string, name: string): StorageBackend => {
   const prefix = `${folder}/`
-  const { saveResumable } = inner
+  const { blob, saveResumable } = inner
   const strip = (key: string) => key.slice(prefix.length)
   const toInfo = (info: ObjectInfo): ObjectInfo => ({ ...info, key: strip(info.key) })
   const toError = <Err extends E.StorageError>(error: Err): Err =>
@@ -63,6 +63,7 @@ export const prefixed = (inner: StorageBackend, folder: string, name: string): S
     save: (key, data, options) => on([key], () => Effect.map(inner.save(prefix + key, data, options), toInfo)),
     saveResumable: saveResumable &&
       ((key, data, options) => on([key], () => Effect.map(saveResumable(prefix + key, data, options), toInfo))),
+    blob: blob && ((key, options) => on([key], () => blob(prefix + key, options))),
     entries: (options) => listing(options, inner.entries, toInfo),
     keys: (options) => listing(options, inner.keys, strip),
     listDirectory: (start) => {

@@ -354,6 +354,8 @@ const withBrokenBytes = (
   const loading = { writes: false, canFailWith: isLoadError }
   return {
     ...inner,
+    // Its bytes would not be seen.
+    blob: undefined,
     open: (key, options) => {
       const call: StorageBackend.Call<E.LoadError> = { ...loading, operation: "open", key }
       return Effect.map(inner.open(key, options), (opened) => {

@@ -15,6 +15,9 @@
  * URLs with a user name or password, and those that cannot be a key (longer than 1,024 bytes with the prefix, with a NUL,
  * or a path with a segment `..`) are never found and cannot be put.
  *
+ * Where the storage keeps objects on the disk of a browser (`OpfsStorage`, also under `StoragePrefix` or `StorageReadOnly`), a
+ * response has a blob on the disk as its body, so that `response.blob()` and its address take no memory.
+ *
  * Only the body of a response is kept. Its `Content-Length` is the size of the object, its `Content-Type` follows from the
  * extension.
  *

@@ -51,6 +51,7 @@ const makeBackend = (inner: StorageBackend.StorageBackend): StorageBackend.Stora
       conditionalRemove: false
     }
   }),
+  blob: inner.blob,
   save: refuse,
   remove: refuse,
   removeAll: refuse,

@@ -151,6 +151,15 @@ describe("OpfsStorage in Chromium", () => {
       })
   )
 
+  inBrowser.scopedLive("gives transformers.js blobs that stay on the disk", () =>
+    Effect.gen(function*() {
+      const { open } = yield* setup
+      const expected = { isWhole: true, range: [8, 16], replaced: "NotReadableError" }
+      const tab = yield* open
+      expect(yield* perform(tab, "match")).toEqual(expected)
+      expect(yield* performInWorker(tab, "match")).toEqual(expected)
+    }))
+
   inBrowser.scopedLive("keeps an object of more than 2 GiB", () =>
     Effect.gen(function*() {
       const { open } = yield* setup

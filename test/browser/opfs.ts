@@ -9,6 +9,7 @@ import * as OpfsStorage from "surfing-weights/OpfsStorage"
 import * as Storage from "surfing-weights/Storage"
 import * as StorageCache from "surfing-weights/StorageCache"
 import * as StorageContract from "surfing-weights/StorageContract"
+import * as TransformersCache from "surfing-weights/TransformersCache"
 import { offer } from "./tasks.js"
 
 interface Folder {
@@ -171,4 +172,24 @@ const large = ({ size }: { readonly size: number }) =>
     }
   }).pipe(Effect.provide(opfs))
 
-offer({ contract, save, load, saveForever, temporary, list, claim, increment, loadCached, large })
+// As the cache of transformers.js
+
+/** Puts a file and matches it; replaces it, and reads the blob that was matched again. */
+const match = () =>
+  Effect.gen(function*() {
+    const url = "https://huggingface.co/m/resolve/main/model.onnx"
+    const cache = yield* TransformersCache.make("transformers")
+    const bytes = patternAt(0, 4 * MiB)
+    return yield* Effect.promise(async () => {
+      await cache.put(url, new Response(bytes))
+      const blob = await (await cache.match(url))?.blob()
+      const read = new Float64Array(await blob?.arrayBuffer() ?? new ArrayBuffer(0))
+      const part = await cache.match(new Request(url, { headers: { range: "bytes=8-23" } }))
+      const range = [...new Float64Array(await part?.arrayBuffer() ?? new ArrayBuffer(0))]
+      await cache.put(url, new Response(bytes.slice(0, MiB)))
+      const replaced = await blob?.arrayBuffer().then(() => "it is in memory", (error: Error) => error.name)
+      return { isWhole: read.length === MiB / 2 && read.every((value, at) => value === at * 8), range, replaced }
+    })
+  }).pipe(Effect.provide(opfs))
+
+offer({ match, contract, save, load, saveForever, temporary, list, claim, increment, loadCached, large })

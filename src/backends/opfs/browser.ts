@@ -58,7 +58,7 @@ export interface Browser {
 
 interface Globals {
   readonly navigator?: {
-    readonly storage?: { readonly getDirectory?: () => Promise<FolderHandle> }
+    readonly storage?: { readonly getDirectory?: (this: object) => Promise<FolderHandle> }
     readonly locks?: LockManager
   }
   readonly FileSystemFileHandle?: { readonly prototype: Partial<FileHandle> }
@@ -68,7 +68,8 @@ interface Globals {
 export const browser: Effect.Effect<Browser, UnsupportedOperation> = Effect.suspend(() => {
   const { FileSystemFileHandle, navigator } = globalThis as Globals
   const { locks, storage } = navigator ?? {}
-  if (storage?.getDirectory === undefined || locks === undefined || FileSystemFileHandle === undefined) {
+  const getDirectory = storage?.getDirectory?.bind(storage)
+  if (getDirectory === undefined || locks === undefined || FileSystemFileHandle === undefined) {
     return new UnsupportedOperation({
       reason:
         "there is no origin private file system here; use OpfsStorage in a browser, on a page of https:// or localhost"
@@ -79,5 +80,5 @@ export const browser: Effect.Effect<Browser, UnsupportedOperation> = Effect.susp
     ? new UnsupportedOperation({
       reason: "the origin private file system of this browser cannot save a file in one step; update the browser"
     })
-    : Effect.succeed({ root: () => storage.getDirectory?.() ?? Promise.reject(new Error("bug")), locks })
+    : Effect.succeed({ root: getDirectory, locks })
 })

@@ -28,35 +28,42 @@ const tries = 10
 /** The methods of a backend that read objects. */
 export const reader = (
   directory: Directory
-): Pick<StorageBackend.StorageBackend, "load" | "loadRanges" | "head"> & Pick<StorageBackend.Primitives, "open"> => ({
-  open: (key, options) =>
-    Effect.gen(function*() {
-      const found = yield* Effect.flatMap(find(directory, key, smallRead), intact)
-      const range = yield* StorageBackend.checkLoad(found.info, options)
-      const read = inBeginning(found, range)
-      if (read !== undefined) return StorageBackend.openedBytes(found.info, range, read)
-      const { chunkSize = Infinity } = options
-      const stream = Stream.catchAll(streamOf(found, range), (error) =>
-        Stream.fromEffect(broken(directory, found, error)))
-      return { info: found.info, range, stream: chunkSize < Infinity ? inChunks(stream, chunkSize) : stream }
-    }),
-  load: (key, options) =>
-    reading(
-      directory,
-      key,
-      (found) => Effect.flatMap(StorageBackend.checkLoad(found.info, options), (range) => read(found, range))
-    ),
-  loadRanges: (key, ranges, options) =>
-    reading(directory, key, (found) =>
+):
+  & Pick<StorageBackend.StorageBackend, "load" | "loadRanges" | "head" | "blob">
+  & Pick<StorageBackend.Primitives, "open"> => ({
+    open: (key, options) =>
       Effect.gen(function*() {
-        yield* StorageBackend.checkLoad(found.info, options)
-        const resolved = yield* Effect.forEach(ranges, (range) => StorageBackend.checkLoad(found.info, { range }))
-        const reads = coalesce(resolved)
-        const loaded = yield* Effect.forEach(reads, (range) => read(found, range), { concurrency: rangesAtOnce })
-        return resolved.map((range) => cut(range, reads, loaded))
-      })),
-  head: (key) => Effect.map(find(directory, key), ({ info }) => info)
-})
+        const found = yield* Effect.flatMap(find(directory, key, smallRead), intact)
+        const range = yield* StorageBackend.checkLoad(found.info, options)
+        const read = inBeginning(found, range)
+        if (read !== undefined) return StorageBackend.openedBytes(found.info, range, read)
+        const { chunkSize = Infinity } = options
+        const stream = Stream.catchAll(streamOf(found, range), (error) =>
+          Stream.fromEffect(broken(directory, found, error)))
+        return { info: found.info, range, stream: chunkSize < Infinity ? inChunks(stream, chunkSize) : stream }
+      }),
+    load: (key, options) =>
+      reading(
+        directory,
+        key,
+        (found) => Effect.flatMap(StorageBackend.checkLoad(found.info, options), (range) => read(found, range))
+      ),
+    loadRanges: (key, ranges, options) =>
+      reading(directory, key, (found) =>
+        Effect.gen(function*() {
+          yield* StorageBackend.checkLoad(found.info, options)
+          const resolved = yield* Effect.forEach(ranges, (range) => StorageBackend.checkLoad(found.info, { range }))
+          const reads = coalesce(resolved)
+          const loaded = yield* Effect.forEach(reads, (range) => read(found, range), { concurrency: rangesAtOnce })
+          return resolved.map((range) => cut(range, reads, loaded))
+        })),
+    blob: (key, options) =>
+      Effect.gen(function*() {
+        const found = yield* Effect.flatMap(find(directory, key), intact)
+        return blobOf(found, yield* StorageBackend.checkLoad(found.info, options))
+      }),
+    head: (key) => Effect.map(find(directory, key), ({ info }) => info)
+  })
 
 /** Reads an object of one version, whichever it is. */
 const reading = <A>(

@@ -25,7 +25,7 @@ export const match = (
     const held = range === undefined ? takeHeld(location, key.right) : undefined
     if (held !== undefined) return held
     const info = yield* findIntact(location, key.right)
-    return info && toResponse(location, info, range, runtime)
+    return info && (yield* toResponse(location, info, range, runtime))
   }).pipe(
     Effect.catchAll((error) =>
       location.missOnFailure && request !== undefined
@@ -84,24 +84,38 @@ const takeHeld = ({ held }: Location, key: string): Response | undefined => {
 }
 
 const toResponse = (
-  { storage }: Location,
+  location: Location,
   info: Storage.ObjectInfo,
   range: ByteRange.ByteRange | undefined,
   runtime: Runtime.Runtime<Storage.Storage>
-): Response | undefined => {
+): Effect.Effect<Response | undefined> => {
   const resolved = ByteRange.resolve(range, info.size)
-  if (Either.isLeft(resolved)) return undefined
+  if (Either.isLeft(resolved)) return Effect.succeed(undefined)
   const { endExclusive, start } = resolved.right
-  const bytes = storage.stream(info.key, { ifMatch: info.etag, ...(range !== undefined && { range }) })
-  return new Response(Storage.toReadableStreamRuntime(bytes, runtime), {
-    status: range === undefined ? 200 : 206,
-    headers: {
-      "accept-ranges": "bytes",
-      "content-length": String(endExclusive - start),
-      "content-type": contentTypes.get(extensionOf(info.key)) ?? "application/octet-stream",
-      ...(range !== undefined && { "content-range": `bytes ${start}-${endExclusive - 1}/${info.size}` })
-    }
-  })
+  return Effect.map(bodyOf(location, info, range, runtime), (body) =>
+    new Response(body, {
+      status: range === undefined ? 200 : 206,
+      headers: {
+        "accept-ranges": "bytes",
+        "content-length": String(endExclusive - start),
+        "content-type": contentTypes.get(extensionOf(info.key)) ?? "application/octet-stream",
+        ...(range !== undefined && { "content-range": `bytes ${start}-${endExclusive - 1}/${info.size}` })
+      }
+    }))
+}
+
+/** A blob, where the storage has one: a reader that wants a blob, or an address of it, then has no copy in memory. */
+const bodyOf = (
+  { storage }: Location,
+  { etag, key }: Storage.ObjectInfo,
+  range: ByteRange.ByteRange | undefined,
+  runtime: Runtime.Runtime<Storage.Storage>
+): Effect.Effect<Blob | ReadableStream<Uint8Array<ArrayBuffer>>> => {
+  const options = { ifMatch: etag, ...(range !== undefined && { range }) }
+  const stream = Effect.sync(() => Storage.toReadableStreamRuntime(storage.stream(key, options), runtime))
+  const { blob } = storage.backend
+  // What fails here fails in the stream, too, and says where.
+  return blob === undefined ? stream : Effect.orElse(blob(key, options), () => stream)
 }
 
 // Of the files that the library loads. Engines insist on the type of WebAssembly.
