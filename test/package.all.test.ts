@@ -4,69 +4,30 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
 import { build } from "esbuild"
-import { execFile, spawn } from "node:child_process"
+import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
-import { basename, dirname, join, relative, resolve } from "node:path"
-import { promisify } from "node:util"
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises"
+import { dirname, join, relative, resolve } from "node:path"
 import { build as viteBuild, createLogger, createServer } from "vite"
 import manifest from "../package.json" with { type: "json" }
+import { installPacked, publicModules, run } from "./support/packed.js"
 
 const root = resolve(import.meta.dirname, "..")
-const publicFolders = [".", "backends", "wrappers", "weights", "server", "testing"]
-
-// Name and path of each public module, as it stands under src/.
-const publicModules = async (): Promise<ReadonlyArray<readonly [name: string, path: string]>> => {
-  const folders = await Promise.all(publicFolders.map(async (folder) =>
-    (await readdir(join(root, "src", folder)))
-      .filter((file) => file.endsWith(".ts") && !file.startsWith("index."))
-      .map((file) => [basename(file, ".ts"), join(folder, basename(file, ".ts"))] as const)
-  ))
-  return folders.flat().sort(([a], [b]) => a < b ? -1 : 1)
-}
-
-const run = async (cwd: string, command: string, ...args: ReadonlyArray<string>): Promise<string> => {
-  const { stdout } = await promisify(execFile)(command, args, { cwd })
-  return stdout
-}
-
 const tsc = join(root, "node_modules/typescript/bin/tsc")
 
-let temporary = ""
 let consumer = ""
 let packed: ReadonlyArray<string> = []
+let remove = () => Promise.resolve()
 
-// The build is of a copy, so that it disturbs nobody who is using dist/.
 beforeAll(async () => {
-  temporary = await realpath(await mkdtemp(join(tmpdir(), "surfing-weights-package-")))
-  const copy = join(temporary, "copy")
-  const left = /^(node_modules|dist|docs|coverage|\..*)$/
-  await cp(root, copy, { recursive: true, filter: (path) => !left.test(relative(root, path)) })
-  await symlink(join(root, "node_modules"), join(copy, "node_modules"))
-  await run(copy, "npm", "run", "build")
-  await run(copy, "npm", "pack", "--pack-destination", temporary)
-  const tarball = join(temporary, `${manifest.name}-${manifest.version}.tgz`)
-
-  consumer = join(temporary, "consumer")
-  await mkdir(consumer)
-  await writeFile(join(consumer, "package.json"), JSON.stringify({ type: "module", private: true }))
-  // What it depends on is here already, so that nothing has to be fetched.
-  const dependencies = Object.keys(manifest.dependencies).map((name) => join(root, "node_modules", name))
-  const install = ["install", "--offline", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]
-  await run(consumer, "npm", ...install, ...dependencies, tarball)
-  for (const peer of ["effect", "@effect/platform"]) {
-    const link = join(consumer, "node_modules", peer)
-    await mkdir(dirname(link), { recursive: true })
-    await symlink(join(root, "node_modules", peer), link)
-  }
+  ;({ consumer, remove } = await installPacked())
   const installed = join(consumer, "node_modules/surfing-weights")
   packed = (await readdir(installed, { recursive: true, withFileTypes: true }))
     .filter((entry) => entry.isFile())
     .map((entry) => relative(installed, join(entry.parentPath, entry.name)))
 })
 
-afterAll(() => rm(temporary, { recursive: true, force: true }))
+afterAll(() => remove())
 
 describe("the package", () => {
   it("exports the barrel and every public module by its bare name, and nothing else", async () => {
