@@ -6,7 +6,7 @@ import { errorJson } from "../../internal/protocol.js"
 import { ObjectNotFound } from "../../StorageError.js"
 
 /** Who decides whether a request is allowed: nobody, the bearer tokens of the server, or a middleware of the app. */
-export type Authorization = "none" | "tokens" | "own"
+type Authorization = "none" | "tokens" | "own"
 
 /** What a server allows, as its documentation tells it. */
 export interface Access {
