@@ -17,7 +17,7 @@
  * - Keys of objects, their sizes and attributes are not encrypted.
  * - A copy is encrypted anew, as its context is another: its bytes pass through this process. Presigned URLs are not supported, since
  *   they lead to the encrypted bytes. A save that is broken off is not resumed.
- * - In Node, a stream takes about half a second more of processor time for each GiB, in the thread that runs the program (bench row
+ * - In Node, a stream takes about a second more of processor time for each GiB, in the thread that runs the program (bench row
  *   `encrypted-stream`); loads and saves take more than that. A load reads an object in order, as a stream does: where `S3Storage`
  *   should read several parts at once, give it `streamConcurrency`.
  * - An object that was saved without encryption, or by other programs, fails with `CorruptObject`.
