@@ -31,7 +31,7 @@ export interface FileSnapshot extends Blob {
 }
 
 /** What it writes is in the file once it is closed, and not before. */
-export interface FileWriter {
+interface FileWriter {
   readonly write: (data: {
     readonly type: "write"
     readonly position: number

@@ -29,7 +29,7 @@ export interface Header extends Description {
 const mark = 0x314f5753
 
 /** The bytes before the JSON. */
-export const fixedSize = 16
+const fixedSize = 16
 
 /** The longest JSON that is read, in bytes: attributes have 4 KiB at most, some of whose characters JSON escapes. */
 const maxJson = 64 * 1024
