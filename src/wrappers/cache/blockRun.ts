@@ -141,7 +141,9 @@ export class Run<V> {
     this.#end = Math.min(this.#end, blocksOf({ ...info, size: object.range.endExclusive }, blockSize))
     this.#isOpen = true
     Deferred.unsafeDone(this.#opened, Effect.succeed(version))
-    const gatherer = new Gatherer(yield* Stream.toPull(object.reuse?.(() => true) ?? object.stream))
+    const gatherer = object.bytes === undefined
+      ? new Gatherer(yield* Stream.toPull(object.reuse?.(() => true) ?? object.stream))
+      : new Gatherer(Effect.fail(Option.none()), [object.bytes])
     yield* this.#demand
     while (this.#next < this.#end) {
       const index = this.#next
@@ -192,10 +194,11 @@ type Pull = Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<LoadError>>
 class Gatherer {
   readonly #pull: Pull
   /** What was pulled and belongs to the next block. */
-  #left: ReadonlyArray<Uint8Array> = []
+  #left: ReadonlyArray<Uint8Array>
 
-  constructor(pull: Pull) {
+  constructor(pull: Pull, first: ReadonlyArray<Uint8Array> = []) {
     this.#pull = pull
+    this.#left = first
   }
 
   next(length: number): Effect.Effect<Bytes, LoadError> {

@@ -9,7 +9,7 @@ const descriptions = {
   hits: "reads that were served from the cache",
   misses: "reads that were sent to the storage",
   bytes: "bytes that were served from the cache",
-  evictions: "objects that were evicted for others",
+  evictions: "objects or blocks that were evicted for others",
   failures: "failures of the second tier"
 }
 
