@@ -25,9 +25,10 @@ const stream = (...args: ReadonlyArray<string>) =>
       Effect.sync(() =>
         spawn(process.execPath, ["--import", "tsx", program, ...args], { stdio: ["ignore", "pipe", "inherit"] })
       ),
-      (child) => Effect.promise(async () => {
-        if (child.exitCode === null && child.signalCode === null && child.kill("SIGKILL")) await once(child, "exit")
-      })
+      (child) =>
+        Effect.promise(async () => {
+          if (child.exitCode === null && child.signalCode === null && child.kill("SIGKILL")) await once(child, "exit")
+        })
     ),
     (child) => ({
       child,

@@ -739,7 +739,7 @@ describe("StorageCache of blocks, tensors", () => {
 })
 
 StorageContract.suite("StorageCache(Memory) of blocks", {
-  layer: StorageCache.layer({ capacity: MiB, freshness: "immutable", blocks: 1000 }).pipe(
+  layer: StorageCache.layer({ capacity: MiB, freshness: "immutable", blocks: 50_000 }).pipe(
     Layer.provide(MemoryStorage.layer())
   )
 })
