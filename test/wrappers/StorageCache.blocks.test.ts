@@ -568,6 +568,47 @@ describe("StorageCache of blocks, writes", () => {
     }))
 })
 
+describe("StorageCache of blocks, a write during a request", () => {
+  it.effect("keeps out what the storage had answered before, whatever asked for it", () =>
+    Effect.gen(function*() {
+      for (const make of kinds) {
+        for (const isCold of [true, false]) {
+          for (const [name, run] of [...eachRead, ["last", reads.load]] as const) {
+            const answered = yield* Deferred.make<void>()
+            const gate = yield* Deferred.make<void>()
+            let holds = false
+            const { storage } = yield* make({
+              hooks: {
+                around: (effect, { operation }) =>
+                  holds && ["open", "head"].includes(operation)
+                    ? Effect.zipLeft(
+                      effect,
+                      Effect.zipRight(Deferred.succeed(answered, undefined), Deferred.await(gate))
+                    )
+                    : effect
+              }
+            })
+            if (!isCold) yield* storage.load("k", { range: ByteRange.make(0, 1000) })
+            holds = true
+            const range = ByteRange.make(0, 3000)
+            const fiber = yield* Effect.fork(
+              name === "last" ? storage.load("k", { range: ByteRange.last(size) }) : run(storage, range)
+            )
+            yield* Deferred.await(answered)
+            holds = false
+            yield* storage.save("k", new Uint8Array(size))
+            yield* Deferred.succeed(gate, undefined)
+            yield* Effect.exit(Fiber.join(fiber))
+            const what = `${name} ${isCold ? "cold" : "warm"}`
+            expectBytes(yield* storage.load("k", { range }), new Uint8Array(3000), what)
+            expect((yield* storage.head("k")).etag, what).toBe((yield* storage.open("k").pipe(Effect.scoped)).info.etag)
+            expectBytes(yield* storage.load("k"), new Uint8Array(size), what)
+          }
+        }
+      }
+    }))
+})
+
 describe("StorageCache of blocks, the second tier", () => {
   it.effect("serves after a restart what it has, with the metadata, and fetches only the rest", () =>
     Effect.gen(function*() {
@@ -739,7 +780,7 @@ describe("StorageCache of blocks, tensors", () => {
 })
 
 StorageContract.suite("StorageCache(Memory) of blocks", {
-  layer: StorageCache.layer({ capacity: MiB, freshness: "immutable", blocks: 1000 }).pipe(
+  layer: StorageCache.layer({ capacity: MiB, freshness: "immutable", blocks: 50_000 }).pipe(
     Layer.provide(MemoryStorage.layer())
   )
 })

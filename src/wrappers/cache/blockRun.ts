@@ -31,8 +31,8 @@ export interface Request<V> {
   readonly opened: (info: ObjectInfo, run: Run<V>) => Effect.Effect<V>
   /** Keeps a block where it is at hand at once. */
   readonly keep: (version: V, index: number, bytes: Bytes) => Effect.Effect<void>
-  /** Keeps a block where that takes time. */
-  readonly save: (version: V, index: number, bytes: Bytes) => Effect.Effect<void>
+  /** Keeps a block where that takes time, if there is such a place. */
+  readonly save: (version: V, index: number, bytes: Bytes) => Effect.Effect<void> | undefined
   /** Called when no further block will come, maybe twice. */
   readonly ended: (run: Run<V>) => void
 }
@@ -154,7 +154,8 @@ export class Run<V> {
       // One block is saved while the next is read, and is saved before that is passed on.
       yield* this.saved
       yield* keep(version, index, bytes)
-      this.#saving = yield* Effect.fork(save(version, index, bytes))
+      const saving = save(version, index, bytes)
+      this.#saving = saving && (yield* Effect.fork(saving))
       this.#deliver(index, bytes)
       yield* this.#demand
     }

@@ -166,13 +166,12 @@ export class CachedBlocks {
     })
   }
 
-  /** Keeps a block in the second tier. */
-  save(version: Version, index: number, bytes: Bytes): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      !version.isStale && this.#tier?.fits(version.info, index) === true
-        ? this.#tier.save(version.info, index, bytes, () => !version.isStale)
-        : Effect.void
-    )
+  /** Keeps a block in the second tier, if it fits. */
+  save(version: Version, index: number, bytes: Bytes): Effect.Effect<void> | undefined {
+    const { info } = version
+    return !version.isStale && this.#tier?.fits(info, index) === true
+      ? this.#tier.save(info, index, bytes, () => !version.isStale)
+      : undefined
   }
 
   /** Drops all blocks of some objects, and what is on its way in. */
