@@ -2,7 +2,7 @@
  * The tests that the guide to testing shows: an app on a storage in memory, with injected failures and a test clock.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Effect, Fiber, Schedule, Stream, TestClock } from "effect"
+import { Chunk, Effect, Fiber, Layer, Schedule, Stream, TestClock } from "effect"
 import { MemoryStorage, Storage, StorageChaos, StorageRetry, StorageTimeout } from "surfing-weights"
 
 const weights = new Uint8Array(5000).fill(7)
@@ -18,9 +18,14 @@ describe("an app", () => {
       // A rule with a typo in its key would never apply.
       expect(yield* StorageChaos.unused).toEqual([])
     }).pipe(
-      Effect.provide(StorageRetry.layer(Schedule.recurs(2))),
-      Effect.provide(StorageChaos.layer([{ operation: "open", key: "layer_0.bin", afterBytes: 2000, times: 2 }])),
-      Effect.provide(MemoryStorage.layer())
+      Effect.provide(
+        StorageRetry.layer(Schedule.recurs(2)).pipe(
+          Layer.provideMerge(
+            StorageChaos.layer([{ operation: "open", key: "layer_0.bin", afterBytes: 2000, times: 2 }])
+          ),
+          Layer.provide(MemoryStorage.layer())
+        )
+      )
     ))
   // #endregion
 
@@ -33,11 +38,16 @@ describe("an app", () => {
       yield* TestClock.adjust("1 second")
       expect(yield* Fiber.join(loading)).toMatchObject({ _tag: "StorageTimeout", attempts: 3 })
     }).pipe(
-      Effect.provide(StorageRetry.layer(Schedule.recurs(2))),
-      Effect.provide(StorageTimeout.layer({ deadline: "10 seconds", idleTimeout: "10 seconds" })),
-      // Nothing fails; every load takes an hour.
-      Effect.provide(StorageChaos.layer([{ operation: "load", delay: "1 hour", error: "none", times: Infinity }])),
-      Effect.provide(MemoryStorage.layer())
+      Effect.provide(
+        StorageRetry.layer(Schedule.recurs(2)).pipe(
+          Layer.provide(StorageTimeout.layer({ deadline: "10 seconds", idleTimeout: "10 seconds" })),
+          // Nothing fails; every load takes an hour.
+          Layer.provideMerge(
+            StorageChaos.layer([{ operation: "load", delay: "1 hour", error: "none", times: Infinity }])
+          ),
+          Layer.provide(MemoryStorage.layer())
+        )
+      )
     ))
   // #endregion
 
@@ -48,10 +58,13 @@ describe("an app", () => {
       expect(failure._tag).toBe("StorageUnavailable")
       expect(yield* Storage.load("layer_0.bin")).toEqual(weights)
     }).pipe(
-      Effect.provide(StorageRetry.layer(Schedule.recurs(2))),
-      // The save is carried out, but its response is lost.
-      Effect.provide(StorageChaos.layer([{ operation: "save", when: "after" }])),
-      Effect.provide(MemoryStorage.layer())
+      Effect.provide(
+        StorageRetry.layer(Schedule.recurs(2)).pipe(
+          // The save is carried out, but its response is lost.
+          Layer.provide(StorageChaos.layer([{ operation: "save", when: "after" }])),
+          Layer.provide(MemoryStorage.layer())
+        )
+      )
     ))
   // #endregion
 })
