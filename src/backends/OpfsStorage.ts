@@ -28,16 +28,7 @@ import * as Schema from "effect/Schema"
 import { withPlace } from "../internal/errors.js"
 import * as options from "../internal/options.js"
 import * as Storage from "../Storage.js"
-import * as StorageBackend from "../StorageBackend.js"
 import type * as E from "../StorageError.js"
-import { browser } from "./opfs/browser.js"
-import * as Directory from "./opfs/directory.js"
-import { writeFailed } from "./opfs/errors.js"
-import { lister } from "./opfs/lister.js"
-import { reader } from "./opfs/reader.js"
-import { remover } from "./opfs/remover.js"
-import { saver } from "./opfs/saver.js"
-import * as TemporaryFiles from "./opfs/temporaryFiles.js"
 
 /**
  * @since 0.1.0
@@ -66,20 +57,12 @@ export const make = (options: Options = {}): Effect.Effect<Storage.Service, Open
   Effect.gen(function*() {
     const { directory: path } = yield* decodeOptions(options)
     const name = `Opfs(${path})`
-    return yield* Effect.gen(function*() {
-      const directory = yield* Directory.open(yield* browser, path)
-      yield* TemporaryFiles.reap(directory)
-      const { open, ...reads } = reader(directory)
-      const { entries, ...listings } = lister(directory)
-      const { save, ...relocations } = saver(directory)
-      return Storage.make(StorageBackend.make(
-        { name, capabilities: StorageBackend.full, open, save, entries, ...remover(directory) },
-        { ...reads, ...listings, ...relocations }
-      ))
-    }).pipe(
-      Effect.catchTag("FileSystemError", writeFailed),
-      Effect.mapError((error) => withPlace(error, { backend: name, operation: "make" }))
+    const { open } = yield* Effect.promise(() => import("./opfs/backend.js"))
+    const backend = yield* Effect.mapError(
+      open(path, name),
+      (error) => withPlace(error, { backend: name, operation: "make" })
     )
+    return Storage.make(backend)
   })
 
 /**

@@ -60,7 +60,7 @@ import { InvalidOptions } from "../StorageError.js"
 import { continueWhenRead } from "./http/nodeContinue.js"
 import { closeConnections, expectServer } from "./http/nodeServers.js"
 import { serverName } from "./http/responses.js"
-import * as Routes from "./http/routes.js"
+import type * as Routes from "./http/routes.js"
 import { defaultCacheControl, type Settings } from "./http/server.js"
 import { nameOf } from "./http/webSocket.js"
 
@@ -379,7 +379,9 @@ const make = (
       })
     }
     if (Option.isSome(server)) yield* continueWhenRead(server.value.address)
-    return yield* Routes.make(storage, {
+    // What the server consists of is loaded when one is made, as it would make every app start later.
+    const routes = yield* Effect.promise(() => import("./http/routes.js"))
+    return yield* routes.make(storage, {
       ...settings,
       writable: writable && storage.backend.capabilities.write,
       isUnseen: !isMounted && typeof auth !== "function"
