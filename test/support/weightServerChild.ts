@@ -1,5 +1,5 @@
 /**
- * A weight server in a process of its own: serves a directory, with options as JSON, on a port that it prints, until its
+ * A weight server in a process of its own: serves a directory, with options as JSON, on a port that it prints once it serves, until its
  * input ends, or until it receives a signal. It is built in one of the ways in which apps do.
  */
 import { HttpRouter, HttpServer } from "@effect/platform"
@@ -15,7 +15,6 @@ const options = JSON.parse(json) as WeightServer.Options
 
 const address = HttpServer.addressWith((address) => Console.log(address._tag === "TcpAddress" ? address.port : 0))
 
-const started = Layer.effectDiscard(address)
 const server = NodeHttpServer.layerServer(() => createServer({ requestTimeout: 0 }), { host: "127.0.0.1", port: 0 })
 const storage = FileSystemStorage.layer({ directory })
 
@@ -26,9 +25,9 @@ const mounted = WeightServer.router(options).pipe(
 )
 
 const shapes = {
-  launch: WeightServer.layer(options).pipe(Layer.merge(started), Layer.provide(server), Layer.provide(storage)),
-  early: WeightServer.layer(options).pipe(Layer.merge(started), Layer.provide(storage), Layer.provide(server)),
-  router: mounted.pipe(Layer.merge(started), Layer.provide(server), Layer.provide(storage))
+  launch: WeightServer.layer(options).pipe(Layer.tap(() => address), Layer.provide(server), Layer.provide(storage)),
+  early: WeightServer.layer(options).pipe(Layer.tap(() => address), Layer.provide(storage), Layer.provide(server)),
+  router: mounted.pipe(Layer.tap(() => address), Layer.provide(server), Layer.provide(storage))
 }
 
 process.stdin.resume().once("end", () => process.exit())
