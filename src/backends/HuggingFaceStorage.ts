@@ -1,6 +1,6 @@
 /**
  * A model on Hugging Face's hub, or on another server that speaks its protocol, such as a weight server with `hub`. It can
- * only be read. It runs wherever there is an `HttpClient`, also in browsers.
+ * only be read. It runs wherever there is an `HttpClient`, also in browsers, where redirects are the browser's to follow.
  *
  * The keys are the paths of the files. When the storage is built, the revision is pinned to its commit, and the files are
  * listed: all later reads are of that commit, and listings and metadata ask the hub no more. Up to 250,000 files are held, in

@@ -11,7 +11,7 @@
  * with the version of the object that it was opened with.
  *
  * - It needs a secure context (`https://`, or `localhost`) and a browser that can move files of this file system and write them
- *   on pages: Chromium 110, Firefox 111 or Safari 26, or later.
+ *   on pages; in another one it is `UnsupportedOperation`. It is tested in Chromium alone.
  * - A browser grants each site some of the disk; more is `StorageFull`. It may remove all data of a site when the disk is full,
  *   unless the site has been granted `navigator.storage.persist()`.
  * - A listing reads the names of all objects, also with a prefix, since browsers list in no order.

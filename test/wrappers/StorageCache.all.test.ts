@@ -91,3 +91,9 @@ StorageContract.suite("StorageCache(Memory) of blocks with a second tier on a fi
     ))),
   leftovers
 })
+
+StorageContract.suite("StorageCache(Memory) of blocks", {
+  layer: StorageCache.layer({ capacity: MiB, freshness: "immutable", blocks: 50_000 }).pipe(
+    Layer.provide(MemoryStorage.layer())
+  )
+})

@@ -2,9 +2,8 @@
  * A cache that keeps blocks of objects: what it asks the storage for, and that it never joins two versions.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Fiber, Layer, Option, Stream, TestClock } from "effect"
+import { Chunk, Deferred, Effect, Fiber, Option, Stream, TestClock } from "effect"
 import { ByteRange, MemoryStorage, Safetensors, Storage, StorageCache, StorageChaos } from "surfing-weights"
-import * as StorageContract from "surfing-weights/StorageContract"
 import { type Call, filled, type Hooks, intercepting, noting, operations, pattern } from "../support/intercepting.js"
 
 const KiB = 1024
@@ -777,10 +776,4 @@ describe("StorageCache of blocks, tensors", () => {
         }
       }
     }))
-})
-
-StorageContract.suite("StorageCache(Memory) of blocks", {
-  layer: StorageCache.layer({ capacity: MiB, freshness: "immutable", blocks: 50_000 }).pipe(
-    Layer.provide(MemoryStorage.layer())
-  )
 })

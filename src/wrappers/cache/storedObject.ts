@@ -11,6 +11,7 @@ import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { attributesSchema } from "../../internal/attributes.js"
 import * as Hash from "../../internal/hash.js"
 import * as ObjectKey from "../../ObjectKey.js"
 import type { ObjectInfo } from "../../StorageBackend.js"
@@ -32,8 +33,6 @@ export const parseName = (name: string): { readonly key: string; readonly index?
 /** The longest trailer, in bytes. */
 export const maxTrailer = 8 * 1024
 
-const text = Schema.optional(Schema.String)
-
 const Description = Schema.parseJson(Schema.Struct({
   origin: Schema.String,
   sha256: Schema.String,
@@ -44,14 +43,7 @@ const Description = Schema.parseJson(Schema.Struct({
   checksum: Schema.optional(
     Schema.Struct({ algorithm: Schema.Literal("CRC32C", "SHA256", "CRC64NVME"), value: Schema.String })
   ),
-  attributes: Schema.optional(Schema.Struct({
-    contentType: text,
-    cacheControl: text,
-    contentDisposition: text,
-    contentEncoding: text,
-    contentLanguage: text,
-    metadata: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String }))
-  }))
+  attributes: Schema.optional(attributesSchema)
 }))
 
 const hashSize = 32

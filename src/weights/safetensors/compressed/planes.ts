@@ -4,7 +4,7 @@
  * `rest`, which looks random.
  *
  * Elements are little-endian, as in a file. Those of 2 and 4 bytes are handled four at once, in words of 32 bits, on machines of
- * the same order, which is several times as fast (bench rows `compressed-save` and `compressed-decode`).
+ * the same order, which is about twice as fast (bench rows `compressed-save` and `compressed-decode`).
  */
 
 /** The planes of some elements. `rest` has `width - 1` bytes for each byte of `top`. */
