@@ -112,15 +112,18 @@ for (const page of ["README.md", ...namesIn("examples", ".md")]) {
       const scripts = [...text.matchAll(/npm run (?:--silent )?([\w:]+)/g)].map(([, name]) => name)
       expect(Object.keys(manifest.scripts)).toEqual(expect.arrayContaining(scripts))
       const lines = blocks.flatMap(({ code, language }) =>
-        language === "sh" ? code.replaceAll("\\\n", "").split("\n") : []
+        ["sh", "text", ""].includes(language) ? code.replaceAll("\\\n", "").split("\n") : []
       )
       for (const line of lines) {
-        const [, rest] = /(?:npx surfing-weights|npm run (?:--silent )?weights --)(.*)$/.exec(line) ?? []
+        const [, rest] = /(?:(?:npx|\$) surfing-weights|npm run (?:--silent )?weights --)(.*)$/.exec(line) ?? []
         if (rest === undefined) continue
         const [command] = rest.trim().split(/\s/)
         if (command?.startsWith("-") === false) expect([...commands], line).toContain(command)
         for (const [flag] of rest.matchAll(/(?<=\s)--[\w-]+/g)) expect([...flags], line).toContain(flag)
       }
+      // In the text, a flag is one of this command.
+      const prose = text.replaceAll(/^```[^]*?^```$/gm, "")
+      for (const [flag] of prose.matchAll(/(?<=`)--[\w-]+/g)) expect([...flags], page).toContain(flag)
     })
 
     // A table of options has a comment above it that names them: <!-- options src/backends/S3Storage.ts Options -->

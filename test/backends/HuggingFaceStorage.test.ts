@@ -155,7 +155,9 @@ for (const [name, client] of clients) {
           damaged[77] = (damaged[77] ?? 0) ^ 1
           server.files.set(key, damaged)
           for (const read of [storage.load(key), gather(storage.stream(key))]) {
-            expect(yield* Effect.flip(read)).toMatchObject({ _tag: "CorruptObject", problem: "checksum", key })
+            // Without the bytes, which would take minutes to print.
+            const error = yield* Effect.flip(Effect.asVoid(read))
+            expect(error).toMatchObject({ _tag: "CorruptObject", problem: "checksum", key })
           }
         }
       }))
