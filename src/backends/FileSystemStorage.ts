@@ -50,16 +50,8 @@ import * as Schema from "effect/Schema"
 import { withPlace } from "../internal/errors.js"
 import * as options from "../internal/options.js"
 import * as Storage from "../Storage.js"
-import * as StorageBackend from "../StorageBackend.js"
 import type * as E from "../StorageError.js"
-import * as Directory from "./fileSystem/directory.js"
-import { lister } from "./fileSystem/lister.js"
-import * as Locks from "./fileSystem/locks.js"
-import { reader } from "./fileSystem/reader.js"
-import * as Records from "./fileSystem/records.js"
-import { remover } from "./fileSystem/remover.js"
-import { saver } from "./fileSystem/saver.js"
-import * as TemporaryFiles from "./fileSystem/temporaryFiles.js"
+import type * as Directory from "./fileSystem/directory.js"
 
 /**
  * @since 0.1.0
@@ -100,21 +92,11 @@ export type OpenError = E.CommonError | E.StorageFull | E.UnsupportedOperation |
 export const make = (options: Options): Effect.Effect<Storage.Service, OpenError> => {
   const name = `FileSystem(${options.directory})`
   return Effect.gen(function*() {
-    const directory = yield* Effect.flatMap(decodeOptions(options), Directory.open)
-    yield* TemporaryFiles.reap(directory)
-    yield* Locks.reap(directory)
-    yield* Records.sweep(directory)
-    const { open, ...reads } = reader(directory)
-    const { entries, ...listings } = lister(directory)
-    const { save, ...relocations } = saver(directory)
-    return Storage.make(StorageBackend.make(
-      { name, location: directory.path, capabilities, open, save, entries, ...remover(directory) },
-      { ...reads, ...listings, ...relocations }
-    ))
+    const decoded = yield* decodeOptions(options)
+    const { open } = yield* Effect.promise(() => import("./fileSystem/backend.js"))
+    return Storage.make(yield* open(decoded, name))
   }).pipe(Effect.mapError((error) => withPlace(error, { backend: name, operation: "make" })))
 }
-
-const capabilities: StorageBackend.Capabilities = { ...StorageBackend.full, objectsWithinObjects: false }
 
 /**
  * Provides a storage on a directory.
@@ -152,19 +134,12 @@ export const layerConfig = (
 ): Layer.Layer<Storage.Storage, OpenError | ConfigError> =>
   Layer.effect(Storage.Storage, Effect.flatMap(Config.unwrap(options), make))
 
-interface Decoded {
-  readonly directory: string
-  readonly create: boolean
-  readonly durability: "full" | "relaxed"
-  readonly symlinks: "refuse" | "follow"
-}
-
-const schema: Schema.Schema<Decoded, Options> = Schema.Struct({
+const schema: Schema.Schema<Directory.Options, Options> = Schema.Struct({
   directory: options.string("the path of a directory", (path) => path !== "" && !path.includes("\0")),
   create: Schema.optionalWith(options.boolean, { default: () => true }),
   durability: Schema.optionalWith(options.oneOf("full", "relaxed"), { default: () => "full" }),
   symlinks: Schema.optionalWith(options.oneOf("refuse", "follow"), { default: () => "refuse" })
 })
 
-const decodeOptions = (given: Options): Effect.Effect<Decoded, E.InvalidOptions> =>
+const decodeOptions = (given: Options): Effect.Effect<Directory.Options, E.InvalidOptions> =>
   options.decode("FileSystemStorage", schema, given)

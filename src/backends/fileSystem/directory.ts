@@ -16,15 +16,16 @@ import { recordFolders } from "./records.js"
 /** What opening a directory can fail with. */
 export type OpenError = E.CommonError | E.StorageFull | E.UnsupportedOperation
 
+/** The options of the storage, with their defaults. */
+export interface Options {
+  readonly directory: string
+  readonly create: boolean
+  readonly durability: "full" | "relaxed"
+  readonly symlinks: "refuse" | "follow"
+}
+
 /** Opens a directory. */
-export const open = (
-  options: {
-    readonly directory: string
-    readonly create: boolean
-    readonly durability: "full" | "relaxed"
-    readonly symlinks: "refuse" | "follow"
-  }
-): Effect.Effect<Directory, OpenError> =>
+export const open = (options: Options): Effect.Effect<Directory, OpenError> =>
   Effect.gen(function*() {
     yield* Descriptors.learnLimit
     const given = nodeFs.resolve(options.directory)
