@@ -136,6 +136,9 @@ describe("OpfsStorage in Chromium", () => {
         )
         expect(yield* perform(tab, "save", { key: "k", size: MiB, fill: 1 })).toBe("saved")
         expect(yield* perform(tab, "save", { key: "k", size: 8 * MiB, fill: 2 })).toBe("StorageFull")
+        // Chromium may also say that it gave up.
+        expect(yield* perform(tab, "saveAborted", { key: "k", size: 8 * MiB, fill: 2 })).toBe("StorageFull")
+        expect(yield* perform(tab, "saveAborted", { key: "k", size: MiB, fill: 2 })).toContain("the browser gave up")
         expect(yield* perform(tab, "load", { key: "k" })).toEqual({ size: MiB, fill: 1 })
         expect(yield* perform(tab, "temporary")).toEqual([])
         const sha256 = createHash("sha256").update(bytes).digest("hex")

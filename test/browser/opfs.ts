@@ -74,8 +74,23 @@ const opfs = OpfsStorage.layer()
 const save = ({ fill, key, size }: { readonly key: string; readonly size: number; readonly fill: number }) =>
   Storage.save(key, new Uint8Array(size).fill(fill)).pipe(
     Effect.as("saved"),
-    Effect.catchAll(({ _tag }) => Effect.succeed(_tag)),
+    Effect.catchAll(({ _tag, message }) => Effect.succeed(_tag === "StorageFull" ? _tag : message)),
     Effect.provide(opfs)
+  )
+
+// The types of the web know a `Storage`, too.
+declare const FileSystemWritableFileStream: { readonly prototype: { write: (data: unknown) => Promise<void> } }
+
+/** A save whose first write fails as one that Chromium gives up. */
+const saveAborted = (options: Parameters<typeof save>[0]) =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => FileSystemWritableFileStream.prototype.write),
+    () => {
+      const message = "Failed to write data to data pipe"
+      FileSystemWritableFileStream.prototype.write = () => Promise.reject(new DOMException(message, "AbortError"))
+      return save(options)
+    },
+    (write) => Effect.sync(() => void (FileSystemWritableFileStream.prototype.write = write))
   )
 
 /** The byte that all of an object consists of. */
@@ -192,4 +207,4 @@ const match = () =>
     })
   }).pipe(Effect.provide(opfs))
 
-offer({ match, contract, save, load, saveForever, temporary, list, claim, increment, loadCached, large })
+offer({ match, contract, save, saveAborted, load, saveForever, temporary, list, claim, increment, loadCached, large })

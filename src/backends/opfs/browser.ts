@@ -37,6 +37,7 @@ interface FileWriter {
     readonly position: number
     readonly data: Blob | Uint8Array<ArrayBuffer>
   }) => Promise<void>
+  readonly truncate: (size: number) => Promise<void>
   readonly close: () => Promise<void>
   readonly abort: () => Promise<void>
 }

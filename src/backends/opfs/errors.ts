@@ -26,6 +26,9 @@ export const isMissing = ({ exception }: FileSystemError): boolean => exception 
 export const isUnreadable = (error: FileSystemError): boolean =>
   error.exception === "NotReadableError" || isMissing(error)
 
+/** Chromium fails a write with this also where it grants no space, if it notices before it has taken all bytes. */
+export const isAborted = ({ exception }: FileSystemError): boolean => exception === "AbortError"
+
 /** Something else uses the file. */
 export const isInUse = ({ exception }: FileSystemError): boolean => exception === "NoModificationAllowedError"
 
@@ -55,6 +58,8 @@ const failureOf = ({ cause, exception }: FileSystemError): E.CommonError => {
     case "NoModificationAllowedError":
     case "InvalidStateError":
       return new E.StorageUnavailable({ reason: `the file is in use (${exception})`, cause })
+    case "AbortError":
+      return new E.StorageUnavailable({ reason: `the browser gave up (${messageOf(exception, cause)})`, cause })
     default:
       return new E.UnexpectedStorageError({ reason: messageOf(exception, cause), cause })
   }

@@ -10,7 +10,7 @@ import * as StorageBackend from "../../StorageBackend.js"
 import type * as E from "../../StorageError.js"
 import type { FileHandle } from "./browser.js"
 import { type Directory, exclusively, existing, find, intact, locate } from "./directory.js"
-import { call, type FileSystemError, isUnreadable, writeFailed } from "./errors.js"
+import { call, FileSystemError, isAborted, isUnreadable, writeFailed } from "./errors.js"
 import * as Header from "./header.js"
 import { remove } from "./remover.js"
 import * as TemporaryFiles from "./temporaryFiles.js"
@@ -116,8 +116,20 @@ const writing = <E>(
           return { key, size: end - header.length, lastModified: new Date(lastModified), etag, attributes }
         }),
       (writer, exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(call(() => writer.abort()))
+    ).pipe(
+      Effect.tapError((error) =>
+        error instanceof FileSystemError && isAborted(error) ? makeRoom(file, end) : Effect.void
+      )
     )
   })
+
+/** Fails where the browser does not grant a file so much space; it sends no bytes that could fail otherwise. */
+const makeRoom = (file: FileHandle, size: number): Effect.Effect<void, FileSystemError> =>
+  Effect.acquireUseRelease(
+    call(() => file.createWritable()),
+    (writer) => call(() => writer.truncate(size)),
+    (writer) => Effect.ignore(call(() => writer.abort()))
+  )
 
 const writeData = (data: StorageBackend.SaveData, write: Write): Effect.Effect<void, FileSystemError> => {
   if (data instanceof Uint8Array) {
