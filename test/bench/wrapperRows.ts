@@ -4,6 +4,7 @@
 import { Effect, Redacted } from "effect"
 import { createCipheriv, createDecipheriv } from "node:crypto"
 import * as fs from "node:fs"
+import * as path from "node:path"
 import {
   MemoryStorage,
   type Storage,
@@ -20,7 +21,7 @@ import {
 import * as content from "./content.js"
 import { GiB, KiB, MiB } from "./content.js"
 import type { See } from "./nodeFs.js"
-import { type Contestant, doing, loading, type Row, storageOn, streaming } from "./rows.js"
+import { type Contestant, doing, loading, type Opened, type Row, storageOn, streaming } from "./rows.js"
 
 /** A storage in memory with one object. */
 const memoryWith = async (key: string, bytes: Uint8Array): Promise<Storage.Service> => {
@@ -79,6 +80,48 @@ const copiedHits = (name: string, times: number, size: number): Row => ({
       })
     }
   }]
+})
+
+/** Reads of 64 MiB from a cache that keeps blocks, beside one that keeps whole objects: why blocks are not the default. */
+const blocks = (
+  name: string,
+  work: string,
+  times: number,
+  reading: (storage: Storage.Service, times: number) => Opened,
+  inTier = false
+): Row => {
+  const size = 64 * MiB
+  const open = (blocks: number | undefined): Contestant["open"] => async (directory) => {
+    const inner = await memoryWith("key", content.firstBytes(size))
+    const tier = inTier
+      ? { storage: await storageOn(path.join(directory, `tier-${blocks ?? "whole"}`)), capacity: GiB }
+      : undefined
+    const capacity = inTier ? 1 : 2 * size
+    const storage = await Effect.runPromise(
+      StorageCache.make(inner, { capacity, freshness: "immutable", tier, blocks })
+    )
+    const warm = reading(storage, 1)
+    await warm.run(() => {})
+    return reading(storage, times)
+  }
+  return {
+    name,
+    work: `${times} ${work} of 64 MiB in a cache of blocks`,
+    amount: times * 64,
+    unit: "MiB",
+    bytes: times * size,
+    ours: { what: "blocks of 4 MiB", open: open(4 * MiB) },
+    floors: [{ what: "whole objects", open: open(undefined) }]
+  }
+}
+
+const loadingOften = (storage: Storage.Service, times: number) => loading(storage, "key", times)
+
+const streamingOften = (storage: Storage.Service, times: number): Opened => ({
+  run: async (see) => {
+    const { run } = streaming(storage, "key")
+    for (let i = 0; i < times; i++) await run(see)
+  }
 })
 
 type Wrap = (storage: Storage.Service) => Effect.Effect<Storage.Service, StorageError.StorageError>
@@ -213,6 +256,9 @@ export const wrapperRows: ReadonlyArray<Row> = [
   sharedHits,
   copiedHits("cache-copied", 100, 16 * MiB),
   copiedHits("cache-copied-4", 400, 4 * MiB),
+  blocks("blocks-load", "loads", 20, loadingOften),
+  blocks("blocks-stream", "streams", 20, streamingOften),
+  blocks("blocks-tier", "loads from the second tier", 5, loadingOften, true),
   adds("prefix", StoragePrefix.make("folder"), "key"),
   adds("read-only", StorageReadOnly.make),
   adds("limit", StorageLimit.make({ concurrency: 8 })),
