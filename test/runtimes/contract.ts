@@ -1,5 +1,5 @@
 /**
- * Runs the contract over memory, files, encryption, HTTP and S3, in whichever runtime runs it. It fails with what does not hold. The S3
+ * Runs the contract over files, encryption of memory, HTTP and S3, in whichever runtime runs it. It fails with what does not hold. The S3
  * server is that of the environment: `S3_SERVER` is an `S3Server` as JSON, and `SKIPPED` the names of rules it cannot keep.
  */
 import { CreateBucketCommand } from "@aws-sdk/client-s3"
@@ -55,13 +55,14 @@ const keeps = <R, E>(name: string, options: StorageContract.Options<R, E>, skipp
   })
 
 const main = Effect.gen(function*() {
-  yield* keeps("memory", { layer: MemoryStorage.layer() })
+  // The listing of thousands of objects is the same code in each runtime; only files come from elsewhere.
+  const many = "2,500 objects are listed across pages"
   yield* keeps("files", { layer: storageOnDirectory({ durability: "relaxed" }), leftovers })
-  yield* keeps("encryption", { layer: encrypted })
-  yield* keeps("HTTP", { layer: overHttp })
+  yield* keeps("encryption", { layer: encrypted }, [many])
+  yield* keeps("HTTP", { layer: overHttp }, [many])
   const server = JSON.parse(process.env["S3_SERVER"] ?? "") as S3Server
   const skipped = JSON.parse(process.env["SKIPPED"] ?? "[]") as ReadonlyArray<string>
-  yield* keeps("S3", { layer: onBucket(server) }, skipped)
+  yield* keeps("S3", { layer: onBucket(server) }, [...skipped, many])
 })
 
 await Effect.runPromise(Effect.provide(main, Logger.remove(Logger.defaultLogger)))

@@ -81,19 +81,14 @@ StorageContract.suite("StorageCache(Memory) with a second tier on a file system"
 StorageContract.suite("StorageCache(Memory) of blocks with a second tier on a file system", {
   layer: Layer.unwrapScoped(Effect.map(temporaryDirectory, (directory) =>
     StorageCache.layer({
-      capacity: 1,
+      // Room for two blocks, so that both tiers are read.
+      capacity: 100_000,
       freshness: "immutable",
-      blocks: 100_000,
+      blocks: 50_000,
       tier: { layer: FileSystemStorage.layer({ directory, durability: "relaxed" }), capacity: 100 * MiB }
     }).pipe(
       Layer.provide(MemoryStorage.layer()),
       Layer.merge(Layer.succeed(Directory, directory))
     ))),
   leftovers
-})
-
-StorageContract.suite("StorageCache(Memory) of blocks", {
-  layer: StorageCache.layer({ capacity: MiB, freshness: "immutable", blocks: 50_000 }).pipe(
-    Layer.provide(MemoryStorage.layer())
-  )
 })

@@ -1,29 +1,21 @@
 /**
- * Encryption at rest on files and on S3, beside another implementation of the format, and against thousands of damaged objects.
+ * Encryption at rest on files, beside another implementation of the format, and against thousands of damaged objects.
  */
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import { spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { ByteRange, MemoryStorage, S3Storage, StorageEncryption } from "surfing-weights"
+import { ByteRange, MemoryStorage, StorageEncryption } from "surfing-weights"
 import * as StorageContract from "surfing-weights/StorageContract"
 import { bytes, gather, MiB, print } from "../support/content.js"
-import { emulatorCannot } from "../support/contractSkips.js"
 import { leftovers, storageOnDirectory } from "../support/directory.js"
 import { keyOf, setup } from "../support/encryption.js"
-import { options, server } from "../support/s3Bucket.js"
-import { onBucket } from "../support/s3Contract.js"
 
 const encryption = StorageEncryption.layer({ keys: [keyOf("test")] })
 
 StorageContract.suite("StorageEncryption(FileSystem)", {
   layer: Layer.provideMerge(encryption, storageOnDirectory({ durability: "relaxed" })),
   leftovers
-})
-
-StorageContract.suite("StorageEncryption(S3)", {
-  ...onBucket((bucket) => Layer.provide(encryption, S3Storage.layer({ ...options, bucket }))),
-  ...(server.kind === "emulator" && { skip: emulatorCannot })
 })
 
 describe("StorageEncryption, 10,000 damaged objects", () => {

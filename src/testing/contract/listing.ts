@@ -79,6 +79,21 @@ const mixed = Array.from(
 ).flat()
 const manyKeys = inOrder([...flat, ...folders, ...mixed])
 
+/** Keys, folders, their ends and parts of names, with prefixes that begin before, at and after them. */
+const startsAndPrefixes = [
+  ["flat/0999", "flat/"],
+  ["flat/1199", "flat/"],
+  ["flat/1199", "many/05"],
+  ["many", "many/"],
+  ["many/0500", "many/"],
+  ["many/0500", "many/05"],
+  ["many/0500/", "many/05"],
+  ["many/0500/object", "many/"],
+  ["many/0500/object", "flat/"],
+  ["mixed", "mixed"],
+  ["mixed", "many/"]
+] as const
+
 /** Takes all keys in pages of 333, each after the last of the page before. */
 const takePages = (storage: Storage.Service) =>
   Effect.gen(function*() {
@@ -104,12 +119,8 @@ const manyObjects: Check = (storage) =>
       expect(Chunk.toReadonlyArray(next).map((info) => info.key), `the first 20 entries after ${startAfter}`)
         .toEqual(manyKeys.slice(at + 1, at + 21))
     }
-    for (
-      const startAfter of ["flat/0999", "flat/1199", "many", "many/0500", "many/0500/", "many/0500/object", "mixed"]
-    ) {
-      for (const prefix of ["flat/", "many/", "many/05", "mixed"]) {
-        yield* expectListing(storage, `of ${prefix} after ${startAfter}`, manyKeys, { prefix, startAfter })
-      }
+    for (const [startAfter, prefix] of startsAndPrefixes) {
+      yield* expectListing(storage, `of ${prefix} after ${startAfter}`, manyKeys, { prefix, startAfter })
     }
 
     expect(yield* takePages(storage), "pages of 333 taken with startAfter").toEqual(manyKeys)
