@@ -18,6 +18,8 @@ const modules = publicFolders.flatMap((folder) =>
 
 const report = process.env["TEST_REPORT"]
 
+const workers = Math.max(3, availableParallelism() - 1)
+
 const slow = "test/**/*.all.test.ts"
 // Each project can start an S3 server of its own: the emulator or, for the slow tests, Ceph where it is installed.
 const globalSetup = ["test/support/s3GlobalSetup.ts"]
@@ -35,7 +37,9 @@ export default defineConfig({
     // What Effect allocates dies young: with room for it, collecting takes a sixth less of the processor's time.
     poolOptions: { forks: { execArgv: ["--max-semi-space-size=64"] } },
     // A test waits much of its time, so three files run at a time on two cores, too.
-    maxWorkers: Math.max(3, availableParallelism() - 1),
+    maxWorkers: workers,
+    // As many to the end: to stop one that has nothing to do can break the run off (tinypool 1.1).
+    minWorkers: workers,
     // One line for each file, and every failure in full; what a test logs is shown only if it fails.
     reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     silent: "passed-only",
