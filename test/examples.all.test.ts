@@ -12,7 +12,9 @@ import { join, resolve } from "node:path"
 import { makeBucket, server } from "./support/s3Bucket.js"
 
 const root = resolve(import.meta.dirname, "..")
-const examples = readdirSync(join(root, "examples")).filter((file) => file.endsWith(".ts"))
+// But one that serves until it is told to end: see examples/team-server.all.test.ts.
+const examples = readdirSync(join(root, "examples"))
+  .filter((file) => file.endsWith(".ts") && file !== "team-server.ts")
 
 // What each has to say, among other things. An example that is not here has to say something.
 const says: Readonly<Record<string, ReadonlyArray<string>>> = {

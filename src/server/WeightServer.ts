@@ -277,7 +277,8 @@ const logListening = (
       : "tokens" in auth
       ? "bearer tokens"
       : "own authorization"
-    const where = HttpServer.formatAddress(address)
+    // Whether it uses TLS is not known here.
+    const where = HttpServer.formatAddress(address).replace("http://", "")
     return Effect.logInfo(`listening on ${where} (storage: ${backend.name}, ${access}, ${authorization})`)
   })
 

@@ -150,8 +150,8 @@ describe("logs", () => {
       const open = yield* Effect.provide(serveOf(memory, { writable: true }), logger)
       const closed = yield* Effect.provide(serveOf(memory, { auth: { tokens: [token] } }), logger)
       expect(lines.map((line) => /message="(.*)"/.exec(line)?.[1])).toEqual([
-        `listening on http://127.0.0.1:${open.port} (storage: Memory, writable, no authorization)`,
-        `listening on http://127.0.0.1:${closed.port} (storage: Memory, read-only, bearer tokens)`
+        `listening on 127.0.0.1:${open.port} (storage: Memory, writable, no authorization)`,
+        `listening on 127.0.0.1:${closed.port} (storage: Memory, read-only, bearer tokens)`
       ])
       yield* ask(open, "GET", "/objects/none")
       expect(lines.length).toBe(2)

@@ -72,7 +72,7 @@ const served = Effect.gen(function*() {
   const directory = yield* temporaryDirectory
   fs.writeFileSync(path.join(directory, "big"), "")
   fs.truncateSync(path.join(directory, "big"), size)
-  return yield* run("npm", ["run", "serve", "--", directory, "--port", "0"], /listening on http:\/\/127\.0\.0\.1:(\d+)/)
+  return yield* run("npm", ["run", "serve", "--", directory, "--port", "0"], /listening on 127\.0\.0\.1:(\d+)/)
 })
 
 /** Downloads at a limited rate, and returns the number of bytes and curl's exit code. */
