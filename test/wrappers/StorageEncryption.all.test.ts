@@ -66,11 +66,14 @@ describe("StorageEncryption, 10,000 damaged objects", () => {
           yield* store.save("k", changed)
           const error = yield* Effect.flip(storage.load("k"))
           expect(error, error.message).toMatchObject({ _tag: "CorruptObject", key: "k" })
-          const read: Array<Uint8Array> = []
-          const streamed = storage.stream("k").pipe(Stream.runForEach((part) => Effect.sync(() => read.push(part))))
-          expect(yield* Effect.flip(streamed)).toMatchObject({ _tag: "CorruptObject" })
-          const received = Buffer.concat(read)
-          expect(received.equals(plain.subarray(0, received.byteLength))).toBe(true)
+          if (i % 2 === 0) {
+            const read: Array<Uint8Array> = []
+            const streamed = storage.stream("k").pipe(Stream.runForEach((part) => Effect.sync(() => read.push(part))))
+            expect(yield* Effect.flip(streamed)).toMatchObject({ _tag: "CorruptObject" })
+            const received = Buffer.concat(read)
+            expect(received.equals(plain.subarray(0, received.byteLength))).toBe(true)
+            continue
+          }
           const start = next(size + 1)
           const end = start + 1 + next(20_000)
           const ranged = yield* Effect.either(storage.load("k", { range: ByteRange.make(start, end) }))
