@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os"
 import { basename } from "node:path"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 // Tests and examples import the package by its name, as its users do; here the name means the sources.
 const src = fileURLToPath(new URL("./src", import.meta.url))
@@ -19,6 +20,18 @@ const modules = publicFolders.flatMap((folder) =>
 const report = process.env["TEST_REPORT"]
 
 const workers = Math.max(3, availableParallelism() - 1)
+
+// Otherwise the largest files come first, and the run ends with one that takes minutes beside idle cores.
+const long =
+  /\/(runtimes|OpfsStorage\.browser|StorageEncryption|HttpStorage|S3Storage|examples|stacks)\.(all\.)?test\.ts$/
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
+    const sorted = await super.sort(files)
+    const isLong = ({ moduleId }: TestSpecification) => long.test(moduleId)
+    return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))]
+  }
+}
 
 const slow = "test/**/*.all.test.ts"
 // Each project can start an S3 server of its own: the emulator or, for the slow tests, Ceph where it is installed.
@@ -38,6 +51,7 @@ export default defineConfig({
     poolOptions: { forks: { execArgv: ["--max-semi-space-size=64"] } },
     // A test waits much of its time, so three files run at a time on two cores, too.
     maxWorkers: workers,
+    sequence: { sequencer: LongestFirst },
     // As many to the end: to stop one that has nothing to do can break the run off (tinypool 1.1).
     minWorkers: workers,
     // One line for each file, and every failure in full; what a test logs is shown only if it fails.
