@@ -1,22 +1,13 @@
 /**
- * Encryption at rest on files, beside another implementation of the format, and against thousands of damaged objects.
+ * Encryption at rest, beside another implementation of the format, and against thousands of damaged objects.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer, Redacted, Stream } from "effect"
+import { Effect, Redacted, Stream } from "effect"
 import { spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { ByteRange, MemoryStorage, StorageEncryption } from "surfing-weights"
-import * as StorageContract from "surfing-weights/StorageContract"
 import { bytes, gather, MiB, print } from "../support/content.js"
-import { leftovers, storageOnDirectory } from "../support/directory.js"
-import { keyOf, setup } from "../support/encryption.js"
-
-const encryption = StorageEncryption.layer({ keys: [keyOf("test")] })
-
-StorageContract.suite("StorageEncryption(FileSystem)", {
-  layer: Layer.provideMerge(encryption, storageOnDirectory({ durability: "relaxed" })),
-  leftovers
-})
+import { setup } from "../support/encryption.js"
 
 describe("StorageEncryption, 10,000 damaged objects", () => {
   /** Numbers that are the same in each run. */

@@ -9,6 +9,7 @@ import {
   RetryPolicy,
   StorageCache,
   StorageChaos,
+  StorageEncryption,
   StorageFailover,
   StorageLimit,
   StoragePrefix,
@@ -18,17 +19,19 @@ import {
 import * as StorageContract from "surfing-weights/StorageContract"
 import { withPrefix } from "../support/contractSkips.js"
 import { leftovers, storageOnDirectory } from "../support/directory.js"
+import { keyOf } from "../support/encryption.js"
 
 const MiB = 1024 * 1024
 
 const timeouts: StorageTimeout.Options = { deadline: "10 minutes", idleTimeout: "5 minutes" }
 
-StorageContract.suite("Prefix(Cache(Retry(Limit(Timeout(FileSystem)))))", {
+StorageContract.suite("Prefix(Cache(Retry(Limit(Timeout(Encryption(FileSystem))))))", {
   layer: StoragePrefix.layer("f").pipe(
     Layer.provide(StorageCache.layer({ capacity: MiB })),
     Layer.provide(StorageRetry.layer(RetryPolicy.default)),
     Layer.provide(StorageLimit.layer({ concurrency: 8 })),
     Layer.provide(StorageTimeout.layer(timeouts)),
+    Layer.provide(StorageEncryption.layer({ keys: [keyOf("test")] })),
     Layer.provideMerge(storageOnDirectory({ durability: "relaxed" }))
   ),
   leftovers,
