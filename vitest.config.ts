@@ -19,6 +19,7 @@ const modules = publicFolders.flatMap((folder) =>
 
 const report = process.env["TEST_REPORT"]
 
+// A test waits much of its time, so three files run at a time on two cores, too.
 const workers = Math.max(3, availableParallelism() - 1)
 
 // Otherwise the largest files come first, and the run ends with one that takes minutes beside idle cores.
@@ -49,11 +50,10 @@ export default defineConfig({
     env: { AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: "true" },
     // What Effect allocates dies young: with room for it, collecting takes a sixth less of the processor's time.
     poolOptions: { forks: { execArgv: ["--max-semi-space-size=64"] } },
-    // A test waits much of its time, so three files run at a time on two cores, too.
-    maxWorkers: workers,
-    sequence: { sequencer: LongestFirst },
     // As many to the end: to stop one that has nothing to do can break the run off (tinypool 1.1).
     minWorkers: workers,
+    maxWorkers: workers,
+    sequence: { sequencer: LongestFirst },
     // One line for each file, and every failure in full; what a test logs is shown only if it fails.
     reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     silent: "passed-only",

@@ -93,6 +93,7 @@ export const make = (options: Options): Effect.Effect<Storage.Service, OpenError
   const name = `FileSystem(${options.directory})`
   return Effect.gen(function*() {
     const decoded = yield* decodeOptions(options)
+    // Loaded when a storage is built, as those of S3 and browsers are: not every app keeps its objects in files.
     const { open } = yield* Effect.promise(() => import("./fileSystem/backend.js"))
     return Storage.make(yield* open(decoded, name))
   }).pipe(Effect.mapError((error) => withPlace(error, { backend: name, operation: "make" })))

@@ -78,8 +78,9 @@ export interface MemoryOptions {
    * The size of the blocks in which objects are kept, in bytes, at most the larger capacity: 4 MiB for tensors and streams,
    * less for small ranges, since blocks are fetched, and read from the second tier, whole. Default: objects are kept whole,
    * which takes less where they are read whole: 64 MiB in blocks of 4 MiB take the same time from memory, as a load or a
-   * stream, but four times as long from the second tier, where each block is hashed whenever it is read (benchmarks
-   * `blocks-load`, `blocks-stream`, `blocks-tier`); the first load of an object of 20 kB takes twice as much processor time.
+   * stream (this with 1.3 times the processor time), but four times as long from the second tier, where each block is hashed
+   * whenever it is read: benchmarks `blocks-load`, `blocks-stream` and `blocks-tier`. The first load of an object of 20 kB
+   * takes twice as much processor time.
    */
   readonly blocks?: FileSystem.SizeInput | undefined
 }

@@ -55,7 +55,7 @@ const keeps = <R, E>(name: string, options: StorageContract.Options<R, E>, skipp
   })
 
 const main = Effect.gen(function*() {
-  // The listing of thousands of objects is the same code in each runtime; only files come from elsewhere.
+  // It takes long, so over files alone; the others list as many objects in the tests under Node.
   const many = "2,500 objects are listed across pages"
   yield* keeps("files", { layer: storageOnDirectory({ durability: "relaxed" }), leftovers })
   // What takes the runtime's cryptography: bytes, not keys, conditions or listings.

@@ -13,11 +13,10 @@ import { serveOf } from "../support/weightServer.js"
 
 /** What the tests use of transformers.js. */
 interface TransformersJs {
-  readonly env: { version: string; remoteHost: string; cacheDir: string; allowLocalModels: boolean; logLevel: number }
+  readonly env: { remoteHost: string; cacheDir: string; allowLocalModels: boolean }
   readonly AutoTokenizer: {
     readonly from_pretrained: (model: string) => Promise<{
       readonly encode: (text: string) => ReadonlyArray<number>
-      readonly decode: (ids: ReadonlyArray<number>) => string
     }>
   }
   readonly AutoModel: {
