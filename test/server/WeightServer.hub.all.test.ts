@@ -5,6 +5,7 @@
 import { beforeAll, describe, expect, it } from "@effect/vitest"
 import { Deferred, Effect, Layer, Redacted, Stream } from "effect"
 import { execFile } from "node:child_process"
+import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { promisify } from "node:util"
@@ -179,7 +180,10 @@ for (const [version, python] of installed) {
             ? fs.readdirSync(blobs).reduce((sum, name) => sum + fs.statSync(path.join(blobs, name)).size, 0)
             : 0
         yield* eventually("a part of the file", () => partial() >= 10 * MiB)
+        const exited = once(child, "exit")
         child.kill("SIGKILL")
+        // A signal takes a moment to arrive, in which the process still writes.
+        yield* Effect.promise(() => exited)
         const kept = partial()
         yield* release
         expect(yield* runPython(client, "download", model, "big.bin")).toEqual(whole)
