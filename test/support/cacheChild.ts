@@ -27,7 +27,7 @@ await Effect.runPromise(Effect.gen(function*() {
     blocks: Number(blocks),
     tier: {
       storage: yield* FileSystemStorage.make({ directory: tier, durability: "relaxed" }),
-      capacity: 1024 ** 3
+      capacity: 5 * 1024 ** 3
     }
   })
   const hash = createHash("sha1")

@@ -72,7 +72,7 @@ describe.skipIf(!hasNumpy)("The Python code of examples/compression.md", () => {
 
 import sys, hashlib
 file = open(sys.argv[1], "rb").read()
-for name in sys.argv[2:]: print(name, hashlib.sha256(b"".join(blocks(file, name))).hexdigest())
+for name in sys.argv[2:]: print(name, hashlib.sha256(tensor(file, name)).hexdigest())
 `
       const { status, stderr, stdout } = spawnSync(
         python,
