@@ -58,6 +58,7 @@ export default defineConfig({
     reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
     silent: "passed-only",
     slowTestThreshold: 30_000,
+    setupFiles: ["test/support/equality.ts"],
     // These limits end a test that hangs. A test on a busy machine must not reach them.
     testTimeout: 300_000,
     hookTimeout: 300_000
