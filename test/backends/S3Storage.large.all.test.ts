@@ -34,6 +34,8 @@ const saverToNowhere = (
 ) =>
   Effect.suspend(() => {
     const sent: Array<Sent> = []
+    // Of the latest copy.
+    let source: string | undefined
     const handle: Handler["handle"] = async ({ body, headers, method, query }) => {
       const request = {
         method,
@@ -49,7 +51,7 @@ const saverToNowhere = (
       const refusal = refuse(request)
       const answer = refusal === undefined ? answerTo(request) : `<Error><Code>${refusal.code}</Code></Error>`
       // The source of a copy is there; nothing else is.
-      const source = sent.flatMap(({ headers }) => headers["x-amz-copy-source-if-match"] ?? []).at(-1)
+      source = headers["x-amz-copy-source-if-match"] ?? source
       return {
         response: {
           statusCode: refusal?.status ?? (method === "HEAD" && source === undefined ? 404 : 200),

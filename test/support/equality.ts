@@ -4,7 +4,7 @@
  */
 import { expect } from "vitest"
 
-const bytesOf = ({ buffer, byteLength, byteOffset }: NodeJS.ArrayBufferView) =>
+const bytesOf = ({ buffer, byteLength, byteOffset }: ArrayBufferView) =>
   new Uint8Array(buffer, byteOffset, byteLength)
 
 expect.addEqualityTesters([
