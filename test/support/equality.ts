@@ -4,8 +4,7 @@
  */
 import { expect } from "vitest"
 
-const bytesOf = ({ buffer, byteLength, byteOffset }: ArrayBufferView) =>
-  new Uint8Array(buffer, byteOffset, byteLength)
+const bytesOf = ({ buffer, byteLength, byteOffset }: ArrayBufferView) => new Uint8Array(buffer, byteOffset, byteLength)
 
 expect.addEqualityTesters([
   (a: unknown, b: unknown) =>
