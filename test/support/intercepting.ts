@@ -89,8 +89,12 @@ const runs: Readonly<Record<Operation, Run>> = {
 export const operations: ReadonlyArray<readonly [operation: Operation, run: Run]> = Struct.entries(runs)
 
 /** Bytes that show their position. */
-export const pattern = (length: number): Uint8Array<ArrayBuffer> =>
-  Uint8Array.from({ length }, (_, i) => (i * 31 + 7) % 251)
+export const pattern = (length: number): Uint8Array<ArrayBuffer> => {
+  const bytes = new Uint8Array(length)
+  bytes.set(Uint8Array.from({ length: Math.min(length, 251) }, (_, i) => (i * 31 + 7) % 251))
+  for (let filled = 251; filled < length; filled *= 2) bytes.copyWithin(filled, 0, filled)
+  return bytes
+}
 
 /** A memory storage in which each of `operations` succeeds, also in a folder. */
 export const filled = (folder = ""): Effect.Effect<Storage.Service, StorageError.SaveError> =>
